@@ -1,0 +1,459 @@
+"""The command line: verbs that meet through files only.
+
+    events file --train--> run folder --sample--> events file --evaluate--> scores.json --report--> report.html
+
+Every error of the user's making is one message on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from caloforge import __version__, samples
+
+if TYPE_CHECKING:
+    from caloforge.io import Summary
+    from caloforge.training.loop import Progress as TrainingProgress
+
+app = typer.Typer(
+    name="caloforge",
+    help="Fast generative surrogates of calorimeter simulation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data = typer.Typer(help="Look at data files and convert them.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data, name="data")
+
+output = Console(highlight=False, soft_wrap=True)
+messages = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Source = Annotated[str, typer.Argument(help="A data file, or sample:NAME for one that ships.", show_default=False)]
+RunArgument = Annotated[str, typer.Argument(help="A run folder, or the name of weights that ship.", show_default=False)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH.TO.KEY=VALUE", help="Change a value of the recipe; may be repeated."),
+]
+Device = Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")]
+Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Events at once.")]
+Seed = Annotated[int, typer.Option(min=0, help="Event k is a function of the seed and k.")]
+
+
+def main() -> None:
+    """Runs the command line; errors of the user's making exit with code 2."""
+    try:
+        app()
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        messages.print(f"error: {error}", markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        messages.print("interrupted")
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        output.print(f"caloforge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Fast generative surrogates of calorimeter simulation: train, sample, evaluate, report."""
+
+
+def _data_path(name: str) -> Path:
+    return samples.sample(name.removeprefix("sample:")) if name.startswith("sample:") else Path(name)
+
+
+def _run_path(name: str) -> Path:
+    shipped = samples.weights()
+    path = Path(name)
+    if path.exists() or name not in shipped:
+        if not path.is_dir():
+            raise ValueError(f"no run folder {name}, nor weights of that name that ship ({', '.join(shipped)})")
+        return path
+    return shipped[name]
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator[Progress]:
+    """Shows a progress bar on a terminal, and nothing elsewhere."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=messages, disable=not messages.is_terminal) as bar:
+        yield bar
+
+
+def _report_steps(bar: Progress) -> Callable[[str, int, int], None]:
+    tasks: dict[str, Any] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total, text="")
+        bar.update(tasks[what], completed=done)
+
+    return report
+
+
+@data.command("inspect")
+def inspect_command(file: Source) -> None:
+    """Show what a data file holds; every row is read and checked."""
+    from caloforge.io import open_data, summarize
+
+    _print_summary(summarize(open_data(_data_path(file))), file)
+
+
+def _print_summary(summary: Summary, file: str) -> None:
+    def show(title: str, rows: list[tuple[str, ...]]) -> None:
+        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        output.print(table)
+        output.print()
+
+    least, median, greatest = summary.repeats
+    rows = [
+        ("detector", summary.detector),
+        ("events", f"{summary.rows:,}"),
+        ("unique particles", f"{summary.particles:,}, of which {summary.repeated:,} with at least 10 events"),
+        ("events a particle", f"{least} to {greatest}, median {median:g}"),
+    ]
+    if summary.energy is not None:
+        low, mean, high = summary.energy
+        rows.append(("energy", f"{low:.4g} to {high:.4g} GeV, mean {mean:.4g} GeV"))
+    if summary.folds:
+        rows.append(("folds", " ".join(f"{fold}:{count}" for fold, count in summary.folds.items())))
+    show(file, rows)
+    show("particles", [(name, f"{100 * share:.2f} %") for name, share in summary.mix.items()])
+    if summary.responses is None:
+        return
+    found = summary.responses
+    show(
+        f"sum of {found.unit}, quantiles",
+        [(f"{100 * probability:g} %", f"{value:g}") for probability, value in found.quantiles.items()],
+    )
+    show(
+        "cells",
+        [
+            ("lit", f"{found.lit:.1f} on average, {100 * found.occupancy:.2f} % of all"),
+            ("counts", "whole numbers" if found.whole else "not whole numbers"),
+        ],
+    )
+    for name, means in found.channels.items():
+        show(
+            f"mean of each channel, map {name}", [(label, f"{value:.2f} {found.unit}") for label, value in means.items()]
+        )
+
+
+@data.command("convert")
+def convert_command(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="The file to write; its suffix names the format.", show_default=False)],
+    particles: Annotated[
+        Path | None, typer.Option(help="The particles of a pair of npz files, where not beside the responses.")
+    ] = None,
+) -> None:
+    """Convert a data file to another format: .h5, .npz, .parquet, .root, .csv."""
+    from caloforge.io import convert
+
+    path = _data_path(source)
+    with _bar("events") as bar:
+        task = bar.add_task("convert", total=None, text="")
+        events = convert(path, out, particles_path=particles, progress=lambda done: bar.update(task, completed=done))
+    output.print(f"wrote {events} events to {out}")
+
+
+class TrainingBar:
+    """Shows a training: a bar on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = messages.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=messages,
+            disable=not self._live,
+        )
+        self._bar.start()
+        self._task: Any = None
+        self._stage = ""
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        values = " ".join(f"{key} {value:.4g}" for key, value in progress.values.items())
+        minutes, seconds = divmod(int(progress.remaining), 60)
+        text = f"{values}  {progress.samples_per_second:.0f} samples/s  {minutes}:{seconds:02d} left"
+        done = (progress.epoch - 1) * progress.steps + progress.step
+        total = progress.epochs * progress.steps
+        if self._stage != progress.stage:
+            self._task = self._bar.add_task(progress.stage, total=total, text="")
+            self._stage = progress.stage
+        label = f"{progress.stage} epoch {progress.epoch}/{progress.epochs}"
+        self._bar.update(self._task, description=label, completed=done, text=text)
+        if progress.step == progress.steps and not self._live:
+            messages.print(f"{label}  {text}")
+        if done == total:
+            self._bar.stop_task(self._task)
+            self._bar.refresh()
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of a recipe that ships.", show_default=False)],
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="Training data in place of the recipe's; may be repeated.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder [default: runs/NAME].", show_default=False)] = None,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Train a model by a recipe; leaves a run folder."""
+    from caloforge import recipe as recipes
+
+    values = recipes.with_settings(recipes.read(recipe), settings or [])
+    if files:
+        values.setdefault("data", {})["files"] = [str(_data_path(file).resolve()) for file in files]
+    parsed = recipes.parse(values)
+    folder = out or Path("runs") / parsed.name
+
+    from caloforge.training.loop import train as run_training
+
+    try:
+        run_training(parsed, folder, resume=resume, reporter=TrainingBar)
+    except KeyboardInterrupt:
+        messages.print(f"interrupted; go on with: caloforge train {recipe} --out {folder} --resume (and the same options)")
+        sys.exit(130)
+    output.print(f"wrote {folder}")
+
+
+@app.command()
+def sample(
+    run: RunArgument,
+    primaries: Annotated[str, typer.Argument(help="Particles: any data file, .csv too.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The events file to write.", show_default=False)],
+    seed: Seed = 0,
+    batch_size: Batch = 256,
+    device: Device = "cpu",
+    settings: Settings = None,
+) -> None:
+    """Generate one response for each particle of a file, in constant memory."""
+    from caloforge.io import create, open_primaries
+    from caloforge.io.files import sha256
+    from caloforge.io.run import Run
+    from caloforge.models.base import Generator, as_function
+    from caloforge.runtime.generate import Generated, generate
+    from caloforge.training.checkpoint import load_model
+
+    path = _run_path(run)
+    recipe, model = load_model(path, settings or [])
+    if not isinstance(model, Generator):
+        raise ValueError(f"{run} predicts channel sums only: sample needs a generator of responses")
+    particles = open_primaries(_data_path(primaries), model.detector)
+    origin = {
+        "run": recipe.name,
+        "weights": sha256(Run(path).weights),
+        "seed": seed,
+        "batch_size": batch_size,
+        "device": device,
+        "settings": settings or [],
+        "split": recipe.data.split,
+        "split_seed": recipe.seed,
+        "part": "all",
+        "version": __version__,
+    }
+    source = Generated(as_function(model.to(device)), model.noise_dim, particles, seed, batch_size=batch_size)
+    with create(out, model.detector, origin) as writer, _bar("events") as bar:
+        task = bar.add_task("sample", total=len(particles), text="")
+        generate(source, writer, lambda done: bar.update(task, completed=done))
+    output.print(f"wrote {len(particles)} events to {out}")
+
+
+@app.command()
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|EVENTS", help="A run folder or an events file.", show_default=False)
+    ],
+    reference: Annotated[
+        list[str], typer.Option(help="GEANT events to compare with; may be repeated.", show_default=False)
+    ],
+    repeats: Annotated[int, typer.Option(min=1, help="How often every event is generated.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="The scores [default: RUN/scores.json].", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    batch_size: Batch = 256,
+    device: Device = "cpu",
+    settings: Settings = None,
+    sweep: Annotated[
+        str | None, typer.Option(metavar="PATH=V1,V2,...", help="Repeat over a setting: solver.steps=1,2,4,8.")
+    ] = None,
+) -> None:
+    """Score a model, or a file of generated events, on rows it was not trained on."""
+    from caloforge.evaluation.scoring import evaluate_events, evaluate_run
+    from caloforge.io.files import write_json
+
+    references = [_data_path(name) for name in reference]
+    if Path(target).is_file():
+        path = Path(target)
+        if settings or sweep:
+            raise ValueError(f"--set and --sweep change a model, but {path} is an events file")
+        with _bar("repeats") as bar:
+            scores = evaluate_events(path, references, report=_report_steps(bar))
+        out = out or path.with_suffix(".scores.json")
+    else:
+        path = _writable_run(target)
+        changes = _sweep(sweep)
+        with _bar("repeats") as bar:
+            scores = evaluate_run(
+                path,
+                references,
+                repeats=repeats,
+                seed=seed,
+                batch_size=batch_size,
+                device=device,
+                settings=settings or [],
+                sweep=changes,
+                report=_report_steps(bar),
+            )
+        out = out or path / "scores.json"
+    write_json(out, scores)
+    _print_scores(scores)
+    output.print(f"wrote {out}")
+
+
+def _writable_run(name: str) -> Path:
+    """Returns a run folder to write scores into; shipped weights are copied to runs/NAME first."""
+    path = _run_path(name)
+    if path != samples.weights().get(name):
+        return path
+    copy = Path("runs") / name
+    shutil.copytree(path, copy, dirs_exist_ok=True)
+    return copy
+
+
+def _sweep(text: str | None) -> tuple[str, list[str]] | None:
+    if text is None:
+        return None
+    path, equals, values = text.partition("=")
+    if not equals or not all(values.split(",")):
+        raise ValueError(f"--sweep must read path.to.key=value,value,..., got {text!r}")
+    return path, values.split(",")
+
+
+def _print_scores(scores: dict[str, Any]) -> None:
+    from caloforge.report.tables import console, scores_table
+
+    for stem in scores["sets"]:
+        header, *rows = console(scores_table([scores], stem))
+        table = Table(*header, title=f"{stem}: {scores['split']} split, {scores['part']} rows", title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        Console(width=max(output.width, 40 + 12 * len(header)), highlight=False).print(table)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Evaluated run folders.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="Where a reference now lies, if not where it was.", show_default=False),
+    ] = None,
+) -> None:
+    """Write one self-contained page: runs side by side with floors, figures and published results."""
+    from caloforge.report import write_report
+
+    references = {path.stem: path for path in map(_data_path, reference or [])}
+    write_report([_run_path(run) for run in runs], out, references)
+    output.print(f"wrote {out}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where runs, events and the report go.")] = Path("caloforge-demo"),
+    detector: Annotated[str, typer.Option(help="zn or zp.")] = "zn",
+) -> None:
+    """Run every verb on the sample and the weights that ship: under five minutes on two cores."""
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    wide, repeated = f"sample:{detector}_wide", f"sample:{detector}"
+    miniature = ["training.validate_every=2", "model.epochs=4", "model.validation_events=256", "name=miniature"]
+
+    output.rule("1. look at the data")
+    inspect_command(wide)
+    output.rule("2. train a miniature and two yardsticks")
+    train(f"{detector}-flow_matching", out=out / "miniature", settings=miniature)
+    for yardstick in ("resample", "nearest"):
+        train(f"{detector}-{yardstick}", out=out / yardstick)
+    output.rule("3. generate events with the weights that ship")
+    shipped = f"{detector}-flow_matching"
+    sample(shipped, repeated, out / "events.h5")
+    output.rule("4. evaluate")
+    shutil.copytree(_run_path(shipped), out / shipped)
+    for run in (shipped, "miniature", "resample", "nearest"):
+        sweep = "solver.steps=1,2,4,8" if run == shipped else None
+        evaluate(str(out / run), [wide, repeated], repeats=3 if run == shipped else 2, sweep=sweep)
+    output.rule("5. report")
+    runs = [str(out / run) for run in (shipped, "miniature", "resample", "nearest")]
+    report(runs, out=out / "report.html")
+    output.print(f"open {(out / 'report.html').resolve()}")
+
+
+@app.command()
+def info() -> None:
+    """Show versions, devices, and what there is: detectors, models, recipes, samples, weights."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from caloforge.detectors import DETECTORS
+    from caloforge.recipe import packaged
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("caloforge", __version__)
+    table.add_row("python", platform.python_version())
+    for package in ("numpy", "h5py", "onnxruntime", "torch", "lightning-fabric", "matplotlib", "pyarrow", "uproot"):
+        try:
+            table.add_row(package, version(package))
+        except PackageNotFoundError:
+            table.add_row(package, "not installed")
+    table.add_row("detectors", ", ".join(DETECTORS))
+    try:
+        from caloforge.models import MODELS, READOUTS
+    except ImportError:
+        pass
+    else:
+        import torch
+
+        cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        table.add_row("devices", ", ".join(["cpu", *cuda]))
+        table.add_row("models", ", ".join(MODELS))
+        table.add_row("readouts", ", ".join(READOUTS))
+    table.add_row("recipes", ", ".join(packaged()))
+    table.add_row("samples", ", ".join(samples.SAMPLES))
+    table.add_row("weights", ", ".join(samples.weights()) or "none")
+    output.print(table)

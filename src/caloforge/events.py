@@ -1,0 +1,322 @@
+"""Events: particles that enter a detector and the responses they leave, checked at construction.
+
+`Primaries` is what a generator is asked for, `Events` adds the responses. An `EventSource` is a set of events
+that may lie in a file: its particles are at hand, its responses are read by rows.
+
+Rows are not independent: a data set holds few unique particles, each simulated many times. So every row has a
+`group` (the same particle has the same group), and a split either shares particles between its parts or not:
+
+- `canonical`: by the file's folds 0..9, which are by particle: test 0 and 1, validation 2, training 3 to 9.
+- `grouped`: by particle, 70/10/20, from a hash of its features: the same particle falls in the same part in
+  every file.
+- `paper`: by row, 70/10/20, as the publications do; particles are shared between training and test. From a
+  hash of the row's content, so that a row keeps its part when the file is cut, joined or sorted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.detectors import Detector
+from caloforge.particles import pdg_ids
+
+Split = Literal["canonical", "grouped", "paper"]
+Part = Literal["train", "validation", "test"]
+Rows = NDArray[np.intp] | slice
+
+SLICE = 4096
+"""Rows read at once when a whole source is walked through."""
+
+
+def _column(values: object, rows: int, dtype: type, name: str) -> NDArray[np.generic]:
+    column = np.asarray(values)
+    if column.shape != (rows,):
+        raise ValueError(f"{name} must have shape ({rows},), one value a row, got {column.shape}")
+    return column.astype(dtype, copy=False)
+
+
+def groups_of(conditions: NDArray[np.generic], pdg: NDArray[np.generic]) -> NDArray[np.int32]:
+    """Numbers unique particles: rows with equal features and PDG id get the same group, (N,)."""
+    rows = np.column_stack([np.asarray(conditions, np.float64), np.asarray(pdg, np.float64)])
+    _, group = np.unique(rows + 0.0, axis=0, return_inverse=True)
+    return group.reshape(-1).astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Primaries:
+    """Particles that enter a detector.
+
+    Attributes:
+        detector: the detector they enter.
+        conditions: features in the detector's order and units, (N, F) float32.
+        pdg: PDG ids, (N,) int32.
+        group: number of the unique particle, (N,) int32; derived from the features where not given.
+        fold: fold 0..9 of the file, or -1 where it has none, (N,) int8.
+
+    Raises:
+        ValueError: wrong shapes, a value that is not finite, or an energy below |p|; the message names the row.
+    """
+
+    detector: Detector
+    conditions: NDArray[np.float32]
+    pdg: NDArray[np.int32]
+    group: NDArray[np.int32] = field(default=None)  # type: ignore[assignment]
+    fold: NDArray[np.int8] = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        conditions = np.asarray(self.conditions)
+        features = self.detector.features
+        if conditions.ndim != 2 or conditions.shape[1] != len(features):
+            raise ValueError(
+                f"{self.detector.name} conditions must have shape (N, {len(features)}): "
+                f"{', '.join(features)}; got {conditions.shape}"
+            )
+        conditions = conditions.astype(np.float32, copy=False)
+        rows = len(conditions)
+        bad = ~np.isfinite(conditions)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise ValueError(f"conditions must be finite, got {conditions[row, column]} in row {row}, {features[column]}")
+        pdg = _column(self.pdg, rows, np.int32, "pdg")
+        group = groups_of(conditions, pdg) if self.group is None else self.group
+        fold = np.full(rows, -1) if self.fold is None else self.fold
+        for name, value in (
+            ("conditions", conditions),
+            ("pdg", pdg),
+            ("group", _column(group, rows, np.int32, "group")),
+            ("fold", _column(fold, rows, np.int8, "fold")),
+        ):
+            object.__setattr__(self, name, value)
+        self._check_energies()
+
+    def _check_energies(self) -> None:
+        if not {"energy", "px", "py", "pz"} <= set(self.detector.features):
+            return
+        energy = self.feature("energy").astype(np.float64)
+        momentum = np.sqrt(sum(self.feature(name).astype(np.float64) ** 2 for name in ("px", "py", "pz")))
+        bad = (energy <= 0) | (energy < momentum * (1 - 1e-5))
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ValueError(
+                f"energy must be positive and at least |p|, got E = {energy[row]:g} GeV and |p| = "
+                f"{momentum[row]:g} GeV in row {row}: are the columns missing or swapped? "
+                f"The order is {', '.join(self.detector.features)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def feature(self, name: str) -> NDArray[np.float32]:
+        """Returns one column of the conditions by name, (N,)."""
+        return self.conditions[:, self.detector.features.index(name)]
+
+    def select(self, rows: Rows) -> Primaries:
+        """Returns some of the particles."""
+        return Primaries(self.detector, self.conditions[rows], self.pdg[rows], self.group[rows], self.fold[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Events(Primaries):
+    """Particles and their responses; itself an `EventSource` in memory.
+
+    Attributes:
+        responses: cell contents in the detector's unit, (N, *shape), finite and not negative.
+
+    Raises:
+        ValueError: wrong shape, or a cell that is not finite or negative; the message names the row.
+    """
+
+    responses: NDArray[np.generic] = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        responses = np.asarray(self.responses)
+        shape = (len(self.conditions), *self.detector.shape)
+        if responses.shape != shape:
+            raise ValueError(
+                f"{self.detector.name} responses must have shape {shape}, one response for each of the "
+                f"{shape[0]} conditions, got {responses.shape}"
+            )
+        if responses.dtype.kind not in "uif":
+            raise ValueError(f"responses must be numbers, got dtype {responses.dtype}")
+        for problem, bad in (
+            ("finite", ~np.isfinite(responses) if responses.dtype.kind == "f" else None),
+            ("zero or positive", responses < 0 if responses.dtype.kind in "if" else None),
+        ):
+            if bad is not None and bad.any():
+                row = int(np.argmax(bad.reshape(len(bad), -1).any(1)))
+                raise ValueError(f"responses must be {problem}, got {responses[row][bad[row]][0]} in row {row}")
+        object.__setattr__(self, "responses", responses)
+
+    @property
+    def primaries(self) -> Primaries:
+        """The particles alone."""
+        return Primaries(self.detector, self.conditions, self.pdg, self.group, self.fold)
+
+    def slices(self, rows: Rows) -> Events:
+        """Returns some of the events."""
+        return Events(
+            self.detector,
+            self.conditions[rows],
+            self.pdg[rows],
+            self.group[rows],
+            self.fold[rows],
+            self.responses[rows],
+        )
+
+
+class EventSource(Protocol):
+    """Events whose particles are at hand and whose responses are read by rows, from memory or a file."""
+
+    @property
+    def primaries(self) -> Primaries:
+        """Every particle, in the order of the rows."""
+
+    def __len__(self) -> int: ...
+
+    def slices(self, rows: Rows) -> Events:
+        """Reads some rows, in the order asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """Some rows of a source, as a source."""
+
+    source: EventSource
+    rows: NDArray[np.intp]
+
+    @property
+    def primaries(self) -> Primaries:
+        """The particles of these rows."""
+        return self.source.primaries.select(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def slices(self, rows: Rows) -> Events:
+        """Reads some rows, counted within this selection."""
+        return self.source.slices(self.rows[rows])
+
+
+class Joined:
+    """Several sources of one detector end to end, as a source.
+
+    Groups are kept: the same particle has the same group in every file of a simulation.
+
+    Raises:
+        ValueError: no source, or sources of different detectors.
+    """
+
+    def __init__(self, sources: Sequence[EventSource]) -> None:
+        names = {source.primaries.detector.name for source in sources}
+        if len(names) != 1:
+            raise ValueError(f"the data must be of one detector, got {', '.join(sorted(names)) or 'no data at all'}")
+        self.sources = tuple(sources)
+        self._starts = np.cumsum([0, *(len(source) for source in sources)])
+        parts = [source.primaries for source in sources]
+        self.primaries = Primaries(
+            parts[0].detector,
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("conditions", "pdg", "group", "fold")),
+        )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def slices(self, rows: Rows) -> Events:
+        """Reads some rows, counted from the first source's first."""
+        index = np.arange(len(self))[rows]
+        owner = np.searchsorted(self._starts, index, side="right") - 1
+        responses: NDArray[np.generic] | None = None
+        for number in np.unique(owner):
+            mine = owner == number
+            part = self.sources[number].slices(index[mine] - self._starts[number]).responses
+            if responses is None:
+                responses = np.empty((len(index), *part.shape[1:]), part.dtype)
+            elif responses.dtype != part.dtype:
+                responses = responses.astype(np.promote_types(responses.dtype, part.dtype))
+            responses[mine] = part
+        particles = self.primaries.select(index)
+        if responses is None:
+            responses = np.empty((0, *particles.detector.shape), np.uint16)
+        return with_responses(particles, responses)
+
+
+def with_responses(primaries: Primaries, responses: NDArray[np.generic]) -> Events:
+    """Joins particles and the responses they left, (N, *shape)."""
+    return Events(
+        primaries.detector, primaries.conditions, primaries.pdg, primaries.group, primaries.fold, responses
+    )
+
+
+def in_slices(source: EventSource, size: int = SLICE) -> Iterable[Events]:
+    """Walks through a source in order, `size` rows at a time."""
+    for start in range(0, len(source), size):
+        yield source.slices(slice(start, start + size))
+
+
+def load(source: EventSource) -> Events:
+    """Reads a whole source into memory."""
+    return source.slices(slice(None))
+
+
+def _uniform_of(content: bytes, salt: bytes) -> float:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=salt).digest(), "little") / 2**64
+
+
+def split(source: EventSource, kind: Split, seed: int = 0) -> dict[Part, NDArray[np.intp]]:
+    """Splits the rows of a source into training, validation and test rows.
+
+    Args:
+        source: the events; `paper` reads every response, the others only the particles.
+        kind: `canonical`, `grouped` or `paper`, as in the module's docstring.
+        seed: another seed, another split; `canonical` ignores it.
+
+    Returns:
+        row numbers of each part, ascending.
+
+    Raises:
+        ValueError: unknown kind, or `canonical` for data without folds.
+    """
+    particles = source.primaries
+    if kind == "canonical":
+        if (particles.fold < 0).any():
+            raise ValueError("a canonical split needs folds 0..9, and these data have none: use split = 'grouped'")
+        fold = particles.fold
+        return {
+            "train": np.flatnonzero(fold >= 3),
+            "validation": np.flatnonzero(fold == 2),
+            "test": np.flatnonzero(fold < 2),
+        }
+    salt = seed.to_bytes(8, "little", signed=True)
+    if kind == "grouped":
+        rows = np.column_stack([particles.conditions.astype(np.float64) + 0.0, particles.pdg.astype(np.float64)])
+        u = np.array([_uniform_of(row.tobytes(), salt) for row in rows])
+    elif kind == "paper":
+        u = np.array(
+            [
+                _uniform_of(conditions.tobytes() + response.tobytes(), salt)
+                for events in in_slices(source)
+                for conditions, response in zip(events.conditions, events.responses.astype(np.float32), strict=True)
+            ]
+        )
+    else:
+        raise ValueError(f"no split {kind!r}; there are {', '.join(get_args(Split))}")
+    u = u.reshape(len(particles))
+    return {
+        "train": np.flatnonzero(u < 0.7),
+        "validation": np.flatnonzero((u >= 0.7) & (u < 0.8)),
+        "test": np.flatnonzero(u >= 0.8),
+    }
+
+
+def of_particles(source: EventSource, names: Sequence[str]) -> EventSource:
+    """Keeps the rows of the particles named as in the PDG tables ("n", "Lambda", "K(S)0", or "2112")."""
+    if not names:
+        return source
+    return Selected(source, np.flatnonzero(np.isin(source.primaries.pdg, pdg_ids(names))))

@@ -1,0 +1,32 @@
+"""Reads and writes events: HDF5, NumPy archives, Parquet, ROOT, and CSV for particles."""
+
+from caloforge.io.files import sha256
+from caloforge.io.formats import (
+    FORMATS,
+    EventWriter,
+    convert,
+    create,
+    open_data,
+    open_events,
+    open_primaries,
+    provenance,
+)
+from caloforge.io.source import FileSource, NoResponsesError
+from caloforge.io.summary import ResponseSummary, Summary, summarize
+
+__all__ = [
+    "FORMATS",
+    "EventWriter",
+    "FileSource",
+    "NoResponsesError",
+    "ResponseSummary",
+    "Summary",
+    "convert",
+    "create",
+    "open_data",
+    "open_events",
+    "open_primaries",
+    "provenance",
+    "sha256",
+    "summarize",
+]

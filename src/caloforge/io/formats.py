@@ -1,0 +1,325 @@
+"""Opens and writes events by the suffix of the file; the table of formats is `FORMATS`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from caloforge._lookup import nearest
+from caloforge.detectors import Detector
+from caloforge.events import SLICE, Events, EventSource, Primaries, in_slices
+from caloforge.io import hdf5, npz, root, table
+from caloforge.io.files import replacing, sha256
+from caloforge.io.source import Columns, NoResponsesError, check_file, columns_of, narrowest, reading
+
+BUFFERED_ROWS = 1024
+"""Rows collected before they are written: one row group, one basket, about one chunk."""
+
+
+class Output(Protocol):
+    """Appends columns to a new file."""
+
+    def append(self, columns: Columns) -> None:
+        """Writes some rows."""
+
+    def finish(self) -> None:
+        """Completes the file."""
+
+    def abandon(self) -> None:
+        """Lets go of the file, which will be removed."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a format can do.
+
+    Attributes:
+        title: name for messages and tables.
+        open_primaries: reads the particles of a file.
+        output: starts a file for responses of a type, or for particles alone where the type is None.
+        provenance: reads what the writer was given.
+        open_events: opens a file of events; None where the format holds particles only.
+    """
+
+    title: str
+    open_primaries: Callable[[Path, Detector | None], Primaries]
+    output: Callable[[Path, Detector, str, type[np.generic] | None], Output]
+    provenance: Callable[[Path], dict[str, Any]]
+    open_events: Callable[[Path, Detector | None], EventSource] | None
+
+
+_HDF5 = Format("HDF5", hdf5.open_primaries, hdf5.Hdf5Output, hdf5.provenance, hdf5.open_events)
+
+FORMATS: dict[str, Format] = {
+    ".h5": _HDF5,
+    ".hdf5": _HDF5,
+    ".npz": Format("NumPy archive", npz.open_primaries, npz.NpzOutput, npz.provenance, npz.open_events),
+    ".parquet": Format(
+        "Parquet",
+        table.open_parquet_primaries,
+        table.ParquetOutput,
+        table.parquet_provenance,
+        table.open_parquet_events,
+    ),
+    ".root": Format("ROOT", root.open_primaries, root.RootOutput, root.provenance, root.open_events),
+    ".csv": Format("CSV", table.open_csv_primaries, table.CsvOutput, table.no_provenance, None),
+}
+
+
+def format_of(path: Path) -> Format:
+    """Returns the format of a file by its suffix.
+
+    Raises:
+        ValueError: an unknown suffix; the message lists the known ones.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(
+            f"{path}: no format {suffix!r}; there are {', '.join(FORMATS)}{nearest(suffix, FORMATS)}"
+        )
+    return FORMATS[suffix]
+
+
+def open_events(path: str | Path, detector: Detector | None = None) -> EventSource:
+    """Opens a file of events: reads its particles, and its responses by rows when they are asked for.
+
+    Args:
+        path: an .h5, .hdf5, .npz, .parquet or .root file; of one of the papers' pairs the responses file.
+        detector: the detector wanted; where not given the file tells it, by name or by its shape.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is broken, of another detector, or holds particles only; later, when rows are
+            read, a broken cell. The message names the file and the row.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    check_file(path)
+    if kind.open_events is None:
+        known = ", ".join(suffix for suffix, other in FORMATS.items() if other.open_events)
+        raise NoResponsesError(
+            f"{path}: a {kind.title} file holds particles, no responses; wanted one of {known}"
+        )
+    with reading(path):
+        return kind.open_events(path, detector)
+
+
+def open_primaries(path: str | Path, detector: Detector | None = None) -> Primaries:
+    """Reads the particles of a file, of events or of particles alone.
+
+    Args:
+        path: a file of any format in `FORMATS`.
+        detector: the detector they enter; needed where the file does not tell it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is broken or of another detector; the message names the file and the row.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    check_file(path)
+    with reading(path):
+        return kind.open_primaries(path, detector)
+
+
+def open_data(path: str | Path, detector: Detector | None = None) -> EventSource | Primaries:
+    """Opens a file of events, or reads one of particles alone, whichever it is."""
+    try:
+        return open_events(path, detector)
+    except NoResponsesError:
+        return open_primaries(path, detector)
+
+
+def provenance(path: str | Path) -> dict[str, Any]:
+    """Returns the provenance that `create` was given; empty for foreign files and for CSV."""
+    path = Path(path)
+    kind = format_of(path)
+    check_file(path)
+    with reading(path):
+        return kind.provenance(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Puts the file's name before an error of the disk."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot write {path}, nothing is left of it: {error}") from error
+
+
+class EventWriter:
+    """Appends events to a new file, which appears when the `with` block ends well and not otherwise.
+
+    Counts that fit are stored as uint16, everything else as float32, decided by the values. A file of
+    particles alone is written by appending `Primaries`.
+    """
+
+    def __init__(self, path: Path, kind: Format, detector: Detector, provenance: str) -> None:
+        self._path, self._kind, self._detector, self._provenance = path, kind, detector, provenance
+        self._stack = ExitStack()
+        self._temporary: Path | None = None
+        self._output: Output | None = None
+        self._dtype: type[np.generic] | None = None
+        self._pending: list[Columns] = []
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._temporary = stack.enter_context(replacing(self._path))
+            try:
+                self._temporary.touch()  # now, not after an hour's work
+            except OSError as error:
+                raise ValueError(f"cannot write {self._path}: {error}") from error
+            self._stack = stack.pop_all()
+        return self
+
+    def append(self, events: Primaries) -> None:
+        """Adds some events, or particles alone.
+
+        Raises:
+            ValueError: they are of another detector, or particles follow events or the reverse.
+            OSError: the disk is full.
+        """
+        if self._temporary is None:
+            raise ValueError("events are appended within the block `with create(...) as writer:`")
+        if events.detector.name != self._detector.name:
+            raise ValueError(
+                f"{self._path} is for {self._detector.name}, got events of {events.detector.name}"
+            )
+        columns = {name: column.copy() for name, column in columns_of(events).items()}
+        if self._pending and columns.keys() != self._pending[0].keys():
+            raise ValueError("a file holds either events or particles alone, got both")
+        self._pending.append(columns)
+        if sum(len(part["pdg"]) for part in self._pending) >= BUFFERED_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        columns = {name: np.concatenate([part[name] for part in self._pending]) for name in self._pending[0]}
+        self._pending = []
+        dtype = narrowest(columns["responses"]) if "responses" in columns else None
+        with _writing(self._path):
+            if self._output is None:
+                self._dtype = dtype
+                self._output = self._start(dtype)
+            elif (dtype is None) != (self._dtype is None):
+                raise ValueError("a file holds either events or particles alone, got both")
+            elif dtype is np.float32 and self._dtype is np.uint16:
+                self._widen()
+            self._output.append(columns)
+
+    def _start(self, dtype: type[np.generic] | None) -> Output:
+        assert self._temporary is not None
+        return self._kind.output(self._temporary, self._detector, self._provenance, dtype)
+
+    def _widen(self) -> None:
+        """Writes what is there again as float32: the first cells were counts that fit, later ones are not."""
+        assert self._output is not None
+        assert self._temporary is not None
+        self._dtype = np.float32
+        if self._kind.open_events is None:
+            return  # a table of sums has no type to widen
+        self._output.finish()
+        narrow = self._temporary.with_stem(f"{self._temporary.stem}-narrow")
+        self._stack.callback(narrow.unlink, missing_ok=True)
+        self._temporary.rename(narrow)
+        self._output = self._start(np.float32)
+        for events in in_slices(self._kind.open_events(narrow, self._detector), BUFFERED_ROWS):
+            self._output.append(columns_of(events))
+        narrow.unlink()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._abandon()
+            self._stack.__exit__(kind, error, trace)
+            return
+        with _writing(self._path), self._stack:
+            try:
+                self._flush()
+                if self._output is None:
+                    raise ValueError(f"nothing to write to {self._path}: no events")
+                self._output.finish()
+            except BaseException:
+                self._abandon()
+                raise
+        self._temporary = None
+
+    def _abandon(self) -> None:
+        self._temporary = None
+        if self._output is not None:
+            with suppress(Exception):  # the first error counts, and the file is removed
+                self._output.abandon()
+
+
+def create(path: str | Path, detector: Detector, provenance: Mapping[str, Any] | None = None) -> EventWriter:
+    """Starts a file of events.
+
+        with create(path, detector) as writer:
+            writer.append(events)
+
+    It is written under a temporary name beside `path`, in constant memory (a NumPy archive: in memory), and
+    renamed when the block ends; on any error nothing is left.
+
+    Args:
+        path: the format goes by the suffix. An existing file is replaced.
+        detector: of the events.
+        provenance: where the events come from; anything JSON can hold.
+
+    Raises:
+        ValueError: unknown suffix, or (on entering the block) a folder that cannot be written.
+        TypeError: a provenance that JSON cannot hold.
+    """
+    path = Path(path)
+    return EventWriter(path, format_of(path), detector, json.dumps(dict(provenance or {})))
+
+
+def convert(
+    source_path: str | Path,
+    out_path: str | Path,
+    detector: Detector | None = None,
+    particles_path: str | Path | None = None,
+    progress: Callable[[int], object] = lambda rows: None,
+) -> int:
+    """Copies events, or particles alone, from one format to another in slices.
+
+    Args:
+        source_path: the file to read.
+        out_path: the file to write.
+        detector: where the file does not tell it.
+        particles_path: the particles of one of the papers' pairs, where their file is not the neighbour.
+        progress: called with the number of rows after each slice.
+
+    Returns:
+        number of rows.
+    """
+    source_path = Path(source_path)
+    source: EventSource | Primaries
+    if particles_path is None:
+        source = open_data(source_path, detector)
+    elif source_path.suffix.lower() != ".npz":
+        raise ValueError(f"only a pair of .npz files has a file of particles beside it, got {source_path}")
+    else:
+        check_file(source_path)
+        with reading(source_path):
+            source = npz.open_pair(source_path, Path(particles_path), detector)
+    particles = source if isinstance(source, Primaries) else source.primaries
+    origin = {"name": source_path.name, "sha256": sha256(source_path), "provenance": provenance(source_path)}
+    with create(out_path, particles.detector, {"converted_from": origin}) as writer:
+        for start in range(0, len(source), SLICE):
+            rows = slice(start, start + SLICE)
+            if isinstance(source, Primaries) and not isinstance(source, Events):
+                writer.append(source.select(rows))
+            else:
+                writer.append(source.slices(rows))
+            progress(min(SLICE, len(source) - start))
+    return len(source)

@@ -1,0 +1,210 @@
+"""HDF5, the format of choice: chunked, compressed, read by rows.
+
+| key | shape, type | meaning |
+|---|---|---|
+| `conditions` | (N, F) float32 | features; attributes `names` and `units` |
+| `pdg` | (N,) int32 | PDG id |
+| `group`, `fold` | (N,) int32, int8 | number of the unique particle, fold 0..9; both may be absent |
+| `responses` | (N, *shape) uint16 or float32 | cell contents; absent in files of particles alone |
+
+Attributes of the file: `detector`, and `provenance` as JSON. Other keys are ignored.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from caloforge.detectors import Detector
+from caloforge.events import Primaries
+from caloforge.io.source import (
+    PARTICLE_COLUMNS,
+    Columns,
+    FileSource,
+    RangeReader,
+    block_edges,
+    check_features,
+    check_lengths,
+    check_shape,
+    detector_of,
+    missing,
+    parse_provenance,
+    primaries_of,
+)
+
+CHUNK_BYTES = 2**20
+CACHE_BYTES = 16 * 2**20
+"""A chunk has to fit the cache, or it is decompressed again for every read within it."""
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
+    except OSError as error:
+        raise ValueError(f"truncated, or not an HDF5 file ({error})") from error
+
+
+def _dataset(file: h5py.File, key: str) -> h5py.Dataset:
+    if not isinstance(file.get(key), h5py.Dataset):
+        raise missing(key, file)
+    return file[key]
+
+
+def _texts(values: Any) -> list[str] | None:
+    if values is None:
+        return None
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in np.atleast_1d(values)]
+
+
+def _primaries(file: h5py.File, given: Detector | None) -> Primaries:
+    conditions = _dataset(file, "conditions")
+    keys = [key for key in PARTICLE_COLUMNS if key == "pdg" or key in file]
+    columns = {key: _dataset(file, key) for key in keys}
+    responses = file.get("responses")
+    shape = responses.shape[1:] if isinstance(responses, h5py.Dataset) else None
+    declared = _texts(file.attrs.get("detector"))
+    detector = detector_of(given, declared[0] if declared else None, shape)
+    names = _texts(conditions.attrs.get("names"))
+    if names is not None:
+        check_features(detector, names, _texts(conditions.attrs.get("units")))
+    check_lengths({"conditions": len(conditions), **{key: len(column) for key, column in columns.items()}})
+    return primaries_of(detector, conditions[()], **{key: column[()] for key, column in columns.items()})
+
+
+def open_primaries(path: Path, detector: Detector | None = None) -> Primaries:
+    """Reads the particles of a file, with or without responses."""
+    with _open(path) as file:
+        return _primaries(file, detector)
+
+
+def open_events(path: Path, detector: Detector | None = None) -> FileSource:
+    """Opens a file of events; reads its particles."""
+    with _open(path) as file:
+        responses = _dataset(file, "responses")
+        primaries = _primaries(file, detector)
+        check_shape(primaries.detector, responses.shape[1:])
+        check_lengths({"conditions": len(primaries), "responses": len(responses)})
+        edges = block_edges(len(responses), (responses.chunks or (1,))[0])
+    return FileSource(path, primaries, edges, _reader)
+
+
+def _reader(path: Path) -> RangeReader:
+    file = _open(path)
+
+    def read(start: int, stop: int) -> Any:
+        try:
+            return file["responses"][start:stop]
+        except OSError as error:
+            raise ValueError(f"rows {start} to {stop - 1} are damaged ({error})") from error
+
+    return read
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """Returns what the writer was given; empty for foreign files."""
+    with _open(path) as file:
+        return parse_provenance(file.attrs.get("provenance"))
+
+
+class _Disk(io.FileIO):
+    """A file that remembers its first error instead of raising it.
+
+    The HDF5 library cannot close a file after a failed write and crashes later on, at the latest on leaving the
+    program. So it never hears of a full disk; `check` tells us.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Writes all of the data, or nothing more after an error."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while self._error is None and len(rest):
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Sets the length, unless there was an error."""
+        try:
+            if self._error is None:
+                return super().truncate(size)
+        except OSError as error:
+            self._error = error
+        return size or 0
+
+    def check(self) -> None:
+        """Raises the first error."""
+        if self._error is not None:
+            raise self._error
+
+
+class Hdf5Output:
+    """Appends columns to a new HDF5 file.
+
+    Args:
+        path: the file.
+        detector: of the events.
+        provenance: JSON text.
+        dtype: type of the responses; None for particles alone.
+        level: of gzip, 1 to 9.
+    """
+
+    def __init__(
+        self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None, level: int = 4
+    ) -> None:
+        self._disk = _Disk(path)
+        self._file = h5py.File(self._disk, "w", rdcc_nbytes=CACHE_BYTES)
+        self._file.attrs["detector"] = detector.name
+        self._file.attrs["provenance"] = provenance
+
+        def column(name: str, dtype: type[np.generic], shape: tuple[int, ...] = ()) -> h5py.Dataset:
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            return self._file.create_dataset(
+                name,
+                (0, *shape),
+                dtype,
+                chunks=(min(max(CHUNK_BYTES // size, 1), 4096), *shape),
+                maxshape=(None, *shape),
+                compression="gzip",
+                compression_opts=level,
+                shuffle=True,
+            )
+
+        conditions = column("conditions", np.float32, (len(detector.features),))
+        conditions.attrs["names"] = list(detector.features)
+        conditions.attrs["units"] = [feature.unit for feature in detector.conditions]
+        column("pdg", np.int32)
+        column("group", np.int32)
+        column("fold", np.int8)
+        if dtype is not None:
+            responses = column("responses", dtype, detector.shape)
+            responses.attrs["axes"] = list(detector.axes)
+            responses.attrs["unit"] = detector.unit
+
+    def append(self, columns: Columns) -> None:
+        """Writes some rows."""
+        for name, values in columns.items():
+            dataset = self._file[name]
+            rows = len(dataset)
+            dataset.resize(rows + len(values), axis=0)
+            dataset[rows:] = values
+        self._disk.check()
+
+    def finish(self) -> None:
+        """Completes the file."""
+        self.abandon()
+        self._disk.check()
+
+    def abandon(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+        self._disk.close()

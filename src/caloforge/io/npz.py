@@ -1,0 +1,174 @@
+"""NumPy archives: the papers' pairs of files, and one file of our own.
+
+- The papers' pairs hold one array each, `arr_0`: responses (N, *shape), and particles (N, F + 1) with the PDG
+  id as the last column. A pair is opened by its responses file; the particles are in the neighbour whose name
+  has "particles" in place of "responses".
+- Our file has the keys `conditions`, `responses`, `pdg`, `group`, `fold`, `detector` and `provenance`.
+
+An archive is read and written as a whole; for more than fits into memory take HDF5. Pickles are never read.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.detectors import Detector
+from caloforge.events import Events, Primaries, with_responses
+from caloforge.io.source import (
+    PARTICLE_COLUMNS,
+    Columns,
+    check_cells,
+    check_file,
+    check_lengths,
+    check_shape,
+    detector_of,
+    missing,
+    narrowest,
+    parse_provenance,
+    primaries_of,
+    reading,
+)
+
+PAIR_KEY = "arr_0"
+
+
+def _load(path: Path, keys: Iterable[str]) -> Columns:
+    """Reads those of the keys that an archive has; all its other names come as empty arrays."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            head = file.read(2)
+        if head[:1] == pickle.PROTO:
+            raise ValueError(
+                "this is a pickle, wanted an npz archive; pickles can run any code and are not read"
+            )
+        raise ValueError("truncated, or not an npz archive")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] if name in keys else np.empty(0) for name in file.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"truncated or damaged npz archive ({error})") from error
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise ValueError(
+                "an array in it is a pickle; pickles can run any code and are not read"
+            ) from error
+        raise
+
+
+def _particles_beside(path: Path) -> Path:
+    if "responses" not in path.name:
+        raise ValueError(
+            "of a pair, wanted the file with 'responses' in its name "
+            "(the other has 'particles' in its place); or give both"
+        )
+    return path.with_name(path.name.replace("responses", "particles"))
+
+
+def _pair_primaries(path: Path, detector: Detector) -> Primaries:
+    check_file(path)
+    with reading(path):
+        file = _load(path, [PAIR_KEY])
+        if PAIR_KEY not in file:
+            raise missing(PAIR_KEY, file)
+        return _split_table(file[PAIR_KEY], detector)
+
+
+def _split_table(table: NDArray[np.generic], detector: Detector) -> Primaries:
+    columns = len(detector.features) + 1
+    if table.ndim != 2 or table.shape[1] != columns:
+        raise ValueError(
+            f"particles must have shape (N, {columns}): {', '.join(detector.features)}, PDG id; "
+            f"got {table.shape}"
+        )
+    return primaries_of(detector, table[:, :-1], table[:, -1])
+
+
+def open_pair(responses_path: Path, particles_path: Path, detector: Detector | None = None) -> Events:
+    """Reads one of the papers' pairs of files."""
+    file = _load(responses_path, [PAIR_KEY])
+    if PAIR_KEY not in file:
+        raise missing(PAIR_KEY, file)
+    responses = file[PAIR_KEY]
+    detector = detector_of(detector, None, responses.shape[1:])
+    return _events(_pair_primaries(particles_path, detector), responses)
+
+
+def _events(primaries: Primaries, responses: NDArray[np.generic]) -> Events:
+    check_shape(primaries.detector, responses.shape[1:])
+    check_lengths({"particles": len(primaries), "responses": len(responses)})
+    check_cells(responses, np.arange(len(responses)))
+    return with_responses(primaries, responses.astype(narrowest(responses), copy=False))
+
+
+def _own_primaries(file: Columns, given: Detector | None) -> Primaries:
+    for key in ("conditions", "pdg"):
+        if key not in file:
+            raise missing(key, file)
+    declared = str(file["detector"]) if "detector" in file else None
+    shape = file["responses"].shape[1:] if "responses" in file else None
+    detector = detector_of(given, declared, shape)
+    return primaries_of(
+        detector, file["conditions"], **{key: file[key] for key in PARTICLE_COLUMNS if key in file}
+    )
+
+
+def open_primaries(path: Path, detector: Detector | None = None) -> Primaries:
+    """Reads the particles of an archive: our own, a pair, or the particles file of a pair alone."""
+    file = _load(path, ["conditions", *PARTICLE_COLUMNS, "detector", PAIR_KEY])
+    if PAIR_KEY not in file:
+        return _own_primaries(file, detector)
+    if file[PAIR_KEY].ndim == 2:
+        return _split_table(file[PAIR_KEY], detector_of(detector, None, None))
+    detector = detector_of(detector, None, file[PAIR_KEY].shape[1:])
+    return _pair_primaries(_particles_beside(path), detector)
+
+
+def open_events(path: Path, detector: Detector | None = None) -> Events:
+    """Reads the events of an archive, our own or the responses file of a pair."""
+    file = _load(path, ["conditions", "responses", *PARTICLE_COLUMNS, "detector"])
+    if PAIR_KEY in file:
+        return open_pair(path, _particles_beside(path), detector)
+    if "responses" not in file:
+        raise missing("responses", file)
+    return _events(_own_primaries(file, detector), file["responses"])
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """Returns what the writer was given; empty for foreign files."""
+    file = _load(path, ["provenance"])
+    return parse_provenance(str(file["provenance"])) if "provenance" in file else {}
+
+
+class NpzOutput:
+    """Collects columns in memory and writes them at the end."""
+
+    def __init__(
+        self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None
+    ) -> None:
+        self._path, self._dtype = path, dtype
+        self._texts = {"detector": np.array(detector.name), "provenance": np.array(provenance)}
+        self._parts: list[Columns] = []
+
+    def append(self, columns: Columns) -> None:
+        """Keeps some rows."""
+        if "responses" in columns:
+            columns = {**columns, "responses": columns["responses"].astype(self._dtype, copy=False)}
+        self._parts.append(columns)
+
+    def finish(self) -> None:
+        """Writes the archive."""
+        columns = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
+        with self._path.open("wb") as file:
+            np.savez_compressed(file, **columns, **self._texts)  # type: ignore[arg-type]
+
+    def abandon(self) -> None:
+        """Forgets what was kept."""
+        self._parts = []

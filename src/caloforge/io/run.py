@@ -1,0 +1,125 @@
+"""A run folder: what a training leaves and every later step reads.
+
+    recipe.toml          the resolved recipe
+    weights.safetensors  the best weights by validation
+    card.json            data and their hashes, split, seed, version, budget, number of parameters
+    log.csv              one row an epoch
+    checkpoint.pt        the last state, for --resume; not needed afterwards
+    scores.json          what `evaluate` wrote, with generated/<reference>.h5, the events of its first repeat
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge._lookup import require
+from caloforge.io.files import read_json, replacing, write_json, write_text
+from caloforge.recipe import Recipe, parse, read, to_toml
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder by its path; the folder need not exist yet."""
+
+    path: Path
+
+    @property
+    def weights(self) -> Path:
+        """The best weights."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last state of the training."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def scores(self) -> Path:
+        """What `evaluate` wrote."""
+        return self.path / "scores.json"
+
+    def generated(self, reference: str) -> Path:
+        """The events of the first repeat for the reference of that name."""
+        return self.path / "generated" / f"{reference}.h5"
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Writes the resolved recipe."""
+        write_text(self.path / "recipe.toml", to_toml(recipe))
+
+    def recipe(self) -> Recipe:
+        """Reads the resolved recipe.
+
+        Raises:
+            ValueError: not a run folder.
+        """
+        if not (self.path / "recipe.toml").is_file():
+            raise ValueError(f"{self.path} is not a run folder: it has no recipe.toml")
+        return parse(read(self.path / "recipe.toml"))
+
+    def write_card(self, card: Mapping[str, Any]) -> None:
+        """Writes the card."""
+        write_json(self.path / "card.json", {"format": FORMAT, **card})
+
+    def card(self) -> dict[str, Any]:
+        """Reads the card.
+
+        Raises:
+            ValueError: no card (the training has not finished), or one of a newer format.
+        """
+        if not (self.path / "card.json").is_file():
+            raise ValueError(f"{self.path} has no card.json: not a run folder, or its training has not finished")
+        card: dict[str, Any] = read_json(self.path / "card.json")
+        if card.get("format") != FORMAT:
+            raise ValueError(f"{self.path}/card.json must have format {FORMAT}, got {card.get('format')!r}")
+        return card
+
+    def write_log(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes the log, one row an epoch; columns are those of any row, in order of appearance."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path / "log.csv", text.getvalue())
+
+    def log(self) -> list[dict[str, str]]:
+        """Reads the log; empty where there is none."""
+        path = self.path / "log.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+
+def write_weights(path: Path, tensors: Mapping[str, NDArray[np.generic]]) -> None:
+    """Writes named arrays as safetensors, whole or not at all."""
+    save = require("safetensors.numpy", "train").save_file
+    with replacing(path) as temporary:
+        save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
+
+
+def read_weights(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Reads named arrays from safetensors.
+
+    Raises:
+        ValueError: no such file, or another format; pickles are never loaded.
+    """
+    numpy = require("safetensors.numpy", "train")
+    error_type = require("safetensors", "train").SafetensorError
+    try:
+        tensors: dict[str, NDArray[np.generic]] = numpy.load_file(path)
+    except FileNotFoundError:
+        raise ValueError(f"there are no weights {path}") from None
+    except (error_type, OSError) as error:
+        raise ValueError(f"{path} is not a safetensors file ({error}); pickled weights are never loaded") from None
+    return tensors

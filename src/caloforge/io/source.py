@@ -1,0 +1,304 @@
+"""Events of a file: particles in memory, responses read by rows; and the checks that every format shares.
+
+A format opens its file, checks what can be checked without reading the responses, and gives a `FileSource` a
+function that reads a range of rows. Cell values are checked when rows are read, by their number in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge._lookup import nearest
+from caloforge.detectors import DETECTORS, Detector, detector_named
+from caloforge.events import Events, Primaries, Rows, with_responses
+
+Columns: TypeAlias = dict[str, NDArray[np.generic]]
+"""Arrays of one length by name: conditions, pdg, group, fold and, for events, responses."""
+
+RangeReader: TypeAlias = Callable[[int, int], NDArray[np.generic]]
+"""Reads the responses of the rows from a first to before a last, (rows, *shape) or (rows, cells)."""
+
+PARTICLE_COLUMNS = ("pdg", "group", "fold")
+
+
+class NoResponsesError(ValueError):
+    """The file holds particles only."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Puts the file's name before what is wrong with it.
+
+    Raises:
+        ValueError: in place of any ValueError or OSError inside.
+    """
+    try:
+        yield
+    except NoResponsesError as error:
+        raise NoResponsesError(f"{path}: {error}") from error
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def check_file(path: Path) -> None:
+    """Raises FileNotFoundError or ValueError where `path` is no file with something in it."""
+    if not path.exists():
+        raise FileNotFoundError(f"no file {path}")
+    if not path.is_file():
+        raise ValueError(f"{path} is a folder, wanted a file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty")
+
+
+def missing(name: str, known: Iterable[str], what: str = "key") -> ValueError:
+    """Returns the error for a name that a file lacks; it gives the nearest the file has."""
+    known = list(known)
+    near = nearest(name, known)
+    # A misspelt key is a mistake; only a file that has nothing like it holds particles on purpose.
+    kind = NoResponsesError if name == "responses" and not near else ValueError
+    return kind(f"no {what} {name!r}; the file has {', '.join(known) or 'none'}{near}")
+
+
+def detector_of(given: Detector | None, declared: str | None, shape: Sequence[int] | None) -> Detector:
+    """Decides which detector a file belongs to.
+
+    Args:
+        given: the detector the caller wants.
+        declared: the name in the file.
+        shape: shape of one response, or its number of cells alone.
+
+    Raises:
+        ValueError: the two disagree, or nothing tells the detector.
+    """
+    if given is not None:
+        if declared not in (None, given.name):
+            raise ValueError(f"the file is of detector {declared}, wanted {given.name}")
+        return given
+    if declared is not None:
+        return detector_named(declared)
+    if shape is None:
+        raise ValueError(f"the file does not say its detector: give one of {', '.join(DETECTORS)}")
+    for detector in DETECTORS.values():
+        if tuple(shape) in (detector.shape, (detector.cells,)):
+            return detector
+    known = ", ".join(f"{detector.name} {detector.shape}" for detector in DETECTORS.values())
+    raise ValueError(f"no detector has responses of shape {tuple(shape)}; there are {known}")
+
+
+def check_shape(detector: Detector, shape: Sequence[int], flat: bool = False) -> None:
+    """Raises ValueError where `shape` is not that of one response (with `flat`, nor its number of cells)."""
+    if tuple(shape) != detector.shape and not (flat and tuple(shape) == (detector.cells,)):
+        wanted, got = (", ".join(map(str, ("N", *numbers))) for numbers in (detector.shape, shape))
+        raise ValueError(f"{detector.name} responses must have shape ({wanted}), got ({got})")
+
+
+def check_lengths(lengths: Mapping[str, int]) -> None:
+    """Raises ValueError where columns differ in length, or have none."""
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"every column must have one value a row, got columns of different length: {listed}")
+    if not all(lengths.values()):
+        raise ValueError("the file is empty: it has no rows")
+
+
+def check_features(detector: Detector, names: Sequence[str], units: Sequence[str] | None = None) -> None:
+    """Raises ValueError where the names or units of a file's condition columns are not the detector's."""
+    wanted = detector.features
+    lost = [name for name in wanted if name not in names]
+    if lost:
+        raise ValueError(
+            f"the conditions lack {', '.join(lost)}: wanted {', '.join(wanted)}; "
+            f"got {', '.join(names)}{nearest(lost[0], names)}"
+        )
+    if tuple(names) != wanted:
+        raise ValueError(
+            f"the conditions are swapped or too many: wanted {', '.join(wanted)}; got {', '.join(names)}"
+        )
+    for feature, unit in zip(detector.conditions, units or (), strict=False):
+        if unit != feature.unit:
+            raise ValueError(f"{feature.name} must be in {feature.unit}, the file has it in {unit}")
+
+
+def whole_numbers(values: NDArray[np.generic], name: str, dtype: type[np.signedinteger[Any]]) -> NDArray[Any]:
+    """Turns a column into integers.
+
+    Raises:
+        ValueError: a value is fractional, not finite or too large; the message names the row.
+    """
+    column = np.asarray(values)
+    limits = np.iinfo(dtype)
+    if column.dtype.kind not in "iufb":
+        raise ValueError(f"{name} must be numbers, got {column.dtype}")
+    with np.errstate(invalid="ignore"):
+        bad = ~((column == np.rint(column)) & (column >= limits.min) & (column <= limits.max))
+    if bad.any():
+        row = int(np.argmax(bad.reshape(len(bad), -1).any(1)))
+        raise ValueError(f"{name} must be whole {limits.bits}-bit numbers, got {column[row]} in row {row}")
+    return column.astype(dtype)
+
+
+def primaries_of(
+    detector: Detector,
+    conditions: NDArray[np.generic],
+    pdg: NDArray[np.generic],
+    group: NDArray[np.generic] | None = None,
+    fold: NDArray[np.generic] | None = None,
+) -> Primaries:
+    """Builds particles from the columns of a file, every one checked."""
+    columns = {"conditions": conditions, "pdg": pdg, "group": group, "fold": fold}
+    check_lengths({name: len(column) for name, column in columns.items() if column is not None})
+    return Primaries(
+        detector,
+        np.asarray(conditions),
+        whole_numbers(pdg, "pdg", np.int32),
+        None if group is None else whole_numbers(group, "group", np.int32),  # type: ignore[arg-type]
+        None if fold is None else whole_numbers(fold, "fold", np.int8),  # type: ignore[arg-type]
+    )
+
+
+def named_primaries(
+    detector: Detector, names: Sequence[str], read: Callable[[str], NDArray[np.generic]]
+) -> Primaries:
+    """Builds particles from a table with a column a feature, `pdg` and perhaps `group` and `fold`.
+
+    Args:
+        detector: the detector they enter.
+        names: names of the table's columns; others are ignored.
+        read: reads one column.
+    """
+    for name in (*detector.features, "pdg"):
+        if name not in names:
+            raise missing(name, names, "column")
+    columns = {name: read(name) for name in (*detector.features, *PARTICLE_COLUMNS) if name in names}
+    check_lengths({name: len(column) for name, column in columns.items()})
+    conditions = np.column_stack([columns[name].astype(np.float64) for name in detector.features])
+    return primaries_of(detector, conditions, columns["pdg"], columns.get("group"), columns.get("fold"))
+
+
+def check_cells(responses: NDArray[Any], rows: NDArray[np.intp]) -> None:
+    """Raises ValueError where a cell is not finite or negative; `rows` are their numbers in the file."""
+    if responses.dtype.kind == "u":
+        return
+    if responses.dtype.kind not in "if":
+        raise ValueError(f"responses must be numbers, got {responses.dtype}")
+    good = np.isfinite(responses) & (responses >= 0)
+    if not good.all():
+        row = int(np.argmin(good.reshape(len(good), -1).all(1)))
+        value = responses[row][~good[row]][0]
+        raise ValueError(f"responses must be finite and not negative, got {value} in row {rows[row]}")
+
+
+def gather(
+    index: NDArray[np.intp], edges: NDArray[np.intp], read: RangeReader, shape: tuple[int, ...]
+) -> NDArray[np.generic]:
+    """Reads rows in any order: neighbours in one go, scattered ones block by block.
+
+    Args:
+        index: row numbers, (n,).
+        edges: first row of each block that the file compresses as one, and the number of rows.
+        read: reads a range of rows.
+        shape: shape of one response.
+
+    Returns:
+        responses in the order of `index`, (n, *shape).
+    """
+    if len(index) == 0:
+        return np.empty((0, *shape), np.uint16)
+    if (np.diff(index) == 1).all():
+        return read(int(index[0]), int(index[-1]) + 1).reshape(-1, *shape)
+    order = np.argsort(index, kind="stable")
+    ranked = index[order]
+    block = np.searchsorted(edges, ranked, side="right") - 1
+    responses: NDArray[np.generic] | None = None
+    for first, last in zip(
+        *(np.searchsorted(block, np.unique(block), side) for side in ("left", "right")), strict=True
+    ):
+        start = int(ranked[first])
+        part = read(start, int(ranked[last - 1]) + 1).reshape(-1, *shape)
+        if responses is None:
+            responses = np.empty((len(index), *shape), part.dtype)
+        responses[order[first:last]] = part[ranked[first:last] - start]
+    assert responses is not None
+    return responses
+
+
+class FileSource:
+    """Events whose responses stay in their file until they are asked for. Can be pickled.
+
+    Args:
+        path: the file.
+        primaries: its particles.
+        edges: first row of each block of the file, and the number of rows.
+        open_reader: opens the file (at the first read, and again after unpickling) and returns what reads it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        primaries: Primaries,
+        edges: NDArray[np.intp],
+        open_reader: Callable[[Path], RangeReader],
+    ) -> None:
+        self.path = path.absolute()
+        self.primaries = primaries
+        self._edges = edges
+        self._open_reader = open_reader
+        self._read: RangeReader | None = None
+
+    def __len__(self) -> int:
+        return len(self.primaries)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_read": None}
+
+    def slices(self, rows: Rows) -> Events:
+        """Reads some rows, in the order asked for."""
+        index = np.arange(len(self))[rows]
+        with reading(self.path):
+            if self._read is None:
+                self._read = self._open_reader(self.path)
+            responses = gather(index, self._edges, self._read, self.primaries.detector.shape)
+            check_cells(responses, index)
+            return with_responses(self.primaries.select(index), responses)
+
+
+def block_edges(rows: int, block: int) -> NDArray[np.intp]:
+    """Returns the edges of equal blocks; small ones are taken together."""
+    step = block * math.ceil(256 / block)
+    return np.append(np.arange(0, rows, step), rows)
+
+
+def columns_of(events: Primaries) -> Columns:
+    """Returns the arrays of events, or of particles alone."""
+    columns: Columns = {name: getattr(events, name) for name in ("conditions", *PARTICLE_COLUMNS)}
+    return {**columns, "responses": events.responses} if isinstance(events, Events) else columns
+
+
+def narrowest(responses: NDArray[Any]) -> type[np.uint16] | type[np.float32]:
+    """Returns uint16 where every cell is a count that fits, else float32."""
+    for start in range(0, len(responses), 1024):  # in parts, for the sake of memory
+        part = responses[start : start + 1024]
+        if not ((part >= 0) & (part <= 65_535) & (part == np.rint(part))).all():
+            return np.float32
+    return np.uint16
+
+
+def parse_provenance(text: object) -> dict[str, Any]:
+    """Returns the mapping a provenance text holds; empty where it is none of ours."""
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    if not isinstance(text, str):
+        return {}
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

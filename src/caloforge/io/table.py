@@ -1,0 +1,262 @@
+"""Tables: CSV for particles (and, to look at, channel sums), Parquet for particles and events.
+
+Columns are found by name: the detector's features, `pdg`, and `group` and `fold` where there are any; others
+are ignored. In Parquet a response is a list of its cells in C order, `responses`. Events written as CSV
+become the sum over all cells, `total`, and that of each channel of each channel map, `paper_quadrant_1` and
+so on: such a file gives back particles, never events.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge._lookup import require
+from caloforge.detectors import Detector
+from caloforge.events import Primaries
+from caloforge.io.source import (
+    PARTICLE_COLUMNS,
+    Columns,
+    FileSource,
+    RangeReader,
+    check_lengths,
+    check_shape,
+    detector_of,
+    missing,
+    named_primaries,
+    parse_provenance,
+)
+
+METADATA = b"caloforge"
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_csv(path: Path) -> tuple[list[str], NDArray[np.str_]]:
+    """Returns the names of the columns and their texts, (rows, columns)."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file)
+        names = [name.strip() for name in next(lines, [])]
+        rows = []
+        for row in lines:
+            if len(row) == len(names):
+                rows.append(row)
+            elif row:
+                raise ValueError(
+                    f"row {len(rows)} (line {lines.line_num}) has {len(row)} columns, "
+                    f"the first line names {len(names)}"
+                )
+    return names, np.array(rows, np.str_).reshape(len(rows), len(names))
+
+
+def open_csv_primaries(path: Path, detector: Detector | None = None) -> Primaries:
+    """Reads the particles of a CSV file; its first line names the columns."""
+    detector = detector_of(detector, None, None)
+    names, texts = _read_csv(path)
+
+    def read(name: str) -> NDArray[np.generic]:
+        column = texts[:, names.index(name)]
+        try:
+            return column.astype(np.float64)
+        except ValueError:
+            row = next(row for row, text in enumerate(column) if not _number(text))
+            raise ValueError(f"{name} must be a number, got {str(column[row])!r} in row {row}") from None
+
+    return named_primaries(detector, names, read)
+
+
+def no_provenance(path: Path) -> dict[str, Any]:
+    """Returns an empty mapping: a CSV file has no room for it."""
+    return {}
+
+
+class CsvOutput:
+    """Appends particles, and channel sums instead of responses, to a CSV file."""
+
+    def __init__(
+        self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None
+    ) -> None:
+        self._detector = detector
+        self._file = path.open("w", newline="", encoding="utf-8")
+        self._lines = csv.writer(self._file, lineterminator="\n")
+        sums = [
+            f"{name}_{label.replace(' ', '_')}"
+            for name, channel_map in detector.channels.items()
+            for label in channel_map.labels
+        ]
+        self._lines.writerow([*detector.features, *PARTICLE_COLUMNS, *(["total", *sums] if dtype else [])])
+
+    def append(self, columns: Columns) -> None:
+        """Writes some rows."""
+        # the shortest text that reads back as the same number
+        parts = [columns["conditions"].astype(str)]
+        parts += [columns[name][:, None].astype(str) for name in PARTICLE_COLUMNS]
+        if "responses" in columns:
+            responses = columns["responses"]
+            total = responses.reshape(len(responses), -1).sum(1, dtype=np.float64)[:, None]
+            sums = [self._detector.readout(responses, name) for name in self._detector.channels]
+            parts += [np.char.mod("%.10g", np.column_stack([total, *sums]))]
+        self._lines.writerows(np.column_stack(parts).tolist())
+
+    def finish(self) -> None:
+        """Completes the file."""
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+
+def _open_parquet(path: Path) -> Any:
+    parquet, arrow = require("pyarrow.parquet", "parquet"), require("pyarrow", "parquet")
+    try:
+        return parquet.ParquetFile(path, memory_map=True)
+    except (arrow.ArrowInvalid, OSError) as error:
+        raise ValueError(f"truncated, or not a Parquet file ({error})") from error
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    return parse_provenance((file.schema_arrow.metadata or {}).get(METADATA))
+
+
+def _cells(file: Any) -> int | None:
+    """Returns the cells of a response, None where the file has none."""
+    if "responses" not in file.schema_arrow.names:
+        return None
+    kind = file.schema_arrow.field("responses").type
+    if hasattr(kind, "list_size"):
+        return int(kind.list_size)
+    if not hasattr(kind, "value_type"):
+        raise ValueError(f"responses must be lists of cells, got {kind}")
+    return (
+        len(next(file.iter_batches(1, columns=["responses"]))["responses"][0])
+        if file.metadata.num_rows
+        else 0
+    )
+
+
+def _parquet_primaries(file: Any, given: Detector | None) -> Primaries:
+    cells = _cells(file)
+    detector = detector_of(given, _metadata(file).get("detector"), None if cells is None else (cells,))
+    names = file.schema_arrow.names
+    wanted = [name for name in (*detector.features, *PARTICLE_COLUMNS) if name in names]
+    parts = [
+        {name: batch[name].to_numpy(zero_copy_only=False) for name in wanted}
+        for batch in file.iter_batches(columns=wanted)
+    ]
+    check_lengths({"every column": len(parts)})
+    return named_primaries(detector, names, lambda name: np.concatenate([part[name] for part in parts]))
+
+
+def open_parquet_primaries(path: Path, detector: Detector | None = None) -> Primaries:
+    """Reads the particles of a Parquet file, with or without responses."""
+    with _open_parquet(path) as file:
+        return _parquet_primaries(file, detector)
+
+
+def open_parquet_events(path: Path, detector: Detector | None = None) -> FileSource:
+    """Opens a Parquet file of events; reads its particles."""
+    with _open_parquet(path) as file:
+        cells = _cells(file)
+        if cells is None:
+            raise missing("responses", file.schema_arrow.names, "column")
+        primaries = _parquet_primaries(file, detector)
+        check_shape(primaries.detector, (cells,), flat=True)
+        edges = _row_groups(file)
+    return FileSource(path, primaries, edges, _parquet_reader)
+
+
+def _row_groups(file: Any) -> NDArray[np.intp]:
+    metadata = file.metadata
+    sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    return np.cumsum([0, *sizes])
+
+
+def _parquet_reader(path: Path) -> RangeReader:
+    file = _open_parquet(path)
+    arrow = require("pyarrow", "parquet")
+    edges = _row_groups(file)
+    cells = _cells(file)
+    # neighbouring slices often lie in one row group, which can only be decompressed as a whole
+    last: dict[int, NDArray[np.generic]] = {}
+
+    def group(number: int) -> NDArray[np.generic]:
+        if number not in last:
+            column = file.read_row_group(number, columns=["responses"])["responses"].combine_chunks()
+            rows = len(column)
+            lengths = np.full(rows, cells) if hasattr(column.type, "list_size") else np.diff(column.offsets)
+            bad = (lengths != cells) | ~column.is_valid().to_numpy(zero_copy_only=False)
+            if bad.any():
+                row = int(np.argmax(bad))
+                got = lengths[row] if column.is_valid()[row].as_py() else "none"
+                raise ValueError(f"responses must have {cells} cells, got {got} in row {edges[number] + row}")
+            last.clear()
+            last[number] = column.flatten().to_numpy(zero_copy_only=False).reshape(rows, cells)
+        return last[number]
+
+    def read(start: int, stop: int) -> NDArray[np.generic]:
+        first, final = np.searchsorted(edges, [start, stop - 1], side="right") - 1
+        try:
+            parts = [
+                group(number)[max(start - edges[number], 0) : stop - edges[number]]
+                for number in range(first, final + 1)
+            ]
+        except (arrow.ArrowException, OSError) as error:
+            raise ValueError(f"rows {start} to {stop - 1} are damaged ({error})") from error
+        return np.concatenate(parts)
+
+    return read
+
+
+def parquet_provenance(path: Path) -> dict[str, Any]:
+    """Returns what the writer was given; empty for foreign files."""
+    with _open_parquet(path) as file:
+        return dict(_metadata(file).get("provenance", {}))
+
+
+class ParquetOutput:
+    """Appends columns to a Parquet file, a row group each time."""
+
+    def __init__(
+        self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None
+    ) -> None:
+        self._arrow = arrow = require("pyarrow", "parquet")
+        self._detector, self._dtype = detector, dtype
+        fields = [(name, arrow.float32()) for name in detector.features]
+        fields += [("pdg", arrow.int32()), ("group", arrow.int32()), ("fold", arrow.int8())]
+        if dtype is not None:
+            fields += [("responses", arrow.list_(arrow.from_numpy_dtype(dtype), detector.cells))]
+        text = json.dumps({"detector": detector.name, "provenance": json.loads(provenance)})
+        self._schema = arrow.schema(fields, metadata={METADATA: text.encode()})
+        self._writer = require("pyarrow.parquet", "parquet").ParquetWriter(
+            path, self._schema, compression="zstd"
+        )
+
+    def append(self, columns: Columns) -> None:
+        """Writes some rows."""
+        arrow = self._arrow
+        arrays = [arrow.array(np.ascontiguousarray(column)) for column in columns["conditions"].T]
+        arrays += [arrow.array(columns[name]) for name in PARTICLE_COLUMNS]
+        if "responses" in columns:
+            cells = arrow.array(columns["responses"].astype(self._dtype, copy=False).reshape(-1))
+            arrays += [arrow.FixedSizeListArray.from_arrays(cells, self._detector.cells)]
+        self._writer.write_table(arrow.Table.from_arrays(arrays, schema=self._schema))
+
+    def finish(self) -> None:
+        """Completes the file."""
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Lets go of the file."""
+        self._writer.close()

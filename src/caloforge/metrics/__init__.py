@@ -1,0 +1,27 @@
+"""Metrics of generated events against simulated ones, each beside its floor; see docs/metrics.md."""
+
+from __future__ import annotations
+
+from caloforge.metrics.channels import wasserstein
+from caloforge.metrics.conditional import bins, impact
+from caloforge.metrics.diversity import Diversity, f_div, f_div_inv_w
+from caloforge.metrics.observables import Observables, Result, centre_and_radius, observe
+from caloforge.metrics.scores import METRICS, Metric, align, floors, score
+
+__all__ = [
+    "Diversity",
+    "METRICS",
+    "Metric",
+    "Observables",
+    "Result",
+    "align",
+    "bins",
+    "centre_and_radius",
+    "f_div",
+    "f_div_inv_w",
+    "floors",
+    "impact",
+    "observe",
+    "score",
+    "wasserstein",
+]

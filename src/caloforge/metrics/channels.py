@@ -1,0 +1,112 @@
+"""Metrics of the channel sums, w (N, K), one row a response; the hat marks what was generated.
+
+What to use when: `w1` compares distributions and needs no pairs, but sees marginals only, so a random
+response of the training set scores well in it. `mae` compares row by row, for the same particle; it should
+approach the value of two simulated responses of one particle, not vanish: a generator of mean responses has
+a lower one. Both belong beside the conditional metrics (`caloforge.metrics.conditional`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from caloforge.metrics.observables import Observables, Result
+
+NO_ROWS = "no responses to compare"
+
+
+def wasserstein(a: ArrayLike, b: ArrayLike) -> float:
+    """Computes the exact Wasserstein-1 distance of two samples of numbers, of any sizes.
+
+    W1 = integral over q in [0, 1] of |F^-1(q) - G^-1(q)| = integral over x of |F(x) - G(x)|, with F and G the
+    empirical distribution functions.
+
+    Args:
+        a: sample, (n,), n > 0.
+        b: sample, (m,), m > 0.
+
+    Returns:
+        the distance, in the unit of the samples.
+
+    Raises:
+        ValueError: an empty sample, or one with a value that is not finite.
+    """
+    a, b = np.sort(np.asarray(a, np.float64)), np.sort(np.asarray(b, np.float64))
+    for sample in (a, b):
+        if sample.ndim != 1 or not len(sample):
+            raise ValueError(f"a sample must have shape (n,) with n > 0, got {sample.shape}")
+        if not np.isfinite(sample).all():
+            raise ValueError("a sample must be finite, got NaN or infinity")
+    if len(a) == len(b):
+        return float(np.abs(a - b).mean())
+    x = np.sort(np.concatenate([a, b]))
+    f = np.searchsorted(a, x[:-1], side="right") / len(a)
+    g = np.searchsorted(b, x[:-1], side="right") / len(b)
+    return float(np.abs(f - g) @ np.diff(x))
+
+
+def mean_wasserstein(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Averages `wasserstein` over the columns of a (n, K) and b (m, K); NaN where one has no rows."""
+    if not len(a) or not len(b):
+        return math.nan
+    return float(np.mean([wasserstein(a[:, k], b[:, k]) for k in range(a.shape[1])]))
+
+
+def distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> Result:
+    """Averages `wasserstein` over the columns, as a result."""
+    value = mean_wasserstein(a, b)
+    return Result(value, reason=NO_ROWS if math.isnan(value) else "")
+
+
+def _pairs(reference: Observables, generated: Observables) -> NDArray[np.float64]:
+    if reference.channels.shape != generated.channels.shape:
+        raise ValueError(
+            "reference and generated must have the same rows and channels, "
+            f"got channel sums of shape {reference.channels.shape} and {generated.channels.shape}"
+        )
+    return np.abs(reference.channels - generated.channels)
+
+
+def w1(reference: Observables, generated: Observables) -> Result:
+    """Averages the Wasserstein-1 distances of the channels.
+
+    w1 = (1/K) sum_i integral over q of |F_i^-1(q) - Fhat_i^-1(q)|, F_i the empirical distribution of w_i.
+    """
+    return distance(reference.channels, generated.channels)
+
+
+def w1_photons(reference: Observables, generated: Observables) -> Result:
+    """Computes the Wasserstein-1 distance of the photon sum, sum_i w_i."""
+    return distance(reference.photons[:, None], generated.photons[:, None])
+
+
+def mae(reference: Observables, generated: Observables) -> Result:
+    """Averages the absolute difference over rows and channels: (1/n) sum_k (1/K) sum_i |w_i^k - what_i^k|.
+
+    Raises:
+        ValueError: different numbers of rows or channels.
+    """
+    difference = _pairs(reference, generated)
+    return Result(float(difference.mean())) if len(difference) else Result(math.nan, reason=NO_ROWS)
+
+
+def mae_sum(reference: Observables, generated: Observables) -> Result:
+    """Averages the absolute difference over rows, summed over channels: (1/n) sum_k sum_i |w_i^k - what_i^k|.
+
+    Raises:
+        ValueError: different numbers of rows or channels.
+    """
+    difference = _pairs(reference, generated)
+    if not len(difference):
+        return Result(math.nan, reason=NO_ROWS)
+    return Result(float(difference.sum(axis=1).mean()))
+
+
+def empty(reference: Observables, generated: Observables) -> Result:
+    """Compares the shares of responses without any photon: |(empty / n) - (empty hat / nhat)|."""
+    if not len(reference) or not len(generated):
+        return Result(math.nan, reason=NO_ROWS)
+    return Result(abs(float((reference.photons == 0).mean()) - float((generated.photons == 0).mean())))

@@ -1,0 +1,79 @@
+"""Models, and the tables that resolve their names.
+
+`MODELS` are generators of whole responses, `READOUTS` predict channel sums alone. Outside code uses
+`type = "package.module:Class"` in a recipe.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from caloforge._lookup import nearest, outside
+from caloforge.detectors import detector_named
+from caloforge.models.base import Generator, Readout
+from caloforge.models.channel_flow_matching import ChannelFlowMatching
+from caloforge.models.flow_matching import FlowMatching
+from caloforge.models.regressors import ChannelMLP, DecisionTree, GradientBoosting, Linear, NearestNeighbours
+from caloforge.models.yardsticks import Nearest, Resample
+from caloforge.recipe import Recipe, validated
+
+__all__ = ["MODELS", "READOUTS", "Generator", "Readout", "build", "configuration", "resolved"]
+
+MODELS: dict[str, type[Generator]] = {
+    "flow_matching": FlowMatching,
+    "nearest": Nearest,
+    "resample": Resample,
+}
+
+READOUTS: dict[str, type[Readout]] = {
+    "channel_flow_matching": ChannelFlowMatching,
+    "channel_mlp": ChannelMLP,
+    "gradient_boosting": GradientBoosting,
+    "knn": NearestNeighbours,
+    "linear": Linear,
+    "tree": DecisionTree,
+}
+
+
+def _class(recipe: Recipe) -> Any:
+    tables: dict[str, Any] = {**MODELS, **READOUTS}
+    name = recipe.model.get("type")
+    if not isinstance(name, str):
+        raise ValueError(f"model.type must name a model: {', '.join(tables)}; got {name!r}")
+    if name in tables:
+        return tables[name]
+    if ":" in name:
+        found = outside(name, type)
+        if not issubclass(found, Generator | Readout):
+            raise ValueError(f"model.type {name!r} must be a Generator or a Readout, got {found}")
+        return found
+    raise ValueError(f"model.type: no model {name!r}{nearest(name, tables)} (there are {', '.join(tables)})")
+
+
+def configuration(recipe: Recipe) -> BaseModel:
+    """Validates the recipe's `model` section against the model's own configuration.
+
+    Raises:
+        ValueError: unknown model or key, or a wrong type; the message gives the path and the nearest name.
+    """
+    values = {key: value for key, value in recipe.model.items() if key != "type"}
+    return validated(_class(recipe).config_class, values, "model")
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """Returns the recipe with every default of its model written out."""
+    section = {"type": recipe.model["type"], **configuration(recipe).model_dump(mode="json", exclude_none=True)}
+    return recipe.model_copy(update={"model": section})
+
+
+def build(recipe: Recipe) -> Generator | Readout:
+    """Builds the untrained model of a recipe.
+
+    Raises:
+        ValueError: as `configuration`, or an unknown detector.
+    """
+    config = configuration(recipe)
+    model: Generator | Readout = _class(recipe)(detector_named(recipe.detector), config)
+    return model

@@ -1,0 +1,285 @@
+"""What a generator and a stage of its training must give.
+
+A generator is a deterministic function of conditions and noise. Physical units in, physical units out: the
+normalization lives inside. No network draws random numbers of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from caloforge.detectors import Detector, Feature
+from caloforge.events import Events, EventSource
+from caloforge.optim import AdamConfig, build, update_average
+from caloforge.runtime.generate import Forward, generate_rows
+
+
+class BatchRandom:
+    """Draws the random numbers of one training step, row by row the same on any number of processes.
+
+    Every process draws for the whole batch and keeps its own rows; the batch's seed is derived from the run's
+    seed and the step, so that a resumed run draws the same numbers.
+
+    Args:
+        seed: seed of this step.
+        rows: this process's rows of the batch.
+        total: rows of the whole batch.
+        device: where the numbers are wanted.
+    """
+
+    def __init__(self, seed: int, rows: slice, total: int, device: torch.device | str = "cpu") -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._rows, self._total, self._device = rows, total, device
+
+    def normal(self, *shape: int) -> Tensor:
+        """Draws standard normals, (rows, *shape)."""
+        return torch.randn(self._total, *shape, generator=self._generator)[self._rows].to(self._device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Draws uniforms in [0, 1), (rows, *shape)."""
+        return torch.rand(self._total, *shape, generator=self._generator)[self._rows].to(self._device)
+
+
+class Stage(Protocol):
+    """One phase of a training: owns its modules, its optimizers and its step.
+
+    Attributes:
+        name: short name for logs and checkpoints.
+        epochs: passes through the training events.
+        batch_size: events a step, over all processes.
+        best_by: the entry of `validate` that chooses the best weights, lower is better.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    best_by: str
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Modules this stage trains."""
+
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Optimizers of this stage."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything besides the generator's weights that a resumed run needs."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+
+    def batches(self, source: EventSource, rng: np.random.Generator) -> Iterator[Events]:
+        """Yields one epoch's batches of `batch_size` events."""
+
+    def step(
+        self, batch: Events, rng: BatchRandom, backward: Callable[[Tensor], None]
+    ) -> Mapping[str, float]:
+        """Makes one update and returns what to log; `loss` is shown."""
+
+    def validate(self, source: EventSource) -> Mapping[str, float]:
+        """Scores the generator's current weights on events it was not trained on."""
+
+
+class Generator(nn.Module, ABC):
+    """Turns conditions and noise into responses.
+
+    Attributes:
+        detector: the detector it imitates.
+        noise_dim: standard normals an event, D.
+    """
+
+    detector: Detector
+    noise_dim: int
+
+    @property
+    def conditions(self) -> tuple[Feature, ...]:
+        """The features that `forward` expects, in order: the detector's."""
+        return self.detector.conditions
+
+    @abstractmethod
+    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Generates responses.
+
+        Args:
+            conditions: physical units, (B, F).
+            noise: standard normals, (B, D).
+
+        Returns:
+            responses in the detector's unit, (B, *shape), float32.
+        """
+
+    @abstractmethod
+    def stages(self, train: EventSource) -> Sequence[Stage]:
+        """Fits the normalization to the training events and returns the stages of the training, in order."""
+
+
+class Readout(nn.Module, ABC):
+    """Turns conditions and noise into channel sums, without an image.
+
+    Attributes:
+        detector: the detector it imitates.
+        channels: name of the channel map it predicts.
+        noise_dim: standard normals an event, D.
+    """
+
+    detector: Detector
+    channels: str
+    noise_dim: int
+
+    @abstractmethod
+    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Predicts channel sums in the detector's unit, (B, K), from conditions (B, F) and noise (B, D)."""
+
+    @abstractmethod
+    def stages(self, train: EventSource) -> Sequence[Stage]:
+        """Fits what is fitted at once and returns the stages of the training, in order (often none)."""
+
+
+def shuffled_batches(
+    source: EventSource, batch_size: int, rng: np.random.Generator, buffer: int = 65_536
+) -> Iterator[Events]:
+    """Yields one epoch in random order; the last, incomplete batch is dropped unless it is the only one.
+
+    A source larger than `buffer` is read in blocks of neighbouring rows, blocks in random order, and shuffled
+    within the buffer, so that a compressed file is not read once for every row.
+    """
+    block = 512
+    starts = rng.permutation(-(-len(source) // block)) * block
+    pending = np.empty(0, np.intp)
+    for first in range(0, len(starts), buffer // block):
+        chosen = np.sort(starts[first : first + buffer // block])
+        rows = np.concatenate([np.arange(start, min(start + block, len(source))) for start in chosen])
+        events = source.slices(np.concatenate([pending, rows]))
+        order = rng.permutation(len(events))
+        last = first + buffer // block >= len(starts)
+        full = max(len(order) // batch_size, 1 if last and first == 0 else 0) * batch_size
+        for start in range(0, full, batch_size):
+            yield events.slices(order[start : start + batch_size])
+        pending = np.concatenate([pending, rows])[order[full:]]
+
+
+class LossStage:
+    """A stage that lowers one loss of one module with Adam.
+
+    Args:
+        name: for logs.
+        module: what is trained.
+        loss: returns the loss of each event of a batch, (B,).
+        scores: scores of the current weights on held-out events; the first entry chooses the best.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+        events: number of training events, for the schedule.
+        average: the module that keeps the moving average of the weights, where it is not `module` itself.
+        decay: decay of that average.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        loss: Callable[[Events, BatchRandom], Tensor],
+        scores: Callable[[EventSource], Mapping[str, float]],
+        optimizer: AdamConfig,
+        *,
+        epochs: int,
+        batch_size: int,
+        events: int,
+        average: nn.Module | None = None,
+        decay: float = 0.0,
+    ) -> None:
+        self.name, self.epochs, self.batch_size, self.best_by = name, epochs, batch_size, "score"
+        self._module, self._loss, self._scores = module, loss, scores
+        self._average, self._decay, self._updates = average, decay, 0
+        self._clip = optimizer.gradient_clip
+        self._optimizer, self._schedule = build(
+            module.parameters(), optimizer, epochs * max(events // batch_size, 1)
+        )
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The trained module, and its average."""
+        return {"module": self._module} | ({"average": self._average} if self._average else {})
+
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """The one optimizer."""
+        return {"optimizer": self._optimizer}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer, schedule and number of updates."""
+        return {
+            "modules": {name: module.state_dict() for name, module in self.modules().items()},
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "updates": self._updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        for name, module in self.modules().items():
+            module.load_state_dict(state["modules"][name])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._updates = state["updates"]
+
+    def batches(self, source: EventSource, rng: np.random.Generator) -> Iterator[Events]:
+        """Shuffled batches of the events themselves."""
+        return shuffled_batches(source, self.batch_size, rng)
+
+    def step(self, batch: Events, rng: BatchRandom, backward: Callable[[Tensor], None]) -> Mapping[str, float]:
+        """One update of the weights and their average."""
+        loss = self._loss(batch, rng).mean()
+        self._optimizer.zero_grad()
+        backward(loss)
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(self._module.parameters(), self._clip)
+        self._optimizer.step()
+        self._schedule.step()
+        self._updates += 1
+        if self._average is not None:
+            update_average(self._average, self._module, self._decay, self._updates)
+        return {"loss": float(loss.detach())}
+
+    def validate(self, source: EventSource) -> Mapping[str, float]:
+        """The scores, with the first again as `score`."""
+        scores = dict(self._scores(source))
+        return {"score": next(iter(scores.values()))} | scores
+
+
+def as_function(model: Generator | Readout) -> Forward:
+    """Returns the model as a function of arrays: conditions (B, F) and noise (B, D) to float32 (B, *)."""
+    device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), "cpu")
+
+    @torch.no_grad()
+    def forward(conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        output = model(torch.from_numpy(conditions).to(device), torch.from_numpy(noise).to(device))
+        return np.asarray(output.float().cpu().numpy())
+
+    return forward
+
+
+def generate_in_memory(
+    model: Generator | Readout, conditions: NDArray[np.float32], seed: int, batch_size: int = 256
+) -> NDArray[np.float32]:
+    """Generates one response for each row of conditions, with the noise of events 0, 1, ...
+
+    Args:
+        model: a generator or a readout.
+        conditions: physical units, (N, F).
+        seed: 0 to 2^64 - 1.
+        batch_size: events at once.
+
+    Returns:
+        responses (N, *shape) or channel sums (N, K).
+    """
+    training = model.training
+    model.eval()
+    try:
+        return generate_rows(as_function(model), model.noise_dim, conditions, seed, batch_size=batch_size)
+    finally:
+        model.train(training)

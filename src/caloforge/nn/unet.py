@@ -1,0 +1,213 @@
+"""The tiny conditional U-Net of Wojnar (2025), "Even faster simulations with flow matching".
+
+Convolutions have no bias, layer norms act over the channels of each pixel. Time enters the residual blocks
+only, the particle enters by attention only: its projection joins the pixels as one more key and value, and no
+query of its own is needed, since its output would be dropped. With 4 base channels, multipliers (2, 3, 4), two
+blocks a level and patch 1 the network has the paper's 77,372 parameters.
+
+A `patch` above 1 puts a space-to-depth stem in front: the image is cut into patch x patch tiles, each a pixel
+with patch^2 channels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class UNetConfig(BaseModel):
+    """Sizes of the U-Net.
+
+    Attributes:
+        base: channels of the stem.
+        multipliers: channels of each level over `base`.
+        blocks: blocks a level.
+        attention: levels that see the particle by attention, from 0, the finest; the middle always does.
+        heads: attention heads.
+        patch: edge of a space-to-depth tile; 1 is the paper's.
+        time: dimension of the sinusoid of time.
+        embedding: width of the time and condition vectors.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: int = Field(4, ge=1)
+    multipliers: tuple[int, ...] = (2, 3, 4)
+    blocks: int = Field(2, ge=1)
+    attention: tuple[int, ...] = (1,)
+    heads: int = Field(2, ge=1)
+    patch: int = Field(1, ge=1)
+    time: int = Field(8, ge=2, multiple_of=2)
+    embedding: int = Field(16, ge=1)
+
+
+class Conv(nn.Conv2d):
+    """A convolution without bias that keeps the size (halves it at stride 2)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, std: float | None = None) -> None:
+        super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        nn.init.normal_(self.weight, std=1 / (outputs * kernel**2) if std is None else std)
+
+
+class PixelNorm(nn.LayerNorm):
+    """A layer norm over the channels of each pixel of (B, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalizes (B, C, H, W)."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Residual(nn.Module):
+    """Two convolutions with the time vector added between them."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = PixelNorm(inputs), PixelNorm(outputs)
+        self.conv1 = Conv(inputs, outputs, 3)
+        self.conv2 = Conv(outputs, outputs, 3, std=1e-4 / outputs)
+        self.time = nn.Linear(embedding, outputs, bias=False)
+        nn.init.normal_(self.time.weight, std=0.01 / outputs)
+        self.skip = Conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Maps (B, C_in, H, W) and the time vector (B, E) to (B, C_out, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x))) + F.silu(self.time(time))[:, :, None, None]
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class ConditionAttention(nn.Module):
+    """Attention of the pixels to each other and to the particle."""
+
+    def __init__(self, channels: int, width: int, heads: int, embedding: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = PixelNorm(channels)
+        self.condition = nn.Linear(embedding, channels, bias=False)
+        self.qkv = nn.Linear(channels, 3 * width, bias=False)
+        self.out = nn.Linear(width, channels, bias=False)
+        nn.init.normal_(self.out.weight, std=0.2 / math.sqrt(width))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Adds to (B, C, H, W) what each pixel attends to, given the condition vector (B, E)."""
+        b, c, h, w = x.shape
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, h * w, c)
+        tokens = torch.cat([tokens, self.condition(condition)[:, None]], 1)
+        q, k, v = self.qkv(tokens).view(b, h * w + 1, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q[:, :, :-1], k, v)
+        update = self.out(attended.transpose(1, 2).reshape(b, h * w, -1))
+        return x + update.view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+class Upsample(nn.Module):
+    """Doubles the size by nearest neighbours, convolves and crops to the size of the skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = Conv(channels, channels, 3)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps (B, C, H, W) to (B, C, *size)."""
+        y: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return y[:, :, : size[0], : size[1]]
+
+
+class UNet(nn.Module):
+    """Velocity of an image at a time, for a particle.
+
+    Args:
+        shape: height and width of the image.
+        conditions: features of the condition vector, F.
+        config: sizes.
+    """
+
+    def __init__(self, shape: tuple[int, int], conditions: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.shape, self.patch = shape, config.patch
+        self.time_dim = config.time
+        e, heads = config.embedding, config.heads
+        self.condition = nn.Sequential(nn.Linear(conditions, e, bias=False), nn.SiLU(), nn.Linear(e, e, bias=False))
+        self.time = nn.Sequential(nn.Linear(config.time, e, bias=False), nn.SiLU(), nn.Linear(e, e, bias=False))
+        widths = [config.base * multiplier for multiplier in config.multipliers]
+        levels = range(len(widths))
+
+        self.stem = Conv(config.patch**2, config.base, 3)
+        channels, skips = config.base, []
+        self.down, self.downsample = nn.ModuleList(), nn.ModuleList()
+        for level in levels:
+            blocks = nn.ModuleList()
+            for _ in range(config.blocks):
+                if level in config.attention:
+                    blocks.append(ConditionAttention(channels, widths[level], heads, e))
+                    skips.append(channels)
+                blocks.append(Residual(channels, widths[level], e))
+                channels = widths[level]
+                skips.append(channels)
+            self.down.append(blocks)
+            if level < levels[-1]:
+                self.downsample.append(Conv(channels, channels, 3, stride=2))
+
+        self.middle = nn.ModuleList([Residual(channels, channels, e)])
+        for _ in range(config.blocks):
+            self.middle.append(ConditionAttention(channels, channels, heads, e))
+            self.middle.append(Residual(channels, channels, e))
+
+        self.up, self.upsample = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(levels):
+            blocks = nn.ModuleList()
+            for _ in range(config.blocks):
+                if level in config.attention:
+                    channels += skips.pop()
+                    blocks.append(ConditionAttention(channels, widths[level], heads, e))
+                blocks.append(Residual(channels + skips.pop(), widths[level], e))
+                channels = widths[level]
+            self.up.append(blocks)
+            if level > 0:
+                self.upsample.append(Upsample(channels))
+        self.norm = PixelNorm(channels)
+        self.out = Conv(channels, config.patch**2, 1)
+
+    def _embed_time(self, t: Tensor) -> Tensor:
+        half = self.time_dim // 2
+        frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(1e4) / half)).to(t.dtype)
+        angles = t[:, None] * frequencies
+        embedded: Tensor = self.time(torch.cat([torch.cos(angles), torch.sin(angles)], 1))
+        return embedded
+
+    def forward(self, x: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
+        """Returns the velocity, (B, H, W), at image x (B, H, W), time t (B,), standardised conditions (B, F)."""
+        height, width = self.shape
+        p = self.patch
+        pad = (0, -width % p, 0, -height % p)
+        x = F.pixel_unshuffle(F.pad(x[:, None], pad), p) if p > 1 else x[:, None]
+        time, condition = self._embed_time(t), self.condition(conditions)
+
+        def apply(block: nn.Module, h: Tensor) -> Tensor:
+            y: Tensor = block(h, time if isinstance(block, Residual) else condition)
+            return y
+
+        h = self.stem(x.contiguous(memory_format=torch.channels_last))
+        skips, sizes = [], []
+        for level, blocks in enumerate(self.down):
+            for block in blocks:  # type: ignore[attr-defined]
+                h = apply(block, h)
+                skips.append(h)
+            if level < len(self.downsample):
+                sizes.append((h.shape[2], h.shape[3]))
+                h = self.downsample[level](h)
+        for block in self.middle:
+            h = apply(block, h)
+        for level, blocks in enumerate(self.up):
+            for block in blocks:  # type: ignore[attr-defined]
+                h = apply(block, torch.cat([h, skips.pop()], 1))
+            if level < len(self.upsample):
+                h = self.upsample[level](h, sizes.pop())
+        velocity: Tensor = self.out(F.silu(self.norm(h)))
+        velocity = F.pixel_shuffle(velocity, p) if p > 1 else velocity
+        return velocity[:, 0, :height, :width]

@@ -1,0 +1,39 @@
+"""Names of particles, from the PDG tables of the `particle` package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from caloforge._lookup import nearest
+
+
+@cache
+def particle_name(pdg: int) -> str:
+    """Returns the PDG name, such as "n", "gamma" or "K(S)0"; the number itself for an unknown id."""
+    from particle import Particle, ParticleNotFound
+
+    try:
+        return str(Particle.from_pdgid(pdg).name)
+    except ParticleNotFound:
+        return str(pdg)
+
+
+def pdg_ids(names: Sequence[str]) -> list[int]:
+    """Returns the PDG ids of particles named as in the PDG tables, or by the number itself.
+
+    Raises:
+        ValueError: an unknown name; the message gives the nearest known one.
+    """
+    from particle import Particle
+
+    known = {str(particle.name): int(particle.pdgid) for particle in Particle.all()}
+    ids = []
+    for name in names:
+        if name in known:
+            ids.append(known[name])
+        elif name.lstrip("-").isdigit():
+            ids.append(int(name))
+        else:
+            raise ValueError(f"no particle {name!r} in the PDG tables{nearest(name, known)}")
+    return ids

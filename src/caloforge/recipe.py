@@ -1,0 +1,180 @@
+"""A recipe is a whole run: detector, data, model, training and seed, as strict TOML.
+
+Unknown keys and wrong types are errors that name the key's full path and the nearest known one. The `model`
+section is a plain mapping here; `caloforge.models.build` validates it against the model's own configuration.
+A resolved recipe is saved beside the weights it led to.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from caloforge._lookup import nearest
+from caloforge.events import Split
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class DataConfig(BaseModel):
+    """Training data.
+
+    Attributes:
+        files: events files; empty means the sample that ships with the package.
+        split: `canonical`, `grouped` or `paper` (see `caloforge.events`).
+        particles: PDG names to keep, such as ["n", "Lambda"]; empty keeps all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: tuple[str, ...] = ()
+    split: Split = "canonical"
+    particles: tuple[str, ...] = ()
+
+
+class TrainingConfig(BaseModel):
+    """How the training runs; what is trained is the model's matter.
+
+    Attributes:
+        accelerator: `auto`, `cpu`, `cuda` or another of Lightning Fabric's.
+        devices: number of devices or CPU processes; batches are divided among them.
+        precision: `32-true` or `bf16-mixed`, which pays where the device has bf16 units.
+        threads: CPU threads; 0 leaves PyTorch's choice.
+        compile: compile the trained modules (torch.compile); needs a C++ compiler.
+        validate_every: epochs between validations; the last epoch is always validated.
+        checkpoint_every: seconds between checkpoints.
+        tensorboard: also log for TensorBoard, under the run folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accelerator: str = "auto"
+    devices: int = Field(1, ge=1)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    threads: int = Field(0, ge=0)
+    compile: bool = False
+    validate_every: int = Field(1, ge=1)
+    checkpoint_every: float = Field(60.0, ge=0)
+    tensorboard: bool = False
+
+
+class Recipe(BaseModel):
+    """A whole run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    detector: str
+    seed: int = Field(0, ge=0, lt=2**63)
+    data: DataConfig = DataConfig()
+    model: dict[str, Any]
+    training: TrainingConfig = TrainingConfig()
+
+
+def validated(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """Builds a configuration from plain values.
+
+    Args:
+        kind: the pydantic model.
+        values: what TOML gave.
+        where: prefix of the keys in messages, such as "model".
+
+    Raises:
+        ValueError: names each offending key by its full path, and the nearest known key for an unknown one.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            location = [str(part) for part in problem["loc"]]
+            path = ".".join([where, *location] if where else location)
+            if problem["type"] == "extra_forbidden":
+                known = _fields(kind, location[:-1])
+                problems.append(f"unknown key {path!r}{nearest(location[-1], known)} (known: {', '.join(known)})")
+            else:
+                problems.append(f"{path}: {problem['msg']}, got {problem['input']!r}")
+        raise ValueError("; ".join(problems)) from None
+
+
+def _fields(kind: type[BaseModel], location: Iterable[str]) -> list[str]:
+    for part in location:
+        inner = kind.model_fields[part].annotation if part in kind.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        kind = inner
+    return list(kind.model_fields)
+
+
+def packaged() -> dict[str, Path]:
+    """Returns the recipes that ship, by name."""
+    folder = Path(str(resources.files("caloforge.recipes")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read(name: str | Path) -> dict[str, Any]:
+    """Reads a recipe's values from a file, or from the package by name.
+
+    Raises:
+        ValueError: neither a file nor a recipe that ships, or not valid TOML.
+    """
+    path = packaged().get(str(name), Path(name))
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise ValueError(
+            f"no recipe {str(name)!r}: neither a file nor one that ships{nearest(str(name), packaged())} "
+            f"(there are {', '.join(packaged())})"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"cannot read the recipe {path}: {error}") from error
+
+
+def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Returns the values changed by "path.to.key=value" settings; values are TOML, or strings as they are.
+
+    Raises:
+        ValueError: a setting without "=" or through a key that is no section.
+    """
+    changed = _copy(values)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path.strip():
+            raise ValueError(f"a setting must read path.to.key=value, got {setting!r}")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        *sections, key = path.strip().split(".")
+        section = changed
+        for part in sections:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ValueError(f"{path.strip()!r}: {part!r} is a value, not a section")
+        section[key] = value
+    return changed
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def parse(values: Mapping[str, Any]) -> Recipe:
+    """Validates a recipe's values, the `model` section aside.
+
+    Raises:
+        ValueError: as `validated`.
+    """
+    return validated(Recipe, values, "")
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Returns the recipe as TOML."""
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))

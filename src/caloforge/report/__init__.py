@@ -1,0 +1,7 @@
+"""Reports: scores as tables, events as figures, runs side by side on one self-contained page."""
+
+from __future__ import annotations
+
+from caloforge.report.page import write_report
+
+__all__ = ["write_report"]

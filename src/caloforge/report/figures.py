@@ -1,0 +1,565 @@
+"""Figures of events and scores, each returned as the bytes of one image.
+
+Reference events are black and grey everywhere, models have the colours and dashes of `style`, which tell apart
+also without colour vision (Okabe and Ito). Statistical bands: a bin of n entries has variance n; where one event
+gives many entries (cells), the variance is the sum over events of the squared number of entries, since the cells
+of one event are not independent. With r and g the bins of reference and model,
+
+    ratio = g / r,    its error = sqrt(var g) / r,    band of the reference = 1 +- sqrt(var r) / r.
+
+Nothing here touches matplotlib's global state: figures are made outside pyplot, settings hold for one figure.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge._lookup import require
+from caloforge.events import EventSource, in_slices
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Values = NDArray[np.float64]
+
+INK, GREY, FAINT = "#1a1a1a", "#8c8c8c", "#d9d9d9"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ((), (5, 1.6), (1.2, 1.2), (7, 1.6, 1.2, 1.6))
+
+_SETTINGS: Mapping[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "axes.labelsize": 9.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.unicode_minus": True,
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+    "image.interpolation": "nearest",
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "mathtext.fontset": "dejavusans",
+    "patch.linewidth": 1.4,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "caloforge",
+    "text.color": INK,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one model is drawn on the whole page."""
+
+    label: str
+    colour: str
+    dashes: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """Holds a filled histogram: edges (B + 1,), entries (B,) and their variances (B,)."""
+
+    edges: Values
+    counts: Values
+    variances: Values
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """Holds the mean response, (*shape), and its standard error, in the detector's unit."""
+
+    mean: Values
+    error: Values
+
+
+def style(number: int, label: str) -> Style:
+    """Returns the style of the run of that number; dashes change with every colour, and again after six."""
+    return Style(
+        label, COLOURS[number % len(COLOURS)], DASHES[(number + number // len(COLOURS)) % len(DASHES)]
+    )
+
+
+# Data of figures
+
+
+def nice_edges(low: float, high: float, whole: bool, bins: int = 40) -> Values:
+    """Returns evenly spaced edges over [low, high], at most about `bins` of them, with a width of 1, 2 or 5 x 10^k.
+
+    Args:
+        low: smallest value to cover.
+        high: largest value to cover.
+        whole: whether values are integers; bins then hold the same number of them, edges lie between.
+        bins: largest number of bins wanted.
+    """
+    span = max(high - low, 1e-9)
+    power = 10.0 ** math.floor(math.log10(span / bins))
+    width = next(step * power for step in (1, 2, 5, 10) if step * power * bins >= span * (1 - 1e-9))
+    width = max(width, 1.0) if whole else width
+    start = math.floor(low / width) * width - (0.5 if whole else 0.0)
+    number = max(1, math.ceil((high - start) / width + (1e-9 if whole else -1e-9)))
+    return np.asarray(start + width * np.arange(number + 1))
+
+
+def whole_edges(top: float, bins: int = 30) -> Values:
+    """Returns edges between integers, 0.5, 1.5, ..., whose distance grows by a constant factor up to `top`."""
+    steps = np.unique(np.round(np.geomspace(1, max(top, 2) + 1, bins)))
+    return np.asarray(steps - 0.5)
+
+
+def fill(values: Values, edges: Values) -> Bins:
+    """Fills a histogram of independent entries; values outside the edges and NaN are left out."""
+    hist = require("hist", "report")
+    histogram = hist.Hist(hist.axis.Variable(edges), storage=hist.storage.Double())
+    histogram.fill(values[np.isfinite(values)])
+    counts = np.asarray(histogram.values(), np.float64)
+    return Bins(edges, counts, counts)
+
+
+def outside(values: Values, edges: Values) -> int:
+    """Counts the values a histogram of these edges does not show, NaN among them."""
+    return int(np.count_nonzero(~((values >= edges[0]) & (values <= edges[-1]))))
+
+
+def ratio(model: Bins, reference: Bins) -> tuple[Values, Values, Values]:
+    """Returns ratio, its error and the reference's relative error by bin; NaN where the reference is empty."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        empty = reference.counts == 0
+        value = np.where(empty, np.nan, model.counts / reference.counts)
+        error = np.where(empty, np.nan, np.sqrt(model.variances) / reference.counts)
+        band = np.where(empty, np.nan, np.sqrt(reference.variances) / reference.counts)
+    return value, error, band
+
+
+def largest_cell(source: EventSource) -> float:
+    """Returns the largest cell content of a source."""
+    return max((float(events.responses.max()) for events in in_slices(source) if len(events)), default=0.0)
+
+
+def cell_spectrum(source: EventSource, edges: Values) -> Bins:
+    """Counts cells by content, over all events; variances are those of sums over independent events."""
+    counts, variances = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+    for events in in_slices(source, 1024):
+        cells = events.responses.reshape(len(events), -1)
+        row, column = np.nonzero(cells)
+        place = np.searchsorted(edges, cells[row, column], side="right") - 1
+        inside = (place >= 0) & (place < len(counts))
+        flat = row[inside] * len(counts) + place[inside]
+        table = np.bincount(flat, minlength=len(events) * len(counts)).reshape(len(events), len(counts))
+        counts += table.sum(axis=0)
+        variances += (table.astype(np.float64) ** 2).sum(axis=0)
+    return Bins(edges, counts, variances)
+
+
+def mean_response(source: EventSource) -> Mean:
+    """Returns the mean response of a source and its standard error, read in slices."""
+    rows = len(source)
+    total, squares = np.zeros(source.primaries.detector.shape), np.zeros(source.primaries.detector.shape)
+    for events in in_slices(source, 1024):
+        total += events.responses.sum(axis=0, dtype=np.float64)
+        squares += np.einsum("n...,n...->...", *[events.responses.astype(np.float64)] * 2)
+    mean = total / rows
+    variance = np.maximum(squares / rows - mean**2, 0)
+    return Mean(mean, np.sqrt(variance / rows))
+
+
+def relative_difference(model: Mean, reference: Mean, limit: float = 0.25) -> Values:
+    """Returns (model - reference) / reference by cell; NaN where the reference's mean is not known to `limit`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = (model.mean - reference.mean) / reference.mean
+        known = (reference.mean > 0) & (reference.error <= limit * reference.mean)
+    return np.where(known, difference, np.nan)
+
+
+def image_of(response: NDArray[np.generic]) -> Values:
+    """Returns a response as an image of its first two axes, summed over further ones."""
+    return np.asarray(response, np.float64).sum(axis=tuple(range(2, np.ndim(response))))
+
+
+# Images
+
+
+def _figure(width: float, height: float) -> Figure:
+    matplotlib = require("matplotlib.figure", "report")
+    figure: Figure = matplotlib.Figure(figsize=(width, height), layout="constrained")
+    return figure
+
+
+def _settings() -> Any:
+    return require("matplotlib", "report").rc_context(dict(_SETTINGS))
+
+
+def _svg(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
+def _png(figure: Figure, dpi: int = 130) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
+    return out.getvalue()
+
+
+def _histplot(axes: Axes, values: Values, edges: Values, **options: Any) -> None:
+    require("mplhep", "report").histplot(values, edges, ax=axes, flow="none", **options)
+
+
+def compare(
+    reference: Bins,
+    models: Sequence[tuple[Style, Bins]],
+    xlabel: str,
+    ylabel: str,
+    log: bool = False,
+    log_x: bool = False,
+) -> bytes:
+    """Draws histograms of reference and models with bands, and the ratio of each model to the reference, as SVG."""
+    with _settings():
+        figure = _figure(4.1, 3.5)
+        main, low = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
+        edges = reference.edges
+        _histplot(main, reference.counts, edges, histtype="fill", color=FAINT, edgecolor="none")
+        _histplot(main, reference.counts, edges, histtype="step", color=INK, yerr=False, linewidth=1.1)
+        spread = np.sqrt(reference.variances)
+        _histplot(main, reference.counts, edges, histtype="band", yerr=spread, color=GREY, alpha=0.55)
+        _, _, band = ratio(reference, reference)
+        low.axhline(1, color=INK, linewidth=0.8)
+        _band(low, np.ones_like(band), band, edges, GREY, 0.4)
+        window = (0.0, 2.0) if log else (0.5, 1.5)
+        for look, bins in models:
+            line = {"color": look.colour, "linestyle": (0, look.dashes) if look.dashes else "-"}
+            _histplot(main, bins.counts, edges, histtype="step", yerr=False, **line)
+            _band(main, bins.counts, np.sqrt(bins.variances), edges, look.colour, 0.2)
+            value, error, _ = ratio(bins, reference)
+            _histplot(low, value, edges, histtype="step", yerr=False, **line)
+            _band(low, value, error, edges, look.colour, 0.2)
+            _off_window(low, value, edges, window, look.colour)
+        if log:
+            main.set_yscale("log")
+            least = min(
+                (bins.counts[bins.counts > 0].min() for bins in [reference] if bins.counts.any()), default=1
+            )
+            main.set_ylim(bottom=0.5 * least)
+        else:
+            main.set_ylim(bottom=0)
+        if log_x:
+            main.set_xscale("log")
+        low.set_ylim(*window)
+        low.set_xlim(edges[0], edges[-1])
+        low.set_xlabel(xlabel)
+        low.set_ylabel("ratio")
+        main.set_ylabel(ylabel)
+        figure.align_ylabels()
+        return _svg(figure)
+
+
+def _band(axes: Axes, centre: Values, half: Values, edges: Values, colour: str, alpha: float) -> None:
+    axes.fill_between(
+        edges,
+        np.append(centre - half, np.nan),
+        np.append(centre + half, np.nan),
+        step="post",
+        color=colour,
+        alpha=alpha,
+        linewidth=0,
+    )
+
+
+def _off_window(axes: Axes, value: Values, edges: Values, window: tuple[float, float], colour: str) -> None:
+    """Marks ratios outside the panel by triangles at its rim."""
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    for bad, place, marker in ((value > window[1], window[1], "^"), (value < window[0], window[0], "v")):
+        if bad.any():
+            axes.plot(
+                centres[bad],
+                np.full(bad.sum(), place),
+                marker,
+                color=colour,
+                markersize=3.5,
+                clip_on=False,
+                zorder=9,
+            )
+
+
+def gallery(
+    rows: Sequence[Sequence[NDArray[np.generic] | None]],
+    titles: Sequence[str],
+    axes_names: Sequence[str],
+    unit: str,
+) -> bytes:
+    """Draws responses side by side on one common log colour scale, as PNG.
+
+    Args:
+        rows: one row a shot, each one response a column, in cells along two axes (further ones are summed).
+        titles: names of the columns, the reference first.
+        axes_names: names of the two axes.
+        unit: unit of a cell's content.
+    """
+    images = [[None if response is None else image_of(response) for response in row] for row in rows]
+    present = [image for row in images for image in row if image is not None]
+    top = max((float(image.max()) for image in present), default=1.0)
+    filled = [float(image[image > 0].min()) for image in present if (image > 0).any()]
+    least = max(min(filled, default=1.0), top / 1e4)
+    with _settings():
+        shape = present[0].shape
+        height = 1.55 * min(max(shape[1] / shape[0], 0.6), 1.6)
+        figure = _figure(0.75 + 1.6 * len(titles), 0.65 + (height + 0.12) * len(images))
+        norm = require("matplotlib.colors", "report").LogNorm(least, max(top, least * 10))
+        colours = _ink_map()
+        panels = figure.subplots(len(images), len(titles), squeeze=False, sharex=True, sharey=True)
+        shown = None
+        for i, row in enumerate(images):
+            for j, image in enumerate(row):
+                panel = panels[i, j]
+                panel.tick_params(color="white", which="both", length=2.5)
+                panel.set_facecolor("black")
+                if image is None:
+                    panel.text(
+                        0.5, 0.5, "none", color="white", ha="center", va="center", transform=panel.transAxes
+                    )
+                    continue
+                shown = panel.imshow(
+                    np.ma.masked_less_equal(image.T, 0), origin="lower", norm=norm, cmap=colours
+                )
+                panel.text(
+                    0.04, 0.96, f"Σ {image.sum():,.0f}", color="white", fontsize=8, ha="left", va="top",
+                    transform=panel.transAxes,
+                )  # fmt: skip
+        for j, title in enumerate(titles):
+            panels[0, j].set_title(_wrapped(title), fontsize=8.5)
+            panels[-1, j].set_xlabel(f"{axes_names[0]} [cells]", fontsize=8.5)
+        for i in range(len(images)):
+            panels[i, 0].set_ylabel(f"{axes_names[1]} [cells]", fontsize=8.5)
+        if shown is not None:
+            figure.colorbar(shown, ax=panels, label=unit, shrink=0.95, pad=0.015, aspect=18 * len(images))
+        return _png(figure)
+
+
+def _wrapped(title: str, width: int = 18) -> str:
+    """Breaks a name that is wider than its panel after a hyphen or an underscore."""
+    if len(title) <= width:
+        return title
+    cut = max(title.rfind(mark, 0, width) for mark in "-_ ")
+    cut = cut if cut > 0 else width - 1
+    return f"{title[: cut + 1]}\n{_wrapped(title[cut + 1 :], width)}"
+
+
+def _ink_map() -> Any:
+    """Returns a colour map from purple to yellow on black; its darkest end is left out, so one photon is seen."""
+    colours = require("matplotlib", "report").colormaps["inferno"](np.linspace(0.22, 1.0, 256))
+    return require("matplotlib.colors", "report").ListedColormap(colours).with_extremes(bad="black")
+
+
+def mean_shower(
+    reference: Mean,
+    models: Sequence[tuple[str, Mean]],
+    axes_names: Sequence[str],
+    unit: str,
+    limit: float = 0.25,
+) -> bytes:
+    """Draws mean responses on one log scale and, below, their relative differences to the reference, as PNG."""
+    means = [image_of(one.mean) for one in (reference, *(model for _, model in models))]
+    differences = [image_of(relative_difference(model, reference, limit)) for _, model in models]
+    seen = np.abs(np.concatenate([one[np.isfinite(one)] for one in differences] or [np.zeros(0)]))
+    reach = min(1.0, max(0.1, math.ceil(10 * float(np.quantile(seen, 0.98))) / 10)) if seen.size else 1.0
+    top = float(means[0].max()) or 1.0
+    with _settings():
+        colours = require("matplotlib.colors", "report")
+        shape = means[0].shape
+        height = 1.6 * min(max(shape[1] / shape[0], 0.6), 1.6)
+        figure = _figure(0.85 + 1.7 * len(means), 0.75 + 2 * (height + 0.2))
+        panels = figure.subplots(2, len(means), squeeze=False, sharex=True, sharey=True)
+        norm = colours.LogNorm(max(top / 1e3, 1e-12), top)
+        for panel, mean, title in zip(
+            panels[0], means, ["GEANT", *(name for name, _ in models)], strict=True
+        ):
+            panel.set_facecolor("black")
+            shown = panel.imshow(
+                np.ma.masked_less_equal(mean.T, 0), origin="lower", norm=norm, cmap=_ink_map()
+            )
+            panel.set_title(_wrapped(title), fontsize=8.5)
+        figure.colorbar(shown, ax=list(panels[0]), label=f"mean [{unit}]", pad=0.015)
+        panels[1, 0].set_axis_off()
+        panels[1, 0].text(
+            0.97, 0.5, "(model − GEANT)\n/ GEANT", ha="right", va="center", fontsize=8.5,
+            transform=panels[1, 0].transAxes,
+        )  # fmt: skip
+        shown = None
+        for panel, difference in zip(panels[1, 1:], differences, strict=True):
+            panel.set_facecolor(FAINT)
+            shown = panel.imshow(
+                np.ma.masked_invalid(difference.T), origin="lower", cmap="RdBu_r", vmin=-reach, vmax=reach
+            )
+            panel.set_xlabel(f"{axes_names[0]} [cells]", fontsize=8.5)
+        if shown is not None:
+            figure.colorbar(
+                shown, ax=list(panels[1]), label="relative difference", pad=0.015, extend="both",
+                format=require("matplotlib.ticker", "report").PercentFormatter(1, 0),
+            )  # fmt: skip
+        for panel in panels[:, 0]:
+            panel.set_ylabel(f"{axes_names[1]} [cells]", fontsize=8.5)
+        return _png(figure)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Holds points of one run: x, y and the spread of y (0 where there is one repeat)."""
+
+    look: Style
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+def _floor_line(axes: Axes, floor: tuple[float, float] | None) -> None:
+    if floor is not None:
+        mean, spread = floor
+        axes.axhspan(max(mean - spread, 0.02 * mean), mean + spread, color=GREY, alpha=0.3, linewidth=0)
+        axes.axhline(mean, color=INK, linewidth=1)
+        axes.annotate(
+            "floor", (1, mean), (-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+            ha="right", va="bottom", fontsize=8.5,
+        )  # fmt: skip
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Labels a log axis by plain numbers, 1, 2 and 5 of each decade where there is room."""
+    ticker = require("matplotlib.ticker", "report")
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(high / low) if low > 0 else 9.0
+    axis.set_major_locator(ticker.LogLocator(10, (1, 2, 5) if decades < 2.2 else (1,)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def sweep(curves: Sequence[Curve], floor: tuple[float, float] | None, xlabel: str, ylabel: str) -> bytes:
+    """Draws a metric against a setting of the models, with the floor and its spread, as SVG."""
+    with _settings():
+        figure = _figure(5.4, 3.6)
+        axes = figure.subplots()
+        _floor_line(axes, floor)
+        for curve in curves:
+            axes.errorbar(
+                curve.x, curve.y, curve.spread, color=curve.look.colour, dashes=curve.look.dashes or (None, None),
+                marker="o", markersize=4, capsize=2, label=curve.look.label,
+            )  # fmt: skip
+        ticks = sorted({value for curve in curves for value in curve.x})
+        if all(value > 0 for value in ticks):
+            ticker = require("matplotlib.ticker", "report")
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+            axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_locator(ticker.NullLocator())
+        axes.set_yscale("log")
+        _plain_ticks(axes.yaxis)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.legend()
+        return _svg(figure)
+
+
+def quality_against_time(
+    points: Sequence[Curve], sweeps: Sequence[Curve], floor: tuple[float, float] | None, ylabel: str
+) -> bytes:
+    """Draws a metric against milliseconds an event, both log: a large point a run, a line a sweep, as SVG."""
+    with _settings():
+        figure = _figure(5.4, 3.6)
+        axes = figure.subplots()
+        _floor_line(axes, floor)
+        for curve in sweeps:
+            axes.plot(
+                curve.x, curve.y, color=curve.look.colour, linewidth=1, marker="o", markersize=3, alpha=0.7
+            )
+        for curve in points:
+            axes.errorbar(
+                curve.x, curve.y, curve.spread, color=curve.look.colour, marker="D", markersize=7, linestyle="none",
+                markeredgecolor="white", markeredgewidth=0.8, capsize=2, label=curve.look.label, zorder=5,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        _plain_ticks(axes.xaxis)
+        _plain_ticks(axes.yaxis)
+        axes.set_xlabel("time [ms an event]")
+        axes.set_ylabel(ylabel)
+        axes.legend()
+        return _svg(figure)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Holds the columns of a log: epochs through all stages, and each column's points (epoch, value)."""
+
+    losses: Mapping[str, tuple[tuple[float, float], ...]]
+    validations: Mapping[str, tuple[tuple[float, float], ...]]
+    stages: tuple[tuple[str, float], ...] = ()
+    best: float | None = None
+
+
+def training_curves(training: Training) -> bytes:
+    """Draws losses above and validation scores below, against the epoch, as SVG."""
+    with _settings():
+        parts = [part for part in (training.losses, training.validations) if part]
+        figure = _figure(4.6, 1.0 + 1.7 * len(parts))
+        panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False)[:, 0]
+        for panel, part in zip(panels, parts, strict=True):
+            values = [value for points in part.values() for _, value in points]
+            for number, (name, points) in enumerate(part.items()):
+                epochs, heights = zip(*points, strict=True)
+                look = style(number, name)
+                panel.plot(
+                    epochs, heights, color=look.colour, dashes=look.dashes or (None, None),
+                    marker="o" if part is training.validations else None, markersize=3, label=name,
+                )  # fmt: skip
+            if min(values) > 0 and max(values) > 3 * min(values):
+                panel.set_yscale("log")
+                _plain_ticks(panel.yaxis)
+            if training.best is not None:
+                panel.axvline(training.best, color=GREY, linewidth=1, linestyle=":")
+            for name, start in training.stages[1:]:
+                panel.axvline(start - 0.5, color=INK, linewidth=0.8)
+                panel.annotate(
+                    name, (start, 1), (3, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
+                    va="top", fontsize=8,
+                )  # fmt: skip
+            panel.legend()
+        panels[-1].set_xlabel("epoch")
+        panels[-1].xaxis.set_major_locator(require("matplotlib.ticker", "report").MaxNLocator(integer=True))
+        return _svg(figure)
+
+
+def particle_mix(names: Sequence[str], counts: Sequence[int], label: str) -> bytes:
+    """Draws how many events each particle type has, as SVG."""
+    with _settings():
+        figure = _figure(4.6, 0.7 + 0.21 * len(names))
+        axes = figure.subplots()
+        places = np.arange(len(names))
+        axes.barh(places, counts, color=GREY, height=0.72)
+        axes.set_yticks(places, names)
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.set_xlim(0.6, max(counts, default=1) * 6)
+        for place, count in zip(places, counts, strict=True):
+            share = 100 * count / max(sum(counts), 1)
+            axes.annotate(
+                f"{count:,}  ({share:.1f} %)", (count, place), (3, 0), textcoords="offset points", va="center",
+                fontsize=8,
+            )  # fmt: skip
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(label)
+        return _svg(figure)

@@ -1,0 +1,400 @@
+"""Tables of scores: built once as plain data, shown as HTML, as Markdown or as strings for a console.
+
+Every function takes the contents of `scores.json`, one mapping a model. A table of scores has one row a model and
+one column a metric, the floor first, then generators, readouts and yardsticks. A cell shows mean +- spread over
+the repeats and two ratios that say different things:
+
+- "x floor": the score over all rows, divided by the floor, which has fewer rows. A perfect model comes out
+  below 1 where the metric falls with the number of rows.
+- "matched": the matched floor (reference against generated, of as many rows as the floor) divided by the floor.
+  A perfect model comes out at 1; this one judges a model.
+
+The best model of a column is marked, the yardsticks aside: they simulate nothing and set the scale. The smallest
+value is the best, except where a metric should approach its floor: there the value closest to the floor is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from typing import Any
+
+from caloforge.detectors import detector_named
+from caloforge.metrics import METRICS
+from caloforge.report.published import PUBLISHED, SOURCE, SOURCE_READOUTS
+
+Scores = Mapping[str, Any]
+
+YARDSTICKS = ("resample", "nearest")
+"""Types of models that simulate nothing; they set the scale."""
+
+KINDS = ("floor", "generator", "readout", "yardstick")
+"""Kinds of rows, in the order of a table."""
+
+APPROACH = ("mae", "mae_sum")
+"""Metrics that should come near their floor, not vanish: errors between two samples of the same particle."""
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Holds one entry of a table.
+
+    Attributes:
+        text: the number as text.
+        ratio: score over floor; None where there is no floor.
+        matched: matched floor over floor; None where there is none.
+        reason: why there is no number; empty for a number.
+        best: whether it is the best of its column.
+    """
+
+    text: str
+    ratio: float | None = None
+    matched: float | None = None
+    reason: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """Heads one column."""
+
+    title: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Holds one row: a name, its kind (one of `KINDS`, or "all" and "particle") and one cell a column."""
+
+    name: str
+    kind: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Holds a table as plain data.
+
+    Attributes:
+        head: title of the first column, the names.
+        columns: heads of the others.
+        rows: its rows, each with as many cells as there are columns.
+        notes: sentences to print below it.
+    """
+
+    head: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+def number(value: float, spread: float | None = None) -> str:
+    """Formats a value, with its spread in the same decimals: "4.83 ± 0.12"; two decimals from 0.1 to 100."""
+    size = abs(value)
+    if not math.isfinite(value):
+        return MISSING
+    if size != 0 and (size < 1e-3 or size >= 1e6):
+        return f"{value:.3g}" if spread is None else f"{value:.3g} ± {spread:.2g}"
+    decimals = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or size == 0 else 4
+    text = f"{value:,.{decimals}f}"
+    return text if spread is None else f"{text} ± {spread:,.{decimals}f}"
+
+
+def kind_of(scores: Scores) -> str:
+    """Returns "generator", "readout" or "yardstick"."""
+    return "yardstick" if scores.get("type") in YARDSTICKS else str(scores.get("kind", "generator"))
+
+
+def metric_names(scores: Sequence[Scores], stem: str, group: str = "all") -> list[str]:
+    """Lists the metrics any of the models has on a set, in the order of `METRICS`."""
+    found = {name for one in scores for name in _metrics(one, stem, group)}
+    return [name for name in METRICS if name in found] + sorted(found - set(METRICS))
+
+
+def group_names(scores: Sequence[Scores], stem: str) -> list[str]:
+    """Lists the particle types any of the models was scored on, the most frequent first, without "all"."""
+    size: dict[str, int] = {}
+    for one in scores:
+        for name, group in one["sets"].get(stem, {}).get("groups", {}).items():
+            size[name] = max(size.get(name, 0), int(group.get("n") or 0))
+    return sorted((name for name in size if name != "all"), key=lambda name: (-size[name], name))
+
+
+def _group(scores: Scores, stem: str, group: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = scores["sets"].get(stem, {}).get("groups", {}).get(group, {})
+    return found
+
+
+def _metrics(scores: Scores, stem: str, group: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = _group(scores, stem, group).get("metrics", {})
+    return found
+
+
+def _column(name: str) -> Column:
+    if name not in METRICS:
+        return Column(name)
+    return Column(METRICS[name].title, METRICS[name].unit)
+
+
+def _floor(scores: Iterable[Scores], stem: str, group: str, metric: str) -> Mapping[str, Any] | None:
+    for one in scores:
+        floor = (_metrics(one, stem, group).get(metric) or {}).get("floor")
+        if floor and floor.get("mean") is not None:
+            return dict(floor)
+    return None
+
+
+def _floor_cell(floor: Mapping[str, Any] | None) -> Cell:
+    if floor is None:
+        return Cell(MISSING)
+    return Cell(number(floor["mean"], floor.get("std")))
+
+
+def _cell(entry: Mapping[str, Any] | None, reason: str) -> Cell:
+    if entry is None:
+        return Cell(MISSING, reason=reason)
+    mean = entry.get("mean")
+    if mean is None:
+        return Cell(MISSING, reason=entry.get("reason") or "no value")
+    spread = entry.get("std") if len(entry.get("values") or ()) > 1 else None
+    floor, matched = ((entry.get(key) or {}).get("mean") for key in ("floor", "matched_floor"))
+    return Cell(
+        number(mean, spread),
+        ratio=mean / floor if floor else None,
+        matched=matched / floor if floor and matched is not None else None,
+    )
+
+
+def _column_of_cells(models: Sequence[Scores], stem: str, group: str, metric: str) -> list[Cell]:
+    """Returns the cells of one metric: the floor's, then one a model, the best marked."""
+    floor = _floor(models, stem, group, metric)
+    entries = [_metrics(one, stem, group).get(metric) for one in models]
+    cells = [
+        _cell(entry, _group(one, stem, group).get("reason") or "not computed")
+        for entry, one in zip(entries, models, strict=True)
+    ]
+    best = _best([_distance(metric, entry, floor) for entry in entries], models)
+    if best is not None:
+        cells[best] = replace(cells[best], best=True)
+    return [_floor_cell(floor), *cells]
+
+
+def _distance(metric: str, entry: Mapping[str, Any] | None, floor: Mapping[str, Any] | None) -> float:
+    """Returns what the best model has least of: the value, or its distance to the floor it should approach."""
+    mean = (entry or {}).get("mean")
+    if mean is None:
+        return math.inf
+    if metric in APPROACH and floor is not None:
+        return abs(float(mean) - float(floor["mean"]))
+    return float(mean)
+
+
+def _best(distances: Sequence[float], scores: Sequence[Scores]) -> int | None:
+    """Returns the position of the best model, yardsticks aside; None where there is nothing to compare."""
+    contenders = [
+        (distance, i)
+        for i, (distance, one) in enumerate(zip(distances, scores, strict=True))
+        if kind_of(one) != "yardstick" and math.isfinite(distance)
+    ]
+    return min(contenders)[1] if len(contenders) > 1 else None
+
+
+def ordered(scores: Sequence[Scores], names: Sequence[str] | None = None) -> list[tuple[str, Scores]]:
+    """Pairs names and scores, generators first, then readouts, then yardsticks."""
+    pairs = list(zip(names or [str(one["name"]) for one in scores], scores, strict=True))
+    return sorted(pairs, key=lambda pair: KINDS.index(kind_of(pair[1])))
+
+
+def scores_table(
+    scores: Sequence[Scores],
+    stem: str,
+    metrics: Sequence[str] | None = None,
+    group: str = "all",
+    names: Sequence[str] | None = None,
+    speed: bool = False,
+) -> Table:
+    """Compares models on one set: the floor's row, then one row a model, columns metrics.
+
+    Args:
+        scores: contents of `scores.json`, one a model.
+        stem: name of the set, such as "zn_wide".
+        metrics: names of the columns; None for every metric there is.
+        group: "all" or a particle type.
+        names: names of the rows; None for those in the scores.
+        speed: whether to add the milliseconds an event and the number of parameters.
+    """
+    wanted = list(metrics) if metrics is not None else metric_names(scores, stem, group)
+    pairs = [pair for pair in ordered(scores, names) if stem in pair[1]["sets"]]
+    models = [one for _, one in pairs]
+    columns_of_cells = [_column_of_cells(models, stem, group, name) for name in wanted]
+    rows = [
+        Row(label, kind, tuple(cells[i] for cells in columns_of_cells))
+        for i, (label, kind) in enumerate(
+            [("floor", "floor"), *((label, kind_of(one)) for label, one in pairs)]
+        )
+    ]
+    columns = [_column(name) for name in wanted]
+    notes: list[str] = []
+    if speed:
+        columns += [Column("time", "ms an event"), Column("parameters")]
+        extra = [(Cell(""), Cell(""))] + [_speed(one) for _, one in pairs]
+        rows = [replace(row, cells=row.cells + more) for row, more in zip(rows, extra, strict=True)]
+        notes += _machines(pairs)
+    used = {
+        METRICS[name].title if name in METRICS else name: int(entry["particles"])
+        for name in wanted
+        for _, one in pairs
+        if (entry := _metrics(one, stem, group).get(name)) and entry.get("particles") is not None
+    }
+    if used:
+        counts = sorted(set(used.values()))
+        if len(counts) == 1:
+            notes.append(f"{', '.join(used)}: over {counts[0]:,} particles.")
+        else:
+            notes.append(
+                f"Particles used: {', '.join(f'{title} {count:,}' for title, count in used.items())}."
+            )
+    return Table("model", tuple(columns), tuple(rows), tuple(notes))
+
+
+def _speed(scores: Scores) -> tuple[Cell, Cell]:
+    median = ((scores.get("timing") or {}).get("ms_per_event") or {}).get("median")
+    parameters = scores.get("parameters")
+    return (
+        Cell(number(median)) if median is not None else Cell(MISSING, reason="not timed"),
+        Cell(f"{parameters:,}") if parameters is not None else Cell(MISSING, reason="not recorded"),
+    )
+
+
+def _machines(pairs: Sequence[tuple[str, Scores]]) -> list[str]:
+    """Says where the times were taken, one sentence for the models of the same place."""
+    places: dict[str, list[str]] = {}
+    for label, one in pairs:
+        timing = one.get("timing")
+        if timing:
+            threads = timing.get("threads")
+            place = (
+                f"{timing.get('device')}, {threads} thread{'' if threads == 1 else 's'}, "
+                f"batch {timing.get('batch_size')}, {timing.get('machine')}"
+            )
+            places.setdefault(place, []).append(label)
+    if len(places) == 1:
+        return [f"Median time on {next(iter(places))}."]
+    return [f"Median time of {', '.join(labels)}: {place}." for place, labels in places.items()]
+
+
+def particles_table(
+    scores: Sequence[Scores], stem: str, metric: str, names: Sequence[str] | None = None
+) -> Table:
+    """Shows one metric by particle type: one row a type, columns events, particles, floor and the models."""
+    pairs = [pair for pair in ordered(scores, names) if stem in pair[1]["sets"]]
+    models = [one for _, one in pairs]
+    columns = [Column("events"), Column("particles"), Column("floor"), *(Column(label) for label, _ in pairs)]
+    rows = []
+    for group in ["all", *group_names(scores, stem)]:
+        found = [one["sets"][stem]["groups"].get(group) for one in models]
+        first = next((one for one in found if one), {})
+        counts = (
+            Cell(f"{first[key]:,}" if first.get(key) is not None else MISSING) for key in ("n", "particles")
+        )
+        kind = "all" if group == "all" else "particle"
+        rows.append(Row(group, kind, (*counts, *_column_of_cells(models, stem, group, metric))))
+    return Table("particle", tuple(columns), tuple(rows))
+
+
+def published_table(detector: str) -> Table | None:
+    """Returns the published rows of a detector, or None where nothing is published."""
+    if detector not in PUBLISHED:
+        return None
+    rows = []
+    for row in PUBLISHED[detector]:
+        values = (row.w1, row.mae, row.ms)
+        texts = (
+            MISSING if value is None else f"{value:g}" if i == 2 else f"{value:.2f}"
+            for i, value in enumerate(values)
+        )
+        rows.append(Row(row.model, row.kind, tuple(Cell(text) for text in texts)))
+    unit = detector_named(detector).unit
+    return Table(
+        "model",
+        (Column("W1", unit), Column("MAE", unit), Column("time", "ms an event")),
+        tuple(rows),
+        (f"Generators: {SOURCE}.", f"Readouts: {SOURCE_READOUTS}."),
+    )
+
+
+def _footnotes(table: Table) -> dict[str, str]:
+    """Numbers the distinct reasons of a table: reason -> letter."""
+    reasons = dict.fromkeys(cell.reason for row in table.rows for cell in row.cells if cell.reason)
+    return {reason: chr(ord("a") + i) if i < 26 else str(i) for i, reason in enumerate(reasons)}
+
+
+def _ratios(cell: Cell) -> list[str]:
+    ratios = [] if cell.ratio is None else [f"{number(cell.ratio)} × floor"]
+    return ratios if cell.matched is None else [*ratios, f"matched {number(cell.matched)} ×"]
+
+
+def html(table: Table) -> str:
+    """Writes a table as HTML; every text is escaped."""
+    letters = _footnotes(table)
+    lines = ['<div class="scroll"><table>', f'<thead><tr><th scope="col">{escape(table.head)}</th>']
+    for column in table.columns:
+        unit = f'<span class="unit">{escape(column.unit)}</span>' if column.unit else ""
+        lines.append(f'<th scope="col">{escape(column.title)}{unit}</th>')
+    lines.append("</tr></thead><tbody>")
+    for row in table.rows:
+        tag = f'<span class="tag">{row.kind}</span>' if row.kind in ("readout", "yardstick") else ""
+        lines.append(f'<tr class="{escape(row.kind)}"><th scope="row">{escape(row.name)}{tag}</th>')
+        for cell in row.cells:
+            text = f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text)
+            mark = f"<sup>{letters[cell.reason]}</sup>" if cell.reason else ""
+            notes = "".join(f"<small>{escape(note)}</small>" for note in _ratios(cell))
+            lines.append(f"<td>{text}{mark}{notes}</td>")
+        lines.append("</tr>")
+    lines.append("</tbody></table></div>")
+    notes = [escape(note) for note in table.notes]
+    notes += [f"<sup>{letter}</sup> {escape(reason)}." for reason, letter in letters.items()]
+    if notes:
+        lines.append(f'<p class="note">{"<br>".join(notes)}</p>')
+    return "\n".join(lines)
+
+
+def _title(column: Column) -> str:
+    return f"{column.title} [{column.unit}]" if column.unit else column.title
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = f"**{cell.text}**" if cell.best else cell.text
+    return f"{text} ({', '.join(_ratios(cell))})" if _ratios(cell) else text
+
+
+def markdown(table: Table) -> str:
+    """Writes a table as Markdown, the best in bold, the ratios to the floor in brackets."""
+    header = [table.head, *(_title(column) for column in table.columns)]
+    body = [[row.name, *(_markdown_cell(cell) for cell in row.cells)] for row in table.rows]
+    lines = [header, ["---", *("---:" for _ in table.columns)], *body]
+    escaped = [[text.replace("|", r"\|") for text in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
+
+
+def console(table: Table) -> list[list[str]]:
+    """Returns the header and the rows as plain strings; the best are marked by an asterisk.
+
+    The ratio in brackets is the matched floor over the floor, or the score over the floor where nothing matched.
+    """
+    rows = [[table.head, *(_title(column) for column in table.columns)]]
+    for row in table.rows:
+        line = [row.name]
+        for cell in row.cells:
+            ratio = cell.ratio if cell.matched is None else cell.matched
+            line.append(
+                cell.text
+                + (f" ({number(ratio)}×)" if ratio is not None else "")
+                + (" *" if cell.best else "")
+            )
+        rows.append(line)
+    return rows

@@ -1,0 +1,106 @@
+"""Generation of any number of events in constant memory, the same for any order, shard or resumed job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.events import Events, Primaries, Rows, with_responses
+from caloforge.io import EventWriter
+from caloforge.runtime.noise import standard_normals
+
+Forward = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+"""conditions (B, F), noise (B, D) -> responses (B, *)."""
+
+
+def generate_rows(
+    forward: Forward,
+    noise_dim: int,
+    conditions: NDArray[np.float32],
+    seed: int,
+    *,
+    events: NDArray[np.integer] | None = None,
+    batch_size: int = 256,
+) -> NDArray[np.float32]:
+    """Generates one response for each row.
+
+    Every batch has the same size (the last is filled up and cut), so that an event does not depend on how many
+    others are asked for.
+
+    Args:
+        forward: the generator.
+        noise_dim: standard normals an event.
+        conditions: physical units, (N, F).
+        seed: 0 to 2^64 - 1.
+        events: event numbers, which address the noise, (N,); 0, 1, ... where not given.
+        batch_size: events at once.
+
+    Returns:
+        what `forward` gives, (N, *).
+    """
+    rows = len(conditions)
+    numbers = np.arange(rows) if events is None else events
+    parts = []
+    for start in range(0, rows, batch_size):
+        index = np.minimum(np.arange(start, start + batch_size), rows - 1)
+        noise = standard_normals(seed, numbers[index], noise_dim)
+        parts.append(forward(np.ascontiguousarray(conditions[index]), noise)[: rows - start])
+    return np.concatenate(parts) if parts else forward(conditions, np.empty((0, noise_dim), np.float32))
+
+
+def as_counts(responses: NDArray[np.float32]) -> NDArray[np.generic]:
+    """Returns integer counts as uint16 where they are integers that fit, else the values as they are."""
+    if responses.size and (responses.max() >= 2**16 or not np.array_equal(responses, np.rint(responses))):
+        return responses
+    return responses.astype(np.uint16)
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """Events that are generated when they are read: an `EventSource` without a file.
+
+    Attributes:
+        forward: the generator.
+        noise_dim: standard normals an event.
+        primaries: what to generate.
+        seed: 0 to 2^64 - 1.
+        first_event: number of the first row's event.
+        batch_size: events at once.
+    """
+
+    forward: Forward
+    noise_dim: int
+    primaries: Primaries
+    seed: int = 0
+    first_event: int = 0
+    batch_size: int = 256
+
+    def __len__(self) -> int:
+        return len(self.primaries)
+
+    def slices(self, rows: Rows) -> Events:
+        """Generates some rows."""
+        numbers = self.first_event + np.arange(len(self))[rows]
+        chosen = self.primaries.select(rows)
+        responses = generate_rows(
+            self.forward, self.noise_dim, chosen.conditions, self.seed, events=numbers, batch_size=self.batch_size
+        )
+        return with_responses(chosen, as_counts(responses))
+
+
+def generate(source: Generated, writer: EventWriter, report: Callable[[int], None] = lambda done: None) -> None:
+    """Writes generated events to a file, a few batches at a time.
+
+    Args:
+        source: what to generate.
+        writer: where to.
+        report: called with the number of events written so far.
+    """
+    size = source.batch_size * max(1, 2048 // source.batch_size)
+    for start in range(0, len(source), size):
+        events = source.slices(slice(start, start + size))
+        writer.append(events)
+        report(start + len(events))

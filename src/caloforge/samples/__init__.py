@@ -1,0 +1,43 @@
+"""The real data that ship with the package; README.md beside them is their card."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from caloforge._lookup import nearest
+
+SAMPLES = ("zn", "zn_wide", "zp", "zp_wide")
+"""For each detector few particles simulated many times, and many particles (`_wide`)."""
+
+
+def sample(name: str) -> Path:
+    """Returns the path of a sample file.
+
+    Args:
+        name: one of `SAMPLES`.
+
+    Raises:
+        ValueError: no sample of that name; the message lists those there are.
+    """
+    if name not in SAMPLES:
+        raise ValueError(f"no sample {name!r}; there are {', '.join(SAMPLES)}{nearest(name, SAMPLES)}")
+    return Path(str(files("caloforge.samples") / f"{name}.h5"))
+
+
+def samples_of(detector: str) -> list[Path]:
+    """Returns the sample files of a detector.
+
+    Raises:
+        ValueError: none ship for it.
+    """
+    found = [sample(name) for name in SAMPLES if name.partition("_")[0] == detector]
+    if not found:
+        raise ValueError(f"no sample of {detector!r} ships with the package: name data files")
+    return found
+
+
+def weights() -> dict[str, Path]:
+    """Returns the run folders of the trained weights that ship, by name."""
+    folder = Path(str(files("caloforge.samples"))) / "weights"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/card.json"))}

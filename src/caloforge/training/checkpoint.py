@@ -1,0 +1,74 @@
+"""Weights and checkpoints: safetensors to keep and to ship, a PyTorch file to resume from."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from caloforge.io.files import replacing
+from caloforge.io.run import Run, read_weights, write_weights
+from caloforge.models import Generator, Readout, build
+from caloforge.recipe import Recipe, parse, with_settings
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Writes the model's parameters and buffers."""
+    write_weights(path, {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()})
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Reads the model's parameters and buffers.
+
+    Raises:
+        ValueError: no safetensors file, or the weights of another model.
+    """
+    tensors = {name: torch.from_numpy(array) for name, array in read_weights(path).items()}
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{path} holds the weights of another model: {error}") from None
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Writes the state of a training, whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads the state of a training; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        ValueError: no such file, or not a checkpoint.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"there is no checkpoint {path} to resume from") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint: {error}") from None
+    return state
+
+
+def load_model(path: Path, settings: Sequence[str] = ()) -> tuple[Recipe, Generator | Readout]:
+    """Builds the model of a run folder with its best weights, ready to generate.
+
+    Args:
+        path: the run folder.
+        settings: changes of the model section that keep the weights, such as "solver.steps=4".
+
+    Raises:
+        ValueError: not a finished run, or settings that do not fit the weights.
+    """
+    run = Run(path)
+    run.card()
+    recipe = run.recipe()
+    changed = parse(with_settings(recipe.model_dump(), [f"model.{setting}" for setting in settings]))
+    model = build(changed)
+    load_weights(model, run.weights)
+    return changed, model.eval()

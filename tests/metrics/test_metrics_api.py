@@ -1,0 +1,22 @@
+import caloforge.metrics as metrics
+
+
+def test_public_names():
+    assert sorted(metrics.__all__) == [
+        "Diversity",
+        "METRICS",
+        "Metric",
+        "Observables",
+        "Result",
+        "align",
+        "bins",
+        "centre_and_radius",
+        "f_div",
+        "f_div_inv_w",
+        "floors",
+        "impact",
+        "observe",
+        "score",
+        "wasserstein",
+    ]
+    assert all(hasattr(metrics, name) for name in metrics.__all__)

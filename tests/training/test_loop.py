@@ -1,0 +1,220 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from caloforge.events import Joined
+from caloforge.io import create, open_events
+from caloforge.io.run import Run, read_weights
+from caloforge.models.base import BatchRandom, shuffled_batches
+from caloforge.recipe import parse
+from caloforge.training import loop
+from caloforge.training.checkpoint import load_model, load_weights
+
+
+def recipe(file, **training):
+    return parse(
+        {
+            "name": "tiny",
+            "detector": "zn",
+            "seed": 3,
+            "data": {"files": [str(file)]},
+            "model": {
+                "type": "flow_matching",
+                "prediction": "data",
+                "network": {"patch": 4, "blocks": 1},
+                "solver": {"steps": 2},
+                "epochs": 3,
+                "batch_size": 50,
+                "average": 0.9,
+                "validation_events": 20,
+            },
+            "training": {"threads": 1, "accelerator": "cpu", **training},
+        }
+    )
+
+
+def test_a_run_folder_holds_everything(events_file, tmp_path):
+    out = tmp_path / "a" / "run"
+    loop.train(recipe(events_file), out)
+    run = Run(out)
+    card = run.card()
+    assert card["data"][0]["rows"] == {"train": 252, "validation": 36, "test": 72}
+    assert card["parameters"] == sum(p.numel() for p in load_model(out)[1].parameters())
+    log = run.log()
+    assert [row["epoch"] for row in log] == ["1", "2", "3"]
+    assert all(float(row["loss"]) > 0 and float(row["validation_w1"]) > 0 for row in log)
+    assert run.recipe().model["solver"] == {"method": "euler", "steps": 2}
+    scores = [float(row["validation_w1"]) for row in log]
+    assert card["training"]["best_epoch"] == 1 + int(np.argmin(scores))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [(1, 2), (2, 5), (3, 1)])
+def test_a_resumed_training_is_bit_identical(events_file, tmp_path, at):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    tiny = recipe(events_file, checkpoint_every=0)
+    loop.train(tiny, whole)
+
+    def stopping(progress):
+        if (progress.epoch, progress.step) == at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        loop.train(tiny, broken, reporter=lambda: stopping)
+    loop.train(tiny, broken, resume=True)
+    ours, theirs = read_weights(Run(broken).weights), read_weights(Run(whole).weights)
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    columns = ("epoch", "loss", "validation_w1")
+    assert [[row[c] for c in columns] for row in Run(broken).log()] == [
+        [row[c] for c in columns] for row in Run(whole).log()
+    ]
+
+
+@pytest.mark.slow
+def test_a_killed_training_resumes(events_file, tmp_path):
+    out = tmp_path / "run"
+    toml = tmp_path / "tiny.toml"
+    tiny = recipe(events_file, checkpoint_every=0)
+    from caloforge.recipe import to_toml
+
+    toml.write_text(to_toml(tiny.model_copy(update={"model": tiny.model | {"epochs": 200}})))
+    command = [sys.executable, "-m", "caloforge", "train", str(toml), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not (out / "checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = torch.load(out / "checkpoint.pt", weights_only=True)["history"]
+    resumed = loop.load_checkpoint(out / "checkpoint.pt")["history"]
+    assert resumed == before
+    toml.write_text(to_toml(tiny))
+    refused = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "another recipe" in refused.stderr
+    assert not list(out.glob(".*partial*"))
+
+
+@pytest.mark.slow
+def test_two_processes_get_the_result_of_one(events_file, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    loop.train(recipe(events_file), one)
+    loop.train(recipe(events_file, devices=2), two)
+    ours, theirs = read_weights(Run(two).weights), read_weights(Run(one).weights)
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, atol=2e-4, err_msg=name)
+    losses = [[float(row["loss"]) for row in Run(path).log()] for path in (one, two)]
+    # each process logs the loss of its own half of a batch
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.2)
+
+
+def test_other_data_or_another_recipe_do_not_resume(events_file, tmp_path):
+    out = tmp_path / "run"
+    loop.train(recipe(events_file), out)
+    with pytest.raises(ValueError, match="already holds a run"):
+        loop.train(recipe(events_file), out)
+    with pytest.raises(ValueError, match="another recipe"):
+        loop.train(recipe(events_file, validate_every=2), out, resume=True)
+    with pytest.raises(ValueError, match="not a run folder"):
+        loop.train(recipe(events_file), tmp_path / "nothing", resume=True)
+
+
+def test_changed_data_do_not_resume(events, tmp_path):
+    file, out = tmp_path / "data.h5", tmp_path / "run"
+    for keep in (48, 44):
+        with create(file, events.detector) as writer:
+            writer.append(events.slices(slice(keep)))
+        if keep == 48:
+            loop.train(recipe(file), out)
+    with pytest.raises(ValueError, match="other data"):
+        loop.train(recipe(file), out, resume=True)
+
+
+def test_a_bad_model_section_is_found_before_the_data(tmp_path):
+    bad = parse(
+        {"name": "x", "detector": "zn", "data": {"files": ["nowhere.h5"]}, "model": {"type": "flow_matching", "epoch": 1}}
+    )
+    with pytest.raises(ValueError, match=r"unknown key 'model.epoch', did you mean 'epochs'\?"):
+        loop.train(bad, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pickle_is_no_weights(events_file, tmp_path):
+    out = tmp_path / "run"
+    loop.train(recipe(events_file), out)
+    torch.save({"network": torch.zeros(3)}, out / "weights.safetensors")
+    with pytest.raises(ValueError, match="not a safetensors file.*never loaded"):
+        load_model(out)
+
+
+def test_weights_of_another_model_are_refused(events_file, tmp_path):
+    out = tmp_path / "run"
+    loop.train(recipe(events_file), out)
+    with pytest.raises(ValueError, match="another model"):
+        load_weights(torch.nn.Linear(2, 2), Run(out).weights)
+    with pytest.raises(ValueError, match="another model"):
+        load_model(out, ["network.base=6"])
+
+
+def test_an_infinite_loss_stops_the_training(events_file, tmp_path):
+    wild = recipe(events_file)
+    wild = wild.model_copy(update={"model": wild.model | {"optimizer": {"learning_rate": 1e30}}})
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        loop.train(wild, tmp_path / "run")
+
+
+def test_the_numbers_of_a_batch_do_not_depend_on_the_processes():
+    whole = BatchRandom(5, slice(0, 8), 8)
+    halves = [BatchRandom(5, slice(0, 4), 8), BatchRandom(5, slice(4, 8), 8)]
+    expected = whole.normal(3), whole.uniform()
+    parts = [(half.normal(3), half.uniform()) for half in halves]
+    for index, value in enumerate(expected):
+        torch.testing.assert_close(torch.cat([part[index] for part in parts]), value, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("buffer", [1024, 65_536])
+def test_an_epoch_visits_each_event_at_most_once_in_full_batches(buffer, events):
+    source = Joined([events] * 60)  # 2,880 events in blocks of 512
+    numbered = np.arange(len(source), dtype=np.float32)
+
+    class Numbered:
+        primaries = source.primaries
+
+        def __len__(self):
+            return len(source)
+
+        def slices(self, rows):
+            chosen = source.slices(rows)
+            chosen.responses[:, 0, 0] = numbered[rows]
+            return chosen
+
+    rng = np.random.default_rng(0)
+    batches = [batch.responses[:, 0, 0] for batch in shuffled_batches(Numbered(), 50, rng, buffer)]
+    assert [len(batch) for batch in batches] == [50] * (2880 // 50)
+    seen = np.concatenate(batches)
+    assert len(np.unique(seen)) == len(seen)
+    assert not np.array_equal(seen, np.sort(seen))
+
+
+def test_a_source_smaller_than_a_batch_is_one_batch(events):
+    batches = list(shuffled_batches(events, 256, np.random.default_rng(0)))
+    assert [len(batch) for batch in batches] == [48]
+
+
+def test_the_card_is_plain_json(events_file, tmp_path):
+    loop.train(recipe(events_file), tmp_path / "run")
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert card["format"] == 1
+    assert card["split"] == "canonical"
+    assert len(open_events(events_file)) == sum(card["data"][0]["rows"].values())
