@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from conftest import made_events
 
 from caloforge.detectors import ZN, ZP
 from caloforge.models import MODELS, READOUTS
 from caloforge.models.base import BatchRandom, generate_in_memory
 from caloforge.runtime.noise import standard_normals
 from caloforge.training.checkpoint import load_weights, save_weights
+from made import made_events
 
 SMALL = {
     "flow_matching": {"network": {"patch": 4, "blocks": 1}, "solver": {"steps": 2}, "batch_size": 16},
@@ -32,8 +32,11 @@ def trained(name, detector):
     return model.eval(), events
 
 
-@pytest.fixture(scope="module", params=[(name, d) for name in (*MODELS, *READOUTS) for d in (ZN, ZP)],
-                ids=lambda p: f"{p[0]}-{p[1].name}")
+@pytest.fixture(
+    scope="module",
+    params=[(name, d) for name in (*MODELS, *READOUTS) for d in (ZN, ZP)],
+    ids=lambda p: f"{p[0]}-{p[1].name}",
+)
 def case(request):
     name, detector = request.param
     return *trained(name, detector), name
@@ -101,7 +104,11 @@ def test_every_trained_parameter_gets_a_gradient(case):
         names = [n for n, _ in stage.modules()["module"].named_parameters()]
         for number in range(3):  # zero-initialised gates open with the first updates
             stage.step(events, BatchRandom(number, slice(0, 80), 80), lambda loss: loss.backward())
-            seen |= {n for n, p in stage.modules()["module"].named_parameters() if p.grad is not None and p.grad.any()}
+            seen |= {
+                n
+                for n, p in stage.modules()["module"].named_parameters()
+                if p.grad is not None and p.grad.any()
+            }
         assert sorted(set(names) - seen) == []
 
 

@@ -18,7 +18,13 @@ def test_the_schedule_agrees_with_torch():
     theirs = torch.optim.SGD([parameter], lr=1.0)
     # torch puts peak and end one step earlier
     reference = torch.optim.lr_scheduler.OneCycleLR(
-        theirs, 0.1, total_steps=101, pct_start=0.2, div_factor=25, final_div_factor=1000, cycle_momentum=False
+        theirs,
+        0.1,
+        total_steps=101,
+        pct_start=0.2,
+        div_factor=25,
+        final_div_factor=1000,
+        cycle_momentum=False,
     )
     for _ in range(100):
         assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=0.1, abs=1e-4)

@@ -13,7 +13,10 @@ VALUES = {"name": "x", "detector": "zn", "model": {"type": "resample"}}
         (["trainin.devices=2"], r"unknown key 'trainin', did you mean 'training'\?"),
         (["training.device=2"], r"unknown key 'training.device', did you mean 'devices'\?"),
         (["data.splt='paper'"], r"unknown key 'data.splt', did you mean 'split'\?"),
-        (["data.split=random"], r"data.split: Input should be 'canonical', 'grouped' or 'paper', got 'random'"),
+        (
+            ["data.split=random"],
+            r"data.split: Input should be 'canonical', 'grouped' or 'paper', got 'random'",
+        ),
         (["training.devices=many"], r"training.devices: .*valid integer.*, got 'many'"),
         (["seed=-1"], r"seed: .*greater than or equal to 0, got -1"),
         (["seed"], "must read path.to.key=value, got 'seed'"),
@@ -27,7 +30,14 @@ def test_what_is_wrong_is_named_with_its_path(settings, message):
 
 def test_settings_are_toml_or_plain_words_and_change_nothing_in_place():
     changed = recipe.with_settings(
-        VALUES, ["seed=3", "data.files=['a.h5']", "training.checkpoint_every=1.5", "name=other", "training.compile=true"]
+        VALUES,
+        [
+            "seed=3",
+            "data.files=['a.h5']",
+            "training.checkpoint_every=1.5",
+            "name=other",
+            "training.compile=true",
+        ],
     )
     parsed = recipe.parse(changed)
     assert (parsed.seed, parsed.data.files, parsed.name) == (3, ("a.h5",), "other")

@@ -36,6 +36,4 @@ def test_a_transform_is_saved_with_its_fit(name):
 def test_standardize_by_hand():
     transform = Standardize.fit(torch.tensor([[1.0, 7.0], [3.0, 7.0]]))
     # population variance 1; a constant feature is only shifted
-    torch.testing.assert_close(
-        transform(torch.tensor([[4.0, 8.0]])), torch.tensor([[2.0, 1.0]])
-    )
+    torch.testing.assert_close(transform(torch.tensor([[4.0, 8.0]])), torch.tensor([[2.0, 1.0]]))

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from caloforge import __version__, samples
@@ -38,8 +45,12 @@ app.add_typer(data, name="data")
 output = Console(highlight=False, soft_wrap=True)
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Source = Annotated[str, typer.Argument(help="A data file, or sample:NAME for one that ships.", show_default=False)]
-RunArgument = Annotated[str, typer.Argument(help="A run folder, or the name of weights that ship.", show_default=False)]
+Source = Annotated[
+    str, typer.Argument(help="A data file, or sample:NAME for one that ships.", show_default=False)
+]
+RunArgument = Annotated[
+    str, typer.Argument(help="A run folder, or the name of weights that ship.", show_default=False)
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH.TO.KEY=VALUE", help="Change a value of the recipe; may be repeated."),
@@ -85,7 +96,9 @@ def _run_path(name: str) -> Path:
     path = Path(name)
     if path.exists() or name not in shipped:
         if not path.is_dir():
-            raise ValueError(f"no run folder {name}, nor weights of that name that ship ({', '.join(shipped)})")
+            raise ValueError(
+                f"no run folder {name}, nor weights of that name that ship ({', '.join(shipped)})"
+            )
         return path
     return shipped[name]
 
@@ -126,7 +139,7 @@ def inspect_command(file: Source) -> None:
 
 
 def _print_summary(summary: Summary, file: str) -> None:
-    def show(title: str, rows: list[tuple[str, ...]]) -> None:
+    def show(title: str, rows: Sequence[tuple[str, ...]]) -> None:
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
         for row in rows:
             table.add_row(*row)
@@ -163,16 +176,20 @@ def _print_summary(summary: Summary, file: str) -> None:
     )
     for name, means in found.channels.items():
         show(
-            f"mean of each channel, map {name}", [(label, f"{value:.2f} {found.unit}") for label, value in means.items()]
+            f"mean of each channel, map {name}",
+            [(label, f"{value:.2f} {found.unit}") for label, value in means.items()],
         )
 
 
 @data.command("convert")
 def convert_command(
     source: Source,
-    out: Annotated[Path, typer.Argument(help="The file to write; its suffix names the format.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(help="The file to write; its suffix names the format.", show_default=False)
+    ],
     particles: Annotated[
-        Path | None, typer.Option(help="The particles of a pair of npz files, where not beside the responses.")
+        Path | None,
+        typer.Option(help="The particles of a pair of npz files, where not beside the responses."),
     ] = None,
 ) -> None:
     """Convert a data file to another format: .h5, .npz, .parquet, .root, .csv."""
@@ -181,7 +198,9 @@ def convert_command(
     path = _data_path(source)
     with _bar("events") as bar:
         task = bar.add_task("convert", total=None, text="")
-        events = convert(path, out, particles_path=particles, progress=lambda done: bar.update(task, completed=done))
+        events = convert(
+            path, out, particles_path=particles, progress=lambda done: bar.update(task, completed=done)
+        )
     output.print(f"wrote {events} events to {out}")
 
 
@@ -203,6 +222,7 @@ class TrainingBar:
         self._stage = ""
 
     def __call__(self, progress: TrainingProgress) -> None:
+        """Shows one step."""
         values = " ".join(f"{key} {value:.4g}" for key, value in progress.values.items())
         minutes, seconds = divmod(int(progress.remaining), 60)
         text = f"{values}  {progress.samples_per_second:.0f} samples/s  {minutes}:{seconds:02d} left"
@@ -222,12 +242,18 @@ class TrainingBar:
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of a recipe that ships.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(help="A TOML file, or the name of a recipe that ships.", show_default=False)
+    ],
     files: Annotated[
         list[str] | None,
-        typer.Option("--data", help="Training data in place of the recipe's; may be repeated.", show_default=False),
+        typer.Option(
+            "--data", help="Training data in place of the recipe's; may be repeated.", show_default=False
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder [default: runs/NAME].", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder [default: runs/NAME].", show_default=False)
+    ] = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
 ) -> None:
@@ -245,7 +271,9 @@ def train(
     try:
         run_training(parsed, folder, resume=resume, reporter=TrainingBar)
     except KeyboardInterrupt:
-        messages.print(f"interrupted; go on with: caloforge train {recipe} --out {folder} --resume (and the same options)")
+        messages.print(
+            f"interrupted; go on with: caloforge train {recipe} --out {folder} --resume (and the same options)"
+        )
         sys.exit(130)
     output.print(f"wrote {folder}")
 
@@ -309,7 +337,8 @@ def evaluate(
     device: Device = "cpu",
     settings: Settings = None,
     sweep: Annotated[
-        str | None, typer.Option(metavar="PATH=V1,V2,...", help="Repeat over a setting: solver.steps=1,2,4,8.")
+        str | None,
+        typer.Option(metavar="PATH=V1,V2,...", help="Repeat over a setting: solver.steps=1,2,4,8."),
     ] = None,
 ) -> None:
     """Score a model, or a file of generated events, on rows it was not trained on."""
@@ -369,7 +398,9 @@ def _print_scores(scores: dict[str, Any]) -> None:
 
     for stem in scores["sets"]:
         header, *rows = console(scores_table([scores], stem))
-        table = Table(*header, title=f"{stem}: {scores['split']} split, {scores['part']} rows", title_justify="left")
+        table = Table(
+            *header, title=f"{stem}: {scores['split']} split, {scores['part']} rows", title_justify="left"
+        )
         for row in rows:
             table.add_row(*row)
         Console(width=max(output.width, 40 + 12 * len(header)), highlight=False).print(table)
@@ -402,7 +433,12 @@ def demo(
         raise ValueError(f"{out} is not empty: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     wide, repeated = f"sample:{detector}_wide", f"sample:{detector}"
-    miniature = ["training.validate_every=2", "model.epochs=4", "model.validation_events=256", "name=miniature"]
+    miniature = [
+        "training.validate_every=2",
+        "model.epochs=4",
+        "model.validation_events=256",
+        "name=miniature",
+    ]
 
     output.rule("1. look at the data")
     inspect_command(wide)
@@ -436,7 +472,16 @@ def info() -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("caloforge", __version__)
     table.add_row("python", platform.python_version())
-    for package in ("numpy", "h5py", "onnxruntime", "torch", "lightning-fabric", "matplotlib", "pyarrow", "uproot"):
+    for package in (
+        "numpy",
+        "h5py",
+        "onnxruntime",
+        "torch",
+        "lightning-fabric",
+        "matplotlib",
+        "pyarrow",
+        "uproot",
+    ):
         try:
             table.add_row(package, version(package))
         except PackageNotFoundError:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -66,8 +66,8 @@ class Primaries:
     detector: Detector
     conditions: NDArray[np.float32]
     pdg: NDArray[np.int32]
-    group: NDArray[np.int32] = field(default=None)  # type: ignore[assignment]
-    fold: NDArray[np.int8] = field(default=None)  # type: ignore[assignment]
+    group: NDArray[np.int32] = None  # type: ignore[assignment]
+    fold: NDArray[np.int8] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         conditions = np.asarray(self.conditions)
@@ -77,12 +77,15 @@ class Primaries:
                 f"{self.detector.name} conditions must have shape (N, {len(features)}): "
                 f"{', '.join(features)}; got {conditions.shape}"
             )
-        conditions = conditions.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+            conditions = conditions.astype(np.float32, copy=False)
         rows = len(conditions)
         bad = ~np.isfinite(conditions)
         if bad.any():
             row, column = np.argwhere(bad)[0]
-            raise ValueError(f"conditions must be finite, got {conditions[row, column]} in row {row}, {features[column]}")
+            raise ValueError(
+                f"conditions must be finite, got {conditions[row, column]} in row {row}, {features[column]}"
+            )
         pdg = _column(self.pdg, rows, np.int32, "pdg")
         group = groups_of(conditions, pdg) if self.group is None else self.group
         fold = np.full(rows, -1) if self.fold is None else self.fold
@@ -118,7 +121,9 @@ class Primaries:
 
     def select(self, rows: Rows) -> Primaries:
         """Returns some of the particles."""
-        return Primaries(self.detector, self.conditions[rows], self.pdg[rows], self.group[rows], self.fold[rows])
+        return Primaries(
+            self.detector, self.conditions[rows], self.pdg[rows], self.group[rows], self.fold[rows]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +137,7 @@ class Events(Primaries):
         ValueError: wrong shape, or a cell that is not finite or negative; the message names the row.
     """
 
-    responses: NDArray[np.generic] = field(default=None)  # type: ignore[assignment]
+    responses: NDArray[np.generic] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,7 +156,9 @@ class Events(Primaries):
         ):
             if bad is not None and bad.any():
                 row = int(np.argmax(bad.reshape(len(bad), -1).any(1)))
-                raise ValueError(f"responses must be {problem}, got {responses[row][bad[row]][0]} in row {row}")
+                raise ValueError(
+                    f"responses must be {problem}, got {responses[row][bad[row]][0]} in row {row}"
+                )
         object.__setattr__(self, "responses", responses)
 
     @property
@@ -207,7 +214,7 @@ class Selected:
 class Joined:
     """Several sources of one detector end to end, as a source.
 
-    Groups are kept: the same particle has the same group in every file of a simulation.
+    Groups are derived again from the features, so that a particle has one group over all sources.
 
     Raises:
         ValueError: no source, or sources of different detectors.
@@ -216,13 +223,17 @@ class Joined:
     def __init__(self, sources: Sequence[EventSource]) -> None:
         names = {source.primaries.detector.name for source in sources}
         if len(names) != 1:
-            raise ValueError(f"the data must be of one detector, got {', '.join(sorted(names)) or 'no data at all'}")
+            raise ValueError(
+                f"the data must be of one detector, got {', '.join(sorted(names)) or 'no data at all'}"
+            )
         self.sources = tuple(sources)
         self._starts = np.cumsum([0, *(len(source) for source in sources)])
         parts = [source.primaries for source in sources]
         self.primaries = Primaries(
             parts[0].detector,
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("conditions", "pdg", "group", "fold")),
+            np.concatenate([part.conditions for part in parts]),
+            np.concatenate([part.pdg for part in parts]),
+            fold=np.concatenate([part.fold for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -286,7 +297,9 @@ def split(source: EventSource, kind: Split, seed: int = 0) -> dict[Part, NDArray
     particles = source.primaries
     if kind == "canonical":
         if (particles.fold < 0).any():
-            raise ValueError("a canonical split needs folds 0..9, and these data have none: use split = 'grouped'")
+            raise ValueError(
+                "a canonical split needs folds 0..9, and these data have none: use split = 'grouped'"
+            )
         fold = particles.fold
         return {
             "train": np.flatnonzero(fold >= 3),
@@ -295,14 +308,18 @@ def split(source: EventSource, kind: Split, seed: int = 0) -> dict[Part, NDArray
         }
     salt = seed.to_bytes(8, "little", signed=True)
     if kind == "grouped":
-        rows = np.column_stack([particles.conditions.astype(np.float64) + 0.0, particles.pdg.astype(np.float64)])
+        rows = np.column_stack(
+            [particles.conditions.astype(np.float64) + 0.0, particles.pdg.astype(np.float64)]
+        )
         u = np.array([_uniform_of(row.tobytes(), salt) for row in rows])
     elif kind == "paper":
         u = np.array(
             [
                 _uniform_of(conditions.tobytes() + response.tobytes(), salt)
                 for events in in_slices(source)
-                for conditions, response in zip(events.conditions, events.responses.astype(np.float32), strict=True)
+                for conditions, response in zip(
+                    events.conditions, events.responses.astype(np.float32), strict=True
+                )
             ]
         )
     else:

@@ -37,7 +37,9 @@ class AdamConfig(BaseModel):
 def cosine_factor(step: int, total: int, warmup: float) -> float:
     """Returns the learning rate of one cosine cycle as a fraction of its peak."""
     peak = warmup * total
-    low, high, done = (1 / 25, 1.0, step / peak) if step < peak else (1 / 25_000, 1.0, (total - step) / (total - peak))
+    low, high, done = (
+        (1 / 25, 1.0, step / peak) if step < peak else (1 / 25_000, 1.0, (total - step) / (total - peak))
+    )
     return low + (high - low) * 0.5 * (1 - math.cos(math.pi * max(done, 0.0)))
 
 

@@ -11,12 +11,21 @@ from caloforge._lookup import nearest
 @cache
 def particle_name(pdg: int) -> str:
     """Returns the PDG name, such as "n", "gamma" or "K(S)0"; the number itself for an unknown id."""
-    from particle import Particle, ParticleNotFound
+    from particle import InvalidParticle, Particle, ParticleNotFound
 
     try:
         return str(Particle.from_pdgid(pdg).name)
-    except ParticleNotFound:
+    except (InvalidParticle, ParticleNotFound):
         return str(pdg)
+
+
+@cache
+def _known() -> dict[str, int]:
+    from particle import Particle
+
+    # the tables call the neutron "n" twice, as a particle and as a nucleus of one: the shorter id is meant
+    ids = sorted((int(particle.pdgid) for particle in Particle.all()), key=abs, reverse=True)
+    return {particle_name(pdg): pdg for pdg in ids}
 
 
 def pdg_ids(names: Sequence[str]) -> list[int]:
@@ -25,9 +34,7 @@ def pdg_ids(names: Sequence[str]) -> list[int]:
     Raises:
         ValueError: an unknown name; the message gives the nearest known one.
     """
-    from particle import Particle
-
-    known = {str(particle.name): int(particle.pdgid) for particle in Particle.all()}
+    known = _known()
     ids = []
     for name in names:
         if name in known:

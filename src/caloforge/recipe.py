@@ -97,7 +97,9 @@ def validated(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
             path = ".".join([where, *location] if where else location)
             if problem["type"] == "extra_forbidden":
                 known = _fields(kind, location[:-1])
-                problems.append(f"unknown key {path!r}{nearest(location[-1], known)} (known: {', '.join(known)})")
+                problems.append(
+                    f"unknown key {path!r}{nearest(location[-1], known)} (known: {', '.join(known)})"
+                )
             else:
                 problems.append(f"{path}: {problem['msg']}, got {problem['input']!r}")
         raise ValueError("; ".join(problems)) from None

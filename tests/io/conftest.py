@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from caloforge.detectors import ZN
 from caloforge.events import Events
 

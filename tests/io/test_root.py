@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import uproot
+
 from caloforge.detectors import ZN
 from caloforge.events import load
 from caloforge.io import NoResponsesError, open_events, open_primaries, provenance, summarize

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from caloforge.detectors import ChannelMap, Detector, Feature
 from caloforge.events import Events, Primaries
 from caloforge.io import summarize, summary

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from caloforge.detectors import ZN
 from caloforge.events import load
 from caloforge.io import create, open_events, open_primaries, provenance, summarize

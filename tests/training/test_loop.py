@@ -55,7 +55,7 @@ def test_a_run_folder_holds_everything(events_file, tmp_path):
     assert card["training"]["best_epoch"] == 1 + int(np.argmin(scores))
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -67,9 +67,9 @@ def test_a_resumed_training_is_bit_identical(events_file, tmp_path, at):
 
     def stopping(progress):
         if (progress.epoch, progress.step) == at:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         loop.train(tiny, broken, reporter=lambda: stopping)
     loop.train(tiny, broken, resume=True)
     ours, theirs = read_weights(Run(broken).weights), read_weights(Run(whole).weights)
@@ -143,7 +143,12 @@ def test_changed_data_do_not_resume(events, tmp_path):
 
 def test_a_bad_model_section_is_found_before_the_data(tmp_path):
     bad = parse(
-        {"name": "x", "detector": "zn", "data": {"files": ["nowhere.h5"]}, "model": {"type": "flow_matching", "epoch": 1}}
+        {
+            "name": "x",
+            "detector": "zn",
+            "data": {"files": ["nowhere.h5"]},
+            "model": {"type": "flow_matching", "epoch": 1},
+        }
     )
     with pytest.raises(ValueError, match=r"unknown key 'model.epoch', did you mean 'epochs'\?"):
         loop.train(bad, tmp_path / "run")
@@ -154,7 +159,7 @@ def test_a_pickle_is_no_weights(events_file, tmp_path):
     out = tmp_path / "run"
     loop.train(recipe(events_file), out)
     torch.save({"network": torch.zeros(3)}, out / "weights.safetensors")
-    with pytest.raises(ValueError, match="not a safetensors file.*never loaded"):
+    with pytest.raises(ValueError, match=r"not a safetensors file.*never loaded"):
         load_model(out)
 
 

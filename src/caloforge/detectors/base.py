@@ -77,6 +77,12 @@ class Detector:
                     f"got {channel_map.matrix.shape[1]}"
                 )
 
+    def __reduce__(self) -> tuple[type[Detector], tuple[object, ...]]:
+        # mapping proxies cannot be pickled, and worker processes need detectors
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values |= {"axes": dict(self.axes), "channels": dict(self.channels)}
+        return Detector, tuple(values.values())
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one response."""

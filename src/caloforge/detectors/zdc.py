@@ -47,7 +47,9 @@ def _paper(shape: tuple[int, int]) -> ChannelMap:
 def _o2(shape: tuple[int, int], tower: NDArray[np.intp]) -> ChannelMap:
     x, y = np.indices(shape)
     index = np.where((x + y) % 2 == 0, 0, tower)
-    return _one_hot(index, ("common", "tower 1", "tower 2", "tower 3", "tower 4"), "ALICE O2 ZDC detector code")
+    return _one_hot(
+        index, ("common", "tower 1", "tower 2", "tower 3", "tower 4"), "ALICE O2 ZDC detector code"
+    )
 
 
 def _zn_towers(shape: tuple[int, int]) -> NDArray[np.intp]:

@@ -19,8 +19,8 @@ from caloforge.io.files import sha256
 from caloforge.io.run import Run
 from caloforge.metrics import Observables, observe, score
 from caloforge.metrics.scores import align
-from caloforge.models.base import Forward, Generator, Readout, as_function
-from caloforge.runtime.generate import Generated, generate, generate_rows
+from caloforge.models.base import Generator, Readout, as_function
+from caloforge.runtime.generate import Forward, Generated, generate, generate_rows
 from caloforge.training.checkpoint import load_model
 
 FORMAT = 1
@@ -33,7 +33,7 @@ def silent(what: str, done: int, total: int) -> None:
     """Shows nothing."""
 
 
-def test_part(source: EventSource, kind: Split, seed: int, particles: Sequence[str] = ()) -> Selected:
+def rows_to_score(source: EventSource, kind: Split, seed: int, particles: Sequence[str] = ()) -> Selected:
     """Returns the rows of a source that are in the test part of a run's split.
 
     Raises:
@@ -42,7 +42,9 @@ def test_part(source: EventSource, kind: Split, seed: int, particles: Sequence[s
     wanted = of_particles(source, particles)
     rows = split(wanted, kind, seed)["test"]
     if len(rows) == 0:
-        raise ValueError(f"the reference has {len(wanted)} events, none of them in the test part of the {kind} split")
+        raise ValueError(
+            f"the reference has {len(wanted)} events, none of them in the test part of the {kind} split"
+        )
     return Selected(wanted, rows)
 
 
@@ -101,9 +103,11 @@ def evaluate_run(
     tests: dict[str, tuple[Path, Selected]] = {}
     for reference in references:
         source = open_events(reference, detector)
-        test = test_part(source, recipe.data.split, recipe.seed, recipe.data.particles)
+        test = rows_to_score(source, recipe.data.split, recipe.seed, recipe.data.particles)
         if reference.stem in tests:
-            raise ValueError(f"two references are called {reference.stem!r}: rename one, since scores are kept by name")
+            raise ValueError(
+                f"two references are called {reference.stem!r}: rename one, since scores are kept by name"
+            )
         tests[reference.stem] = (reference, test)
     observed = {stem: observe(test, card["channels"]) for stem, (_, test) in tests.items()}
 
@@ -127,26 +131,44 @@ def evaluate_run(
                 timed = _Timed(as_function(model))
                 kept = run.generated(stem) if keep and repeat == 0 and isinstance(model, Generator) else None
                 generated.append(
-                    _observables(timed, model, test.primaries, seed + repeat, batch_size, card["channels"], kept, {
-                        "run": card["name"], "seed": seed, "split": recipe.data.split, "split_seed": recipe.seed,
-                        "part": "test",
-                    })
+                    _observables(
+                        timed,
+                        model,
+                        test.primaries,
+                        seed + repeat,
+                        batch_size,
+                        card["channels"],
+                        kept,
+                        {
+                            "run": card["name"],
+                            "seed": seed,
+                            "split": recipe.data.split,
+                            "split_seed": recipe.seed,
+                            "part": "test",
+                        },
+                    )
                 )
                 times.append(1e3 * timed.seconds / (-(-len(test) // batch_size) * batch_size))
                 report(f"{label}{stem}", repeat + 1, repeats)
             sets[stem] = {
-                "reference": {"path": str(reference.resolve()), "sha256": sha256(reference), "rows": len(test)},
+                "reference": {
+                    "path": str(reference.resolve()),
+                    "sha256": sha256(reference),
+                    "rows": len(test),
+                },
                 "generated": f"generated/{stem}.h5" if keep and isinstance(model, Generator) else None,
                 "groups": score(observed[stem], generated, seed=seed),
             }
         timing = {
             "ms_per_event": {
-                "min": float(np.min(times)), "median": float(np.median(times)), "max": float(np.max(times))
+                "min": float(np.min(times)),
+                "median": float(np.median(times)),
+                "max": float(np.max(times)),
             },
             "batch_size": batch_size,
             "threads": torch.get_num_threads(),
             "device": device if device == "cpu" else torch.cuda.get_device_name(device),
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         }
         return sets, timing
 
@@ -157,8 +179,15 @@ def evaluate_run(
             _, changed = load_model(path, [*settings, f"{name}={value}"])
             sets, timing = sets_of(changed, False, f"{name}={value} ")
             scores["sweep"].append(
-                {"path": name, "value": _number(value), "ms_per_event": timing["ms_per_event"],
-                 "sets": {stem: {k: v for k, v in entry.items() if k != "generated"} for stem, entry in sets.items()}}
+                {
+                    "path": name,
+                    "value": _number(value),
+                    "ms_per_event": timing["ms_per_event"],
+                    "sets": {
+                        stem: {k: v for k, v in entry.items() if k != "generated"}
+                        for stem, entry in sets.items()
+                    },
+                }
             )
     return scores
 
@@ -222,10 +251,10 @@ def evaluate_events(
     origin = provenance(path)
     kind = origin.get("split", "unknown")
     if origin.get("part") == "test":
-        source = test_part(source, cast(Split, kind), origin["split_seed"], origin.get("particles", ()))
+        source = rows_to_score(source, cast(Split, kind), origin["split_seed"], origin.get("particles", ()))
     align(source.primaries, generated.primaries)
     if kind != "unknown" and origin.get("part") != "test":
-        rows = test_part(source, cast(Split, kind), origin["split_seed"]).rows
+        rows = rows_to_score(source, cast(Split, kind), origin["split_seed"]).rows
         source, generated = Selected(source, rows), Selected(generated, rows)
     report(path.name, 0, 1)
     groups = score(observe(source, channels), [observe(generated, channels)])
@@ -245,7 +274,11 @@ def evaluate_events(
         "parameters": None,
         "sets": {
             reference.stem: {
-                "reference": {"path": str(reference.resolve()), "sha256": sha256(reference), "rows": len(source)},
+                "reference": {
+                    "path": str(reference.resolve()),
+                    "sha256": sha256(reference),
+                    "rows": len(source),
+                },
                 "generated": None,
                 "groups": groups,
             }

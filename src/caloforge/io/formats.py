@@ -297,7 +297,7 @@ def convert(
         out_path: the file to write.
         detector: where the file does not tell it.
         particles_path: the particles of one of the papers' pairs, where their file is not the neighbour.
-        progress: called with the number of rows after each slice.
+        progress: called after each slice with the number of rows copied so far.
 
     Returns:
         number of rows.
@@ -321,5 +321,5 @@ def convert(
                 writer.append(source.select(rows))
             else:
                 writer.append(source.slices(rows))
-            progress(min(SLICE, len(source) - start))
+            progress(min(start + SLICE, len(source)))
     return len(source)

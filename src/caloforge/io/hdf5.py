@@ -113,8 +113,8 @@ def provenance(path: Path) -> dict[str, Any]:
 class _Disk(io.FileIO):
     """A file that remembers its first error instead of raising it.
 
-    The HDF5 library cannot close a file after a failed write and crashes later on, at the latest on leaving the
-    program. So it never hears of a full disk; `check` tells us.
+    The HDF5 library cannot close a file after a failed write and crashes later on, at the latest on leaving
+    the program. So it never hears of a full disk; `check` tells us.
     """
 
     def __init__(self, path: Path) -> None:
@@ -192,17 +192,21 @@ class Hdf5Output:
 
     def append(self, columns: Columns) -> None:
         """Writes some rows."""
-        for name, values in columns.items():
-            dataset = self._file[name]
-            rows = len(dataset)
-            dataset.resize(rows + len(values), axis=0)
-            dataset[rows:] = values
-        self._disk.check()
+        try:
+            for name, values in columns.items():
+                dataset = self._file[name]
+                rows = len(dataset)
+                dataset.resize(rows + len(values), axis=0)
+                dataset[rows:] = values
+        finally:
+            self._disk.check()  # it explains what HDF5 may raise
 
     def finish(self) -> None:
         """Completes the file."""
-        self.abandon()
-        self._disk.check()
+        try:
+            self.abandon()
+        finally:
+            self._disk.check()
 
     def abandon(self) -> None:
         """Lets go of the file."""

@@ -47,7 +47,7 @@ def _damage(what: str) -> Iterator[None]:
 
 def _open(path: Path) -> Any:
     with _damage("truncated, or not a ROOT file"):
-        return require("uproot", "root").open({str(path): None})
+        return require("uproot", "root").open({str(path): None}, array_cache=None)
 
 
 def _tree(file: Any) -> Any:

@@ -1,11 +1,11 @@
 """A run folder: what a training leaves and every later step reads.
 
-    recipe.toml          the resolved recipe
-    weights.safetensors  the best weights by validation
-    card.json            data and their hashes, split, seed, version, budget, number of parameters
-    log.csv              one row an epoch
-    checkpoint.pt        the last state, for --resume; not needed afterwards
-    scores.json          what `evaluate` wrote, with generated/<reference>.h5, the events of its first repeat
+recipe.toml          the resolved recipe
+weights.safetensors  the best weights by validation
+card.json            data and their hashes, split, seed, version, budget, number of parameters
+log.csv              one row an epoch
+checkpoint.pt        the last state, for --resume; not needed afterwards
+scores.json          what `evaluate` wrote, with generated/<reference>.h5, the events of its first repeat
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class Run:
             ValueError: no card (the training has not finished), or one of a newer format.
         """
         if not (self.path / "card.json").is_file():
-            raise ValueError(f"{self.path} has no card.json: not a run folder, or its training has not finished")
+            raise ValueError(
+                f"{self.path} has no card.json: not a run folder, or its training has not finished"
+            )
         card: dict[str, Any] = read_json(self.path / "card.json")
         if card.get("format") != FORMAT:
             raise ValueError(f"{self.path}/card.json must have format {FORMAT}, got {card.get('format')!r}")
@@ -121,5 +123,7 @@ def read_weights(path: Path) -> dict[str, NDArray[np.generic]]:
     except FileNotFoundError:
         raise ValueError(f"there are no weights {path}") from None
     except (error_type, OSError) as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}); pickled weights are never loaded") from None
+        raise ValueError(
+            f"{path} is not a safetensors file ({error}); pickled weights are never loaded"
+        ) from None
     return tensors

@@ -59,12 +59,16 @@ def configuration(recipe: Recipe) -> BaseModel:
         ValueError: unknown model or key, or a wrong type; the message gives the path and the nearest name.
     """
     values = {key: value for key, value in recipe.model.items() if key != "type"}
-    return validated(_class(recipe).config_class, values, "model")
+    config: BaseModel = validated(_class(recipe).config_class, values, "model")
+    return config
 
 
 def resolved(recipe: Recipe) -> Recipe:
     """Returns the recipe with every default of its model written out."""
-    section = {"type": recipe.model["type"], **configuration(recipe).model_dump(mode="json", exclude_none=True)}
+    section = {
+        "type": recipe.model["type"],
+        **configuration(recipe).model_dump(mode="json", exclude_none=True),
+    }
     return recipe.model_copy(update={"model": section})
 
 

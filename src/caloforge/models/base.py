@@ -231,7 +231,9 @@ class LossStage:
         """Shuffled batches of the events themselves."""
         return shuffled_batches(source, self.batch_size, rng)
 
-    def step(self, batch: Events, rng: BatchRandom, backward: Callable[[Tensor], None]) -> Mapping[str, float]:
+    def step(
+        self, batch: Events, rng: BatchRandom, backward: Callable[[Tensor], None]
+    ) -> Mapping[str, float]:
         """One update of the weights and their average."""
         loss = self._loss(batch, rng).mean()
         self._optimizer.zero_grad()

@@ -90,13 +90,16 @@ class FlowMatching(Generator):
     def __init__(self, detector: Detector, config: FlowMatchingConfig) -> None:
         super().__init__()
         if len(detector.shape) != 2:
-            raise ValueError(f"flow_matching needs a detector with two axes, {detector.name} has {len(detector.shape)}")
+            raise ValueError(
+                f"flow_matching needs a detector with two axes, {detector.name} has {len(detector.shape)}"
+            )
         self.detector, self.config = detector, config
         self.noise_dim = detector.cells + 1
         self.standardize = Standardize(len(detector.conditions))
         self.transform = Log1p()
-        shape = cast(tuple[int, int], detector.shape)
-        self.network = UNet(shape, len(detector.conditions), config.network).to(memory_format=torch.channels_last)
+        height, width = detector.shape
+        self.network = UNet((height, width), len(detector.conditions), config.network)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.order: Tensor
         self.register_buffer("order", torch.from_numpy(cell_order(detector)))
 
@@ -133,7 +136,7 @@ class FlowMatching(Generator):
             x0, t = rng.normal(*self.detector.shape), rng.uniform()
             if config.prediction == "velocity":
                 return cfm_loss(lambda x, time: trained(x, time, condition), x0, x1, t)
-            error = trained(on_path(x0, x1, t), t, condition) - x1
+            error: Tensor = trained(on_path(x0, x1, t), t, condition) - x1
             return error.square().flatten(1).mean(1) / (1 - t).clamp(min=0.05).square()
 
         return [
@@ -153,7 +156,9 @@ class FlowMatching(Generator):
 
     def scores(self, source: EventSource) -> Mapping[str, float]:
         """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        rows = np.linspace(0, len(source) - 1, min(self.config.validation_events, len(source))).astype(np.intp)
+        rows = np.linspace(0, len(source) - 1, min(self.config.validation_events, len(source))).astype(
+            np.intp
+        )
         reference = source.slices(rows)
         generated = generate_in_memory(self, reference.conditions, seed=0)
         readout = self.detector.readout

@@ -15,8 +15,8 @@ looked at.
 `linear` is least squares. `knn`, `tree` and `gradient_boosting` choose their settings channel by channel: one
 eighth of the training particles, all rows of a particle together, is held out, each candidate is fitted to
 the rest and scored on the held-out rows by the Wasserstein-1 distance of its channel, and the best is
-refitted to all training rows. Candidates are the whole grid of neighbours, and a random subset of the other two grids,
-of the size `candidates`. `channel_mlp` is a network trained by stages.
+refitted to all training rows. Candidates are the whole grid of neighbours, and a random subset of the other
+two grids, of the size `candidates`. `channel_mlp` is a network trained by stages.
 
 Trees are grown by scikit-learn and kept as plain arrays, so weights are tensors and never pickles.
 """

@@ -1,0 +1,1 @@
+"""Building blocks of networks: no detector, event, file or recipe here."""

@@ -33,4 +33,5 @@ def systematic_rounding(expected: Tensor, u: Tensor, order: Tensor) -> Tensor:
 
 def normal_to_uniform(noise: Tensor) -> Tensor:
     """Turns standard normals into uniforms in [0, 1)."""
-    return torch.special.ndtr(noise.double()).clamp(max=1 - 2**-53).to(noise.dtype).clamp(max=1 - 2**-24)
+    u: Tensor = torch.special.ndtr(noise.double()).to(noise.dtype)
+    return u.clamp(max=1 - torch.finfo(noise.dtype).eps / 2)

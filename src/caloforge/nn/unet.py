@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -48,7 +48,9 @@ class UNetConfig(BaseModel):
 class Conv(nn.Conv2d):
     """A convolution without bias that keeps the size (halves it at stride 2)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, std: float | None = None) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, std: float | None = None
+    ) -> None:
         super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
         nn.init.normal_(self.weight, std=1 / (outputs * kernel**2) if std is None else std)
 
@@ -61,7 +63,8 @@ class PixelNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes (B, C, H, W)."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        normalized: Tensor = super().forward(x.permute(0, 2, 3, 1))
+        return normalized.permute(0, 3, 1, 2)
 
 
 class Residual(nn.Module):
@@ -79,7 +82,8 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Maps (B, C_in, H, W) and the time vector (B, E) to (B, C_out, H, W)."""
         h = self.conv1(F.silu(self.norm1(x))) + F.silu(self.time(time))[:, :, None, None]
-        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+        y: Tensor = self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+        return y
 
 
 class ConditionAttention(nn.Module):
@@ -102,7 +106,8 @@ class ConditionAttention(nn.Module):
         q, k, v = self.qkv(tokens).view(b, h * w + 1, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q[:, :, :-1], k, v)
         update = self.out(attended.transpose(1, 2).reshape(b, h * w, -1))
-        return x + update.view(b, h, w, c).permute(0, 3, 1, 2)
+        change: Tensor = update.view(b, h, w, c).permute(0, 3, 1, 2)
+        return x + change
 
 
 class Upsample(nn.Module):
@@ -132,8 +137,12 @@ class UNet(nn.Module):
         self.shape, self.patch = shape, config.patch
         self.time_dim = config.time
         e, heads = config.embedding, config.heads
-        self.condition = nn.Sequential(nn.Linear(conditions, e, bias=False), nn.SiLU(), nn.Linear(e, e, bias=False))
-        self.time = nn.Sequential(nn.Linear(config.time, e, bias=False), nn.SiLU(), nn.Linear(e, e, bias=False))
+        self.condition = nn.Sequential(
+            nn.Linear(conditions, e, bias=False), nn.SiLU(), nn.Linear(e, e, bias=False)
+        )
+        self.time = nn.Sequential(
+            nn.Linear(config.time, e, bias=False), nn.SiLU(), nn.Linear(e, e, bias=False)
+        )
         widths = [config.base * multiplier for multiplier in config.multipliers]
         levels = range(len(widths))
 

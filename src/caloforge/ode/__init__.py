@@ -1,0 +1,1 @@
+"""Ordinary differential equations: paths, losses and solvers."""

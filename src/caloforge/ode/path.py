@@ -1,6 +1,6 @@
 """The linear path of flow matching and its loss (Lipman et al. 2023; Wojnar 2025).
 
-    x_t = (1 - t) x_0 + t x_1,   loss = E | v(x_t, t) - (x_1 - x_0) |^2,   x_0 ~ N(0, 1), t ~ U(0, 1)
+x_t = (1 - t) x_0 + t x_1,   loss = E | v(x_t, t) - (x_1 - x_0) |^2,   x_0 ~ N(0, 1), t ~ U(0, 1)
 """
 
 from __future__ import annotations

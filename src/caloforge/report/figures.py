@@ -1,9 +1,9 @@
 """Figures of events and scores, each returned as the bytes of one image.
 
-Reference events are black and grey everywhere, models have the colours and dashes of `style`, which tell apart
-also without colour vision (Okabe and Ito). Statistical bands: a bin of n entries has variance n; where one event
-gives many entries (cells), the variance is the sum over events of the squared number of entries, since the cells
-of one event are not independent. With r and g the bins of reference and model,
+Reference events are black and grey everywhere; models have the colours and dashes of `style`, which differ also
+without colour vision (Okabe and Ito). Statistical bands: a bin of n entries has variance n; where one event
+gives many entries (cells), the variance is the sum over events of the squared number of entries, since cells of
+one event are not independent. With r and g the bins of reference and model,
 
     ratio = g / r,    its error = sqrt(var g) / r,    band of the reference = 1 +- sqrt(var r) / r.
 
@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +101,7 @@ def style(number: int, label: str) -> Style:
 
 
 def nice_edges(low: float, high: float, whole: bool, bins: int = 40) -> Values:
-    """Returns evenly spaced edges over [low, high], at most about `bins` of them, with a width of 1, 2 or 5 x 10^k.
+    """Returns evenly spaced edges over [low, high], at most about `bins`, of a width 1, 2 or 5 x 10^k.
 
     Args:
         low: smallest value to cover.
@@ -117,10 +118,27 @@ def nice_edges(low: float, high: float, whole: bool, bins: int = 40) -> Values:
     return np.asarray(start + width * np.arange(number + 1))
 
 
-def whole_edges(top: float, bins: int = 30) -> Values:
-    """Returns edges between integers, 0.5, 1.5, ..., whose distance grows by a constant factor up to `top`."""
-    steps = np.unique(np.round(np.geomspace(1, max(top, 2) + 1, bins)))
-    return np.asarray(steps - 0.5)
+def growing_edges(top: float, factor: float = 1.33) -> Values:
+    """Returns edges between integers, -0.5, 0.5, 1.5, ..., that widen by `factor` where that is more than 1."""
+    edges = [-0.5, 0.5]
+    width = 1.0
+    while edges[-1] < top:
+        width = max(width, float(np.round(edges[-1] * (factor - 1))))
+        edges.append(edges[-1] + width)
+    return np.asarray(edges)
+
+
+def merged_edges(counts: Values, edges: Values, least: int = 8) -> Values:
+    """Leaves out edges from the right until every bin holds `least` entries, so that its ratio says something."""
+    kept, held = [float(edges[-1])], 0.0
+    for edge, count in zip(edges[-2::-1], counts[::-1], strict=True):
+        held += count
+        if held >= least:
+            kept.append(float(edge))
+            held = 0.0
+    if held or len(kept) == 1:
+        kept[max(len(kept) - 1, 1) :] = [float(edges[0])]
+    return np.asarray(kept[::-1])
 
 
 def fill(values: Values, edges: Values) -> Bins:
@@ -138,13 +156,19 @@ def outside(values: Values, edges: Values) -> int:
 
 
 def ratio(model: Bins, reference: Bins) -> tuple[Values, Values, Values]:
-    """Returns ratio, its error and the reference's relative error by bin; NaN where the reference is empty."""
+    """Returns ratio, its error and the reference's relative error; NaN where the reference is empty."""
     with np.errstate(divide="ignore", invalid="ignore"):
         empty = reference.counts == 0
         value = np.where(empty, np.nan, model.counts / reference.counts)
         error = np.where(empty, np.nan, np.sqrt(model.variances) / reference.counts)
         band = np.where(empty, np.nan, np.sqrt(reference.variances) / reference.counts)
     return value, error, band
+
+
+def per_width(bins: Bins, width: float) -> Bins:
+    """Returns entries for each `width` of the axis, for bins of unequal widths."""
+    scale = width / np.diff(bins.edges)
+    return Bins(bins.edges, bins.counts * scale, bins.variances * scale**2)
 
 
 def largest_cell(source: EventSource) -> float:
@@ -180,11 +204,11 @@ def mean_response(source: EventSource) -> Mean:
 
 
 def relative_difference(model: Mean, reference: Mean, limit: float = 0.25) -> Values:
-    """Returns (model - reference) / reference by cell; NaN where the reference's mean is not known to `limit`."""
+    """Returns (model - reference) / reference by cell; NaN where the reference is not known to `limit`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         difference = (model.mean - reference.mean) / reference.mean
         known = (reference.mean > 0) & (reference.error <= limit * reference.mean)
-    return np.where(known, difference, np.nan)
+    return np.asarray(np.where(known, difference, np.nan))
 
 
 def image_of(response: NDArray[np.generic]) -> Values:
@@ -197,8 +221,14 @@ def image_of(response: NDArray[np.generic]) -> Values:
 
 def _figure(width: float, height: float) -> Figure:
     matplotlib = require("matplotlib.figure", "report")
-    figure: Figure = matplotlib.Figure(figsize=(width, height), layout="constrained")
+    figure: Figure = matplotlib.Figure(figsize=(width, height))
     return figure
+
+
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float, **options: Any) -> Axes:
+    """Adds axes at a place given in inches: a layout engine would draw every figure twice more."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up), **options)
 
 
 def _settings() -> Any:
@@ -208,7 +238,8 @@ def _settings() -> Any:
 def _svg(figure: Figure) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
+    # Hundredths of a point are enough for a path, and a third of the size.
+    return re.sub(rb' d="[^"]*"', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), out.getvalue())
 
 
 def _png(figure: Figure, dpi: int = 130) -> bytes:
@@ -217,8 +248,10 @@ def _png(figure: Figure, dpi: int = 130) -> bytes:
     return out.getvalue()
 
 
-def _histplot(axes: Axes, values: Values, edges: Values, **options: Any) -> None:
-    require("mplhep", "report").histplot(values, edges, ax=axes, flow="none", **options)
+def _step(axes: Axes, heights: Values, borders: Values, **options: Any) -> None:
+    require("mplhep", "report").histplot(
+        heights, borders, ax=axes, flow="none", yerr=False, edges=False, **options
+    )
 
 
 def compare(
@@ -226,79 +259,129 @@ def compare(
     models: Sequence[tuple[Style, Bins]],
     xlabel: str,
     ylabel: str,
-    log: bool = False,
-    log_x: bool = False,
+    x: Literal["linear", "log", "symlog"] = "linear",
+    y: Literal["linear", "log"] = "linear",
+    per: float | None = None,
 ) -> bytes:
-    """Draws histograms of reference and models with bands, and the ratio of each model to the reference, as SVG."""
+    """Draws histograms of reference and models, and the ratio of each model to the reference, as SVG.
+
+    Args:
+        reference: histogram of the reference; drawn grey, with its statistical band.
+        models: style and histogram of each model, of the same edges; their bands are in the ratio panel.
+        xlabel: label of the axis, with its unit.
+        ylabel: label of the entries.
+        x: scale of the axis; "symlog" is linear below 1.
+        y: scale of the entries.
+        per: show entries for each `per` of the axis; None for entries a bin.
+    """
+    edges = reference.edges
+    shown = [
+        bins if per is None else per_width(bins, per) for bins in (reference, *(bins for _, bins in models))
+    ]
     with _settings():
-        figure = _figure(4.1, 3.5)
-        main, low = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-        edges = reference.edges
-        _histplot(main, reference.counts, edges, histtype="fill", color=FAINT, edgecolor="none")
-        _histplot(main, reference.counts, edges, histtype="step", color=INK, yerr=False, linewidth=1.1)
-        spread = np.sqrt(reference.variances)
-        _histplot(main, reference.counts, edges, histtype="band", yerr=spread, color=GREY, alpha=0.55)
-        _, _, band = ratio(reference, reference)
+        figure = _figure(3.7, 3.2)
+        main = _axes(figure, 0.64, 1.34, 2.96, 1.78)
+        low = _axes(figure, 0.64, 0.48, 2.96, 0.74, sharex=main)
+        main.tick_params(labelbottom=False)
+        main.stairs(shown[0].counts, edges, fill=True, color=FAINT)
+        _step(main, shown[0].counts, edges, color=INK, linewidth=1.1)
+        _band(main, shown[0].counts, np.sqrt(shown[0].variances), edges, GREY, 0.6)
+        _, _, error = ratio(reference, reference)
         low.axhline(1, color=INK, linewidth=0.8)
-        _band(low, np.ones_like(band), band, edges, GREY, 0.4)
-        window = (0.0, 2.0) if log else (0.5, 1.5)
-        for look, bins in models:
+        _band(low, np.ones_like(error), error, edges, GREY, 0.45)
+        window = (0.0, 2.0) if y == "log" else (0.5, 1.5)
+        for (look, bins), drawn in zip(models, shown[1:], strict=True):
             line = {"color": look.colour, "linestyle": (0, look.dashes) if look.dashes else "-"}
-            _histplot(main, bins.counts, edges, histtype="step", yerr=False, **line)
-            _band(main, bins.counts, np.sqrt(bins.variances), edges, look.colour, 0.2)
+            _step(main, drawn.counts, edges, **line)
             value, error, _ = ratio(bins, reference)
-            _histplot(low, value, edges, histtype="step", yerr=False, **line)
+            _step(low, value, edges, **line)
             _band(low, value, error, edges, look.colour, 0.2)
-            _off_window(low, value, edges, window, look.colour)
-        if log:
+            _off_window(low, value, edges, window, look.colour, x != "linear")
+        if y == "log":
             main.set_yscale("log")
-            least = min(
-                (bins.counts[bins.counts > 0].min() for bins in [reference] if bins.counts.any()), default=1
-            )
-            main.set_ylim(bottom=0.5 * least)
+            main.yaxis.set_minor_formatter(require("matplotlib.ticker", "report").NullFormatter())
+            positive = shown[0].counts[shown[0].counts > 0]
+            main.set_ylim(bottom=0.3 * float(positive.min()) if positive.size else None)
         else:
             main.set_ylim(bottom=0)
-        if log_x:
+        if x == "log":
             main.set_xscale("log")
+        elif x == "symlog":
+            main.set_xscale("symlog", linthresh=1, linscale=0.4)
+        if x != "linear":
+            main.xaxis.set_major_formatter(require("matplotlib.ticker", "report").FuncFormatter(_plainly))
         low.set_ylim(*window)
+        low.set_yticks([window[0], 1.0, window[1]])
         low.set_xlim(edges[0], edges[-1])
         low.set_xlabel(xlabel)
-        low.set_ylabel("ratio")
-        main.set_ylabel(ylabel)
-        figure.align_ylabels()
+        for axes, label in ((main, ylabel), (low, "ratio")):
+            axes.set_ylabel(label)
+            axes.yaxis.set_label_coords(-0.155, 0.5)
         return _svg(figure)
 
 
 def _band(axes: Axes, centre: Values, half: Values, edges: Values, colour: str, alpha: float) -> None:
-    axes.fill_between(
-        edges,
-        np.append(centre - half, np.nan),
-        np.append(centre + half, np.nan),
-        step="post",
-        color=colour,
-        alpha=alpha,
-        linewidth=0,
+    axes.stairs(
+        centre + half, edges, baseline=centre - half, fill=True, color=colour, alpha=alpha, linewidth=0
     )
 
 
-def _off_window(axes: Axes, value: Values, edges: Values, window: tuple[float, float], colour: str) -> None:
+def _off_window(
+    axes: Axes, value: Values, edges: Values, window: tuple[float, float], colour: str, geometric: bool
+) -> None:
     """Marks ratios outside the panel by triangles at its rim."""
     centres = 0.5 * (edges[1:] + edges[:-1])
+    if geometric and edges[0] > 0:
+        centres = np.sqrt(edges[1:] * edges[:-1])
     for bad, place, marker in ((value > window[1], window[1], "^"), (value < window[0], window[0], "v")):
         if bad.any():
-            axes.plot(
-                centres[bad],
-                np.full(bad.sum(), place),
-                marker,
-                color=colour,
-                markersize=3.5,
-                clip_on=False,
-                zorder=9,
-            )
+            heights = np.full(int(bad.sum()), place)
+            axes.plot(centres[bad], heights, marker, color=colour, markersize=3.5, clip_on=False, zorder=9)
+
+
+PANEL = 1.2
+"""Width of one image of a gallery, in inches."""
+
+
+def _image_grid(
+    rows: int, columns: int, shape: tuple[int, ...], lift: float
+) -> tuple[Figure, list[list[Axes]], float]:
+    """Lays out rows of equal images with room for titles, labels and a colour bar at the right.
+
+    Args:
+        rows: number of rows.
+        columns: number of columns.
+        shape: cells of an image along its two axes.
+        lift: height of the titles, in inches.
+
+    Returns:
+        the figure, its axes by row and column, and the height of an image in inches.
+    """
+    height = PANEL * min(max(shape[1] / shape[0], 0.5), 1.6)
+    figure = _figure(0.55 + (PANEL + 0.1) * columns + 0.85, lift + (height + 0.1) * rows + 0.42)
+    panels = []
+    for i in range(rows):
+        bottom = 0.45 + (height + 0.1) * (rows - 1 - i)
+        row = [_axes(figure, 0.55 + (PANEL + 0.1) * j, bottom, PANEL, height) for j in range(columns)]
+        for j, panel in enumerate(row):
+            panel.set_facecolor("black")
+            panel.locator_params(nbins=3)
+            panel.tick_params(length=2.5, color="white", labelbottom=i == rows - 1, labelleft=j == 0)
+        panels.append(row)
+    return figure, panels, height
+
+
+def _colour_bar(figure: Figure, shown: Any, panels: Sequence[Axes], label: str, **options: Any) -> None:
+    """Puts a colour bar beside the last of some panels, as high as all of them."""
+    corners = [panel.get_position() for panel in panels]
+    across, _ = figure.get_size_inches()
+    bottom, top = min(one.y0 for one in corners), max(one.y1 for one in corners)
+    place = figure.add_axes((corners[-1].x1 + 0.1 / across, bottom, 0.12 / across, top - bottom))
+    figure.colorbar(shown, cax=place, label=label, **options).minorticks_off()
 
 
 def gallery(
-    rows: Sequence[Sequence[NDArray[np.generic] | None]],
+    rows: Sequence[Sequence[NDArray[np.generic]]],
     titles: Sequence[str],
     axes_names: Sequence[str],
     unit: str,
@@ -311,44 +394,47 @@ def gallery(
         axes_names: names of the two axes.
         unit: unit of a cell's content.
     """
-    images = [[None if response is None else image_of(response) for response in row] for row in rows]
-    present = [image for row in images for image in row if image is not None]
-    top = max((float(image.max()) for image in present), default=1.0)
-    filled = [float(image[image > 0].min()) for image in present if (image > 0).any()]
-    least = max(min(filled, default=1.0), top / 1e4)
+    images = [[image_of(response) for response in row] for row in rows]
+    every = np.stack([image for row in images for image in row])
+    top = float(every.max()) or 1.0
+    least = max(float(every[every > 0].min()) if (every > 0).any() else 1.0, top / 1e4)
+    names = [_wrapped(title) for title in titles]
     with _settings():
-        shape = present[0].shape
-        height = 1.55 * min(max(shape[1] / shape[0], 0.6), 1.6)
-        figure = _figure(0.75 + 1.6 * len(titles), 0.65 + (height + 0.12) * len(images))
+        figure, panels, _ = _image_grid(len(rows), len(titles), every.shape[1:], _lift(names))
         norm = require("matplotlib.colors", "report").LogNorm(least, max(top, least * 10))
-        colours = _ink_map()
-        panels = figure.subplots(len(images), len(titles), squeeze=False, sharex=True, sharey=True)
-        shown = None
-        for i, row in enumerate(images):
-            for j, image in enumerate(row):
-                panel = panels[i, j]
-                panel.tick_params(color="white", which="both", length=2.5)
-                panel.set_facecolor("black")
-                if image is None:
-                    panel.text(
-                        0.5, 0.5, "none", color="white", ha="center", va="center", transform=panel.transAxes
-                    )
-                    continue
-                shown = panel.imshow(
-                    np.ma.masked_less_equal(image.T, 0), origin="lower", norm=norm, cmap=colours
-                )
-                panel.text(
-                    0.04, 0.96, f"Σ {image.sum():,.0f}", color="white", fontsize=8, ha="left", va="top",
-                    transform=panel.transAxes,
-                )  # fmt: skip
-        for j, title in enumerate(titles):
-            panels[0, j].set_title(_wrapped(title), fontsize=8.5)
-            panels[-1, j].set_xlabel(f"{axes_names[0]} [cells]", fontsize=8.5)
-        for i in range(len(images)):
-            panels[i, 0].set_ylabel(f"{axes_names[1]} [cells]", fontsize=8.5)
-        if shown is not None:
-            figure.colorbar(shown, ax=panels, label=unit, shrink=0.95, pad=0.015, aspect=18 * len(images))
+        for row, ours in zip(images, panels, strict=True):
+            for image, panel in zip(row, ours, strict=True):
+                shown = _show(panel, np.ma.masked_less_equal(image, 0), norm=norm, cmap=_ink_map())
+                words: dict[str, Any] = {
+                    "color": "white",
+                    "fontsize": 8,
+                    "va": "top",
+                    "transform": panel.transAxes,
+                }
+                behind = {"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 1}
+                panel.text(0.04, 0.96, f"Σ {image.sum():,.0f}", bbox=behind, **words)
+        _label_images(panels, names, axes_names)
+        _colour_bar(figure, shown, [row[-1] for row in panels], unit)
         return _png(figure)
+
+
+def _show(panel: Axes, image: Any, **options: Any) -> Any:
+    """Draws an image with its first axis to the right and its second upwards."""
+    return panel.imshow(image.T, origin="lower", aspect="auto", **options)
+
+
+def _lift(names: Sequence[str]) -> float:
+    """Returns the height of titles, in inches, by their lines."""
+    return 0.12 + 0.16 * max(name.count("\n") + 1 for name in names)
+
+
+def _label_images(panels: Sequence[Sequence[Axes]], names: Sequence[str], axes_names: Sequence[str]) -> None:
+    for panel, name in zip(panels[0], names, strict=True):
+        panel.set_title(name, fontsize=8.5, pad=4)
+    for panel in panels[-1]:
+        panel.set_xlabel(f"{axes_names[0]} [cells]", fontsize=8.5)
+    for row in panels:
+        row[0].set_ylabel(f"{axes_names[1]} [cells]", fontsize=8.5)
 
 
 def _wrapped(title: str, width: int = 18) -> str:
@@ -361,8 +447,8 @@ def _wrapped(title: str, width: int = 18) -> str:
 
 
 def _ink_map() -> Any:
-    """Returns a colour map from purple to yellow on black; its darkest end is left out, so one photon is seen."""
-    colours = require("matplotlib", "report").colormaps["inferno"](np.linspace(0.22, 1.0, 256))
+    """Returns a colour map from violet to yellow on black; without its dark end, so one photon is seen."""
+    colours = require("matplotlib", "report").colormaps["inferno"](np.linspace(0.33, 1.0, 256))
     return require("matplotlib.colors", "report").ListedColormap(colours).with_extremes(bad="black")
 
 
@@ -373,47 +459,47 @@ def mean_shower(
     unit: str,
     limit: float = 0.25,
 ) -> bytes:
-    """Draws mean responses on one log scale and, below, their relative differences to the reference, as PNG."""
+    """Draws mean responses on one log scale and, below, their relative differences to the reference, as PNG.
+
+    Args:
+        reference: mean of the reference.
+        models: name and mean of each model.
+        axes_names: names of the two axes.
+        unit: unit of a cell's content.
+        limit: relative error of the reference's mean from which a cell has no difference, but is grey.
+    """
     means = [image_of(one.mean) for one in (reference, *(model for _, model in models))]
     differences = [image_of(relative_difference(model, reference, limit)) for _, model in models]
-    seen = np.abs(np.concatenate([one[np.isfinite(one)] for one in differences] or [np.zeros(0)]))
+    seen = np.abs(np.concatenate([one[np.isfinite(one)] for one in differences]))
     reach = min(1.0, max(0.1, math.ceil(10 * float(np.quantile(seen, 0.98))) / 10)) if seen.size else 1.0
     top = float(means[0].max()) or 1.0
+    least = max(float(means[0][means[0] > 0].min()) if means[0].any() else 0.1, top / 1e4)
+    names = [_wrapped(title) for title in ("GEANT", *(name for name, _ in models))]
     with _settings():
-        colours = require("matplotlib.colors", "report")
-        shape = means[0].shape
-        height = 1.6 * min(max(shape[1] / shape[0], 0.6), 1.6)
-        figure = _figure(0.85 + 1.7 * len(means), 0.75 + 2 * (height + 0.2))
-        panels = figure.subplots(2, len(means), squeeze=False, sharex=True, sharey=True)
-        norm = colours.LogNorm(max(top / 1e3, 1e-12), top)
-        for panel, mean, title in zip(
-            panels[0], means, ["GEANT", *(name for name, _ in models)], strict=True
-        ):
-            panel.set_facecolor("black")
-            shown = panel.imshow(
-                np.ma.masked_less_equal(mean.T, 0), origin="lower", norm=norm, cmap=_ink_map()
-            )
-            panel.set_title(_wrapped(title), fontsize=8.5)
-        figure.colorbar(shown, ax=list(panels[0]), label=f"mean [{unit}]", pad=0.015)
-        panels[1, 0].set_axis_off()
-        panels[1, 0].text(
-            0.97, 0.5, "(model − GEANT)\n/ GEANT", ha="right", va="center", fontsize=8.5,
-            transform=panels[1, 0].transAxes,
-        )  # fmt: skip
-        shown = None
-        for panel, difference in zip(panels[1, 1:], differences, strict=True):
+        colours, ticker = require("matplotlib.colors", "report"), require("matplotlib.ticker", "report")
+        figure, panels, _ = _image_grid(2, len(means), means[0].shape, _lift(names))
+        norm = colours.LogNorm(least, max(top, least * 1.01))
+        for panel, mean in zip(panels[0], means, strict=True):
+            shown = _show(panel, np.ma.masked_less_equal(mean, 0), norm=norm, cmap=_ink_map())
+        plain = {"format": ticker.FuncFormatter(_plainly), "ticks": ticker.LogLocator(10, (1, 3))}
+        _colour_bar(figure, shown, panels[0][-1:], f"mean [{unit}]", **plain)
+        for panel, difference in zip(panels[1][1:], differences, strict=True):
             panel.set_facecolor(FAINT)
-            shown = panel.imshow(
-                np.ma.masked_invalid(difference.T), origin="lower", cmap="RdBu_r", vmin=-reach, vmax=reach
-            )
-            panel.set_xlabel(f"{axes_names[0]} [cells]", fontsize=8.5)
-        if shown is not None:
-            figure.colorbar(
-                shown, ax=list(panels[1]), label="relative difference", pad=0.015, extend="both",
-                format=require("matplotlib.ticker", "report").PercentFormatter(1, 0),
-            )  # fmt: skip
-        for panel in panels[:, 0]:
-            panel.set_ylabel(f"{axes_names[1]} [cells]", fontsize=8.5)
+            panel.tick_params(color=INK)
+            shown = _show(panel, np.ma.masked_invalid(difference), cmap="RdBu_r", vmin=-reach, vmax=reach)
+        percent = ticker.PercentFormatter(1, 0)
+        _colour_bar(figure, shown, panels[1][-1:], "", extend="both", format=percent)
+        _label_images(panels, names, axes_names)
+        for panel in (panels[0][0], panels[1][1]):
+            panel.tick_params(labelleft=True)
+        panels[1][0].set_axis_off()
+        words: dict[str, Any] = {
+            "ha": "right",
+            "va": "center",
+            "fontsize": 8.5,
+            "transform": panels[1][0].transAxes,
+        }
+        panels[1][0].text(0.72, 0.5, "(model − GEANT)\n/ GEANT", **words)
         return _png(figure)
 
 
@@ -438,13 +524,17 @@ def _floor_line(axes: Axes, floor: tuple[float, float] | None) -> None:
         )  # fmt: skip
 
 
+def _plainly(value: float, _: int | None = None) -> str:
+    return f"{value:g}"
+
+
 def _plain_ticks(axis: Any) -> None:
     """Labels a log axis by plain numbers, 1, 2 and 5 of each decade where there is room."""
     ticker = require("matplotlib.ticker", "report")
     low, high = sorted(axis.get_view_interval())
     decades = math.log10(high / low) if low > 0 else 9.0
     axis.set_major_locator(ticker.LogLocator(10, (1, 2, 5) if decades < 2.2 else (1,)))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(ticker.FuncFormatter(_plainly))
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
@@ -452,7 +542,7 @@ def sweep(curves: Sequence[Curve], floor: tuple[float, float] | None, xlabel: st
     """Draws a metric against a setting of the models, with the floor and its spread, as SVG."""
     with _settings():
         figure = _figure(5.4, 3.6)
-        axes = figure.subplots()
+        axes = _axes(figure, 0.68, 0.52, 4.58, 2.94)
         _floor_line(axes, floor)
         for curve in curves:
             axes.errorbar(
@@ -464,7 +554,7 @@ def sweep(curves: Sequence[Curve], floor: tuple[float, float] | None, xlabel: st
             ticker = require("matplotlib.ticker", "report")
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
-            axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_major_formatter(ticker.FuncFormatter(_plainly))
             axes.xaxis.set_minor_locator(ticker.NullLocator())
         axes.set_yscale("log")
         _plain_ticks(axes.yaxis)
@@ -480,7 +570,7 @@ def quality_against_time(
     """Draws a metric against milliseconds an event, both log: a large point a run, a line a sweep, as SVG."""
     with _settings():
         figure = _figure(5.4, 3.6)
-        axes = figure.subplots()
+        axes = _axes(figure, 0.68, 0.52, 4.58, 2.94)
         _floor_line(axes, floor)
         for curve in sweeps:
             axes.plot(
@@ -515,8 +605,14 @@ def training_curves(training: Training) -> bytes:
     """Draws losses above and validation scores below, against the epoch, as SVG."""
     with _settings():
         parts = [part for part in (training.losses, training.validations) if part]
-        figure = _figure(4.6, 1.0 + 1.7 * len(parts))
-        panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False)[:, 0]
+        figure = _figure(4.6, 0.6 + 1.6 * len(parts))
+        panels = [
+            _axes(figure, 0.68, 0.5 + 1.6 * (len(parts) - 1 - number), 3.78, 1.5)
+            for number in range(len(parts))
+        ]
+        for panel in panels[:-1]:
+            panel.sharex(panels[-1])
+            panel.tick_params(labelbottom=False)
         for panel, part in zip(panels, parts, strict=True):
             values = [value for points in part.values() for _, value in points]
             for number, (name, points) in enumerate(part.items()):
@@ -547,7 +643,7 @@ def particle_mix(names: Sequence[str], counts: Sequence[int], label: str) -> byt
     """Draws how many events each particle type has, as SVG."""
     with _settings():
         figure = _figure(4.6, 0.7 + 0.21 * len(names))
-        axes = figure.subplots()
+        axes = _axes(figure, 0.85, 0.5, 3.65, 0.1 + 0.21 * len(names))
         places = np.arange(len(names))
         axes.barh(places, counts, color=GREY, height=0.72)
         axes.set_yticks(places, names)

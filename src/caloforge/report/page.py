@@ -1,8 +1,7 @@
 """The report: one self-contained HTML page about one or more runs.
 
 It reads run folders and the reference events behind their scores, and computes no score itself. Sections go by
-detector and, within, by set: runs stand side by side where they were scored on the same rows of the same file
-with the same channels. What is missing is said in its place.
+detector and, within, by set, with the runs side by side. What is missing is said in its place.
 """
 
 from __future__ import annotations
@@ -20,15 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge import metrics
-from caloforge.detectors import Detector, detector_named
-from caloforge.events import EventSource, Selected, split
-from caloforge.io import open_events, sha256
-from caloforge.io.files import read_json, write_text
+from caloforge.detectors import Detector
+from caloforge.events import EventSource
+from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
 from caloforge.particles import particle_name
 from caloforge.report import figures, tables
-
-FORMAT = 1
+from caloforge.report.runs import Comparison, Run, comparisons, read_runs
 
 SPLITS = {
     "canonical": "the file's folds, by particle: no test particle was trained on",
@@ -42,72 +39,13 @@ HEADLINE = ("w1", "conditional_w1", "mae", "mae_c", "mae_cw")
 GALLERY = 6
 """Particles in an event gallery."""
 
+FLOOR_NOTE = "The floor is of half the rows, so a score over all of them can lie below it."
+
+IMAGE_WIDTH = 8.5
+"""Least width of one image of a gallery on the page, in rem; narrower screens scroll."""
+
 LOG_COLUMNS = ("stage", "epoch", "step", "seconds", "samples_per_second")
 """Columns of a log that are no loss."""
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """Holds what a run folder says.
-
-    Attributes:
-        path: the folder.
-        name: unique on the page.
-        scores: contents of `scores.json`.
-        card: contents of `card.json`; empty where there is none.
-        look: how the run is drawn.
-    """
-
-    path: Path
-    name: str
-    scores: Mapping[str, Any]
-    card: Mapping[str, Any]
-    look: figures.Style
-
-    @property
-    def split_seed(self) -> int:
-        """The seed of the split: the training's, where there was one."""
-        return int(self.card.get("seed", self.scores.get("seed", 0)))
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Holds runs that were scored on the same rows of the same file.
-
-    Attributes:
-        detector: the detector.
-        stem: name of the set in the scores.
-        reference: the test rows of the reference, in order.
-        file: the reference file.
-        sha256: its hash.
-        runs: the runs, as on the whole page.
-        generated: for each run the events of its first repeat, row by row; None where none were kept.
-    """
-
-    detector: Detector
-    stem: str
-    reference: EventSource
-    file: Path
-    sha256: str
-    runs: tuple[Run, ...]
-    generated: tuple[EventSource | None, ...]
-
-    @property
-    def shown(self) -> list[tuple[Run, EventSource]]:
-        """Runs with generated events."""
-        return [
-            (run, source) for run, source in zip(self.runs, self.generated, strict=True) if source is not None
-        ]
-
-    @property
-    def scores(self) -> list[Mapping[str, Any]]:
-        """Scores of the runs."""
-        return [run.scores for run in self.runs]
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the runs."""
-        return [run.name for run in self.runs]
 
 
 def write_report(runs: Sequence[Path], out: Path, references: Mapping[str, Path] | None = None) -> None:
@@ -116,122 +54,31 @@ def write_report(runs: Sequence[Path], out: Path, references: Mapping[str, Path]
     Args:
         runs: run folders with `scores.json`; the order is that of the page.
         out: the page; it appears whole or not at all.
-        references: reference files by the name of the set, where they are no longer at the place the scores name.
+        references: reference files by the name of the set, where they are no longer where the scores say.
 
     Raises:
-        ValueError: no runs, no scores, a reference that is missing or is another file, or generated events that do
-            not belong to its rows.
+        ValueError: no runs, no scores, a reference that is missing or is another file, or generated events that
+            do not belong to its rows.
     """
     found = read_runs(runs)
     parts = comparisons(found, references or {})
     write_text(out, _page(found, parts))
 
 
-def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Reads run folders; two of the same name are told apart by their folders.
-
-    Raises:
-        ValueError: no runs, the same folder twice, or no readable scores.
-    """
-    folders = [Path(path) for path in paths]
-    if not folders:
-        raise ValueError("a report needs at least one run")
-    for folder in folders:
-        if folders.count(folder) > 1:
-            raise ValueError(f"each run may be given once, got {folder} {folders.count(folder)} times")
-        if not (folder / "scores.json").is_file():
-            raise ValueError(f"{folder} has no scores.json: caloforge evaluate writes it")
-    scores = [read_json(folder / "scores.json") for folder in folders]
-    for folder, one in zip(folders, scores, strict=True):
-        if not isinstance(one, dict) or one.get("format") != FORMAT:
-            got = one.get("format") if isinstance(one, dict) else type(one).__name__
-            raise ValueError(f"{folder}/scores.json must have format {FORMAT}, got {got!r}")
-    names = [str(one["name"]) for one in scores]
-    runs = []
-    for number, (folder, one, name) in enumerate(zip(folders, scores, names, strict=True)):
-        unique = f"{name} ({folder.name})" if names.count(name) > 1 else name
-        card = Folder(folder).card() if (folder / "card.json").is_file() else {}
-        runs.append(Run(folder, unique, one, card, figures.style(number, unique)))
-    return runs
-
-
-def comparisons(runs: Sequence[Run], references: Mapping[str, Path]) -> list[Comparison]:
-    """Opens the reference of every set and the events generated for it, and puts runs of equal rows together.
-
-    Raises:
-        ValueError: as `write_report`.
-    """
-    unknown = sorted(set(references) - {stem for run in runs for stem in run.scores["sets"]})
-    if unknown:
-        raise ValueError(f"--reference {unknown[0]}=...: no run was scored on a set of that name")
-    together: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
-        for stem, one in run.scores["sets"].items():
-            kind = run.scores["split"]
-            key = (
-                run.scores["detector"], stem, one["reference"]["sha256"], one["reference"]["rows"],
-                run.scores["channels"], kind, run.scores["part"], None if kind == "canonical" else run.split_seed,
-            )  # fmt: skip
-            together.setdefault(key, []).append(run)
-    return [_comparison(stem, mine, references) for (_, stem, *_), mine in together.items()]
-
-
-def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) -> Comparison:
-    first = runs[0]
-    detector = detector_named(first.scores["detector"])
-    wanted = first.scores["sets"][stem]["reference"]
-    file = Path(references.get(stem, wanted["path"]))
-    if not file.is_file():
-        raise ValueError(
-            f"the reference {stem} of {first.path} is not at {file}: say where it is with --reference {stem}=PATH"
-        )
-    if sha256(file) != wanted["sha256"]:
-        raise ValueError(
-            f"{file} is not the file {first.path} was scored on (its sha256 must be {wanted['sha256'][:12]}..., "
-            f"got {sha256(file)[:12]}...): say where that file is with --reference {stem}=PATH"
-        )
-    source = open_events(file, detector)
-    rows = _rows(source, first)
-    if len(rows) != wanted["rows"]:
-        raise ValueError(
-            f"the {first.scores['part']} rows of {file} must be the {wanted['rows']} that {first.path} was scored on, "
-            f"got {len(rows)}"
-        )
-    reference = Selected(source, rows)
-    generated: list[EventSource | None] = []
-    for run in runs:
-        name = run.scores["sets"][stem].get("generated")
-        if not name:
-            generated.append(None)
-            continue
-        events = open_events(run.path / name, detector)
-        try:
-            metrics.align(reference.primaries, events.primaries)
-        except ValueError as error:
-            raise ValueError(f"{run.path / name}: {error}") from error
-        generated.append(events)
-    return Comparison(detector, stem, reference, file, wanted["sha256"], tuple(runs), tuple(generated))
-
-
-def _rows(source: EventSource, run: Run) -> NDArray[np.intp]:
-    part = run.scores["part"]
-    if part == "all":
-        return np.arange(len(source))
-    return split(source, run.scores["split"], run.split_seed)[part]
-
-
 # Pieces of HTML
 
 
-def _image(data: bytes, alt: str, wide: bool = False) -> str:
+def _image(data: bytes, alt: str, wide: float = 0.0) -> str:
+    """Embeds an image; a `wide` one keeps that width in rem and scrolls on a narrow screen."""
     kind = "png" if data.startswith(b"\x89PNG") else "svg+xml"
     text = base64.b64encode(data).decode("ascii")
-    image = f'<img src="data:image/{kind};base64,{text}" alt="{escape(alt, quote=True)}">'
+    size = f' style="min-width:{wide:g}rem;max-width:{1.7 * wide:g}rem"' if wide else ""
+    image = f'<img src="data:image/{kind};base64,{text}" alt="{escape(alt, quote=True)}"{size}>'
     return f'<div class="scroll wide">{image}</div>' if wide else image
 
 
-def _figure(images: Iterable[str], caption: str) -> str:
-    return f'<figure><div class="images">{"".join(images)}</div><figcaption>{caption}</figcaption></figure>'
+def _figure(images: Iterable[str], caption: str, kind: str = "") -> str:
+    return f'<figure class="{kind}"><div class="images">{"".join(images)}</div><figcaption>{caption}</figcaption></figure>'
 
 
 def _missing(text: str) -> str:
@@ -251,7 +98,7 @@ def _legend(runs: Sequence[Run]) -> str:
     for run in runs:
         dashes = " ".join(f"{2 * length:g}" for length in run.look.dashes)
         line = (
-            '<svg width="34" height="10" aria-hidden="true"><line x1="0" y1="5" x2="34" y2="5" stroke-width="3" '
+            '<svg width="34" height="10"><line x1="0" y1="5" x2="34" y2="5" stroke-width="3" '
             f'stroke="{run.look.colour}" stroke-dasharray="{dashes or "none"}"/></svg>'
         )
         entries.append(f'<span class="key">{line}{escape(run.name)}</span>')
@@ -287,42 +134,34 @@ def _headline(part: Comparison) -> str:
 
 
 def _best(part: Comparison) -> str:
-    """Says in a sentence which model has the smallest W1, and whether a yardstick has a smaller one."""
-    entries = {
-        run.name: (run.scores["sets"][part.stem]["groups"]["all"]["metrics"].get("w1") or {}).get("mean")
-        for run in part.runs
-    }
-    models = [
-        run
-        for run in part.runs
-        if tables.kind_of(run.scores) != "yardstick" and entries[run.name] is not None
-    ]
-    if not models:
+    """Says which generator has the smallest W1, and which readouts and yardsticks have a smaller one."""
+    entries = {run.name: _w1(run.scores["sets"][part.stem]) for run in part.runs}
+    values = {name: float(entry["mean"]) for name, entry in entries.items() if entry is not None}
+    kinds = {run.name: tables.kind_of(run.scores) for run in part.runs}
+    generators = [name for name in values if kinds[name] == "generator"]
+    if not generators:
         return ""
-    best = min(models, key=lambda run: entries[run.name])
-    entry = best.scores["sets"][part.stem]["groups"]["all"]["metrics"]["w1"]
+    best = min(generators, key=values.__getitem__)
+    entry = entries[best] or {}
     floor, matched = ((entry.get(key) or {}).get("mean") for key in ("floor", "matched_floor"))
-    text = f"{'Smallest ' if len(models) > 1 else ''}W1: {best.name}, {tables.number(entry['mean'])} {part.detector.unit}"
+    which = "Smallest W1 of a generator" if len(generators) > 1 else "W1"
+    text = f"{which}: {best}, {tables.number(values[best], entry.get('std'))} {part.detector.unit}"
     if floor and matched is not None:
-        text += f"; at equal numbers of rows {tables.number(matched / floor)} times the floor"
+        text += f", {tables.number(matched / floor)} times the floor at equal numbers of rows"
     ahead = [
-        run.name
-        for run in part.runs
-        if run not in models and (entries[run.name] or math.inf) < entries[best.name]
+        f"{name} ({kinds[name]})" for name in values if name not in generators and values[name] < values[best]
     ]
     if ahead:
-        text += (
-            f". {_joined(ahead)}, which simulate{'s' if len(ahead) == 1 else ''} nothing, "
-            f"{'is' if len(ahead) == 1 else 'are'} ahead in W1: look at the conditional metrics"
-        )
+        text += f". Ahead of it, but no generators: {_joined(ahead)}; see the conditional metrics"
     return f'<p class="lead">{escape(text)}.</p>'
 
 
 def _tables(part: Comparison) -> str:
     names = tables.metric_names(part.scores, part.stem)
-    table = lambda wanted, speed: tables.html(  # noqa: E731
-        tables.scores_table(part.scores, part.stem, wanted, names=part.names, speed=speed)
-    )
+
+    def table(wanted: list[str], speed: bool) -> str:
+        return tables.html(tables.scores_table(part.scores, part.stem, wanted, names=part.names, speed=speed))
+
     head = [name for name in HEADLINE if name in names]
     images = [
         name for name in names if name in metrics.METRICS and metrics.METRICS[name].needs == "responses"
@@ -349,7 +188,8 @@ def _tables(part: Comparison) -> str:
         lines.append(f"<details><summary>What the metrics are</summary><dl>{items}</dl></details>")
     if tables.group_names(part.scores, part.stem):
         lines.append("<h4>By particle type</h4>")
-        for number, name in enumerate(head):
+        shown = [name for name in head if tables.has_numbers(part.scores, part.stem, name)]
+        for number, name in enumerate(shown):
             title = metrics.METRICS[name].title if name in metrics.METRICS else name
             by_type = tables.html(tables.particles_table(part.scores, part.stem, name, part.names))
             lines.append(
@@ -383,35 +223,36 @@ class Quantity:
         title: what it is.
         label: label of the axis, with the unit.
         of: takes it from observables, (N,).
-        low, high: quantiles of the reference between which the linear histogram lies.
+        wide: whether it spans decades.
     """
 
     title: str
     label: str
     of: Callable[[metrics.Observables], NDArray[np.float64] | None]
-    low: float = 0.0
-    high: float = 0.97
+    wide: bool = True
 
 
 def _quantities(detector: Detector, channels: str) -> list[Quantity]:
+    """Lists the channels, their sum, centre, radius and lit cells."""
+
+    def channel(number: int) -> Callable[[metrics.Observables], NDArray[np.float64]]:
+        return lambda one: one.channels[:, number]
+
+    def centre(number: int) -> Callable[[metrics.Observables], NDArray[np.float64] | None]:
+        return lambda one: None if one.centre is None else one.centre[:, number]
+
     unit = detector.unit
     found = [
-        Quantity(f"Channel {label}", f"{label} [{unit}]", lambda one, i=number: one.channels[:, i])  # type: ignore[misc]
+        Quantity(f"Channel: {label}", f"{label} [{unit}]", channel(number))
         for number, label in enumerate(detector.channel_map(channels).labels)
     ]
-    found.append(Quantity("Sum over channels", f"sum of {unit}", lambda one: one.photons))
-    for number, axis in enumerate(list(detector.axes)[:2]):
-        found.append(
-            Quantity(
-                f"Centre, {axis}",
-                f"centre {axis} [cells]",
-                lambda one, i=number: None if one.centre is None else one.centre[:, i],  # type: ignore[misc]
-                0.005,
-                0.995,
-            )  # fmt: skip
-        )
-    found.append(Quantity("Radius that holds 90 %", "radius [cells]", lambda one: one.radius, 0.0, 0.99))
-    found.append(Quantity("Lit cells", "lit cells", lambda one: one.lit, 0.0, 0.995))
+    found.append(Quantity(f"Sum of {unit}", f"sum [{unit}]", lambda one: one.photons))
+    found += [
+        Quantity(f"Centre, {axis}", f"centre {axis} [cells]", centre(number), wide=False)
+        for number, axis in enumerate(list(detector.axes)[:2])
+    ]
+    found.append(Quantity("Radius that holds 90 %", "radius [cells]", lambda one: one.radius, wide=False))
+    found.append(Quantity("Lit cells", "lit cells", lambda one: one.lit))
     return found
 
 
@@ -419,19 +260,20 @@ def _distributions(part: Comparison) -> str:
     channels = part.runs[0].scores["channels"]
     reference = metrics.observe(part.reference, channels)
     observed = [(run, metrics.observe(source, channels)) for run, source in part.shown]
-    blocks = [_histograms(quantity, reference, observed) for quantity in _quantities(part.detector, channels)]
+    blocks = [_histograms(one, reference, observed) for one in _quantities(part.detector, channels)]
     blocks.append(_cell_contents(part))
     note = (
-        '<p class="note">Left: linear, without the tail; right: the whole range, logarithmic. Below each: model over '
-        "GEANT; triangles mark ratios outside the panel. Bands: statistical, √n a bin (cell contents: event to event). "
-        "The first repeat of each model is drawn.</p>"
+        "Below each histogram: model over GEANT, with triangles where the ratio leaves the panel. Bands: "
+        "statistical, √n a bin (cell contents: from event to event). On the right, bins are merged until each "
+        "holds 8 GEANT events. The first repeat of each model is drawn."
     )
-    return f'{note}<div class="grid">{"".join(blocks)}</div>'
+    return f'<p class="note">{note}</p><div class="grid">{"".join(blocks)}</div>'
 
 
 def _histograms(
     quantity: Quantity, reference: metrics.Observables, observed: Sequence[tuple[Run, metrics.Observables]]
 ) -> str:
+    """Draws a quantity twice: with linear and with logarithmic numbers of events."""
     values = quantity.of(reference)
     if values is None:
         return ""
@@ -440,47 +282,52 @@ def _histograms(
         return _missing(f"{quantity.title}: no response of the reference has one.")
     whole = bool(np.all(finite == np.round(finite)))
     ours = [(run, mine) for run, one in observed if (mine := quantity.of(one)) is not None]
-    low, high = np.quantile(finite, [quantity.low, quantity.high])
+    fine = figures.nice_edges(float(finite.min()), float(finite.max()), whole)
+    growing = quantity.wide and whole
+    views: tuple[tuple[NDArray[np.float64], dict[str, Any]], ...] = (
+        (
+            figures.growing_edges(float(finite.max())) if growing else fine,
+            {"x": "symlog", "ylabel": "events / bin"}
+            if growing
+            else {"ylabel": f"events / {fine[1] - fine[0]:g}"},
+        ),
+        (
+            figures.merged_edges(figures.fill(values, fine).counts, fine),
+            {"y": "log", "per": fine[1] - fine[0], "ylabel": f"events / {fine[1] - fine[0]:g}"},
+        ),
+    )
+    names = ", ".join(run.name for run, _ in ours) or "no model"
     images = []
-    edges = np.zeros(0)
-    for log, (bottom, top) in ((False, (low, high)), (True, (finite.min(), finite.max()))):
-        edges = figures.nice_edges(float(bottom), float(top), whole)
-        width = edges[1] - edges[0]
+    for edges, options in views:
+        bins = [(run.look, figures.fill(mine, edges)) for run, mine in ours]
+        image = figures.compare(figures.fill(values, edges), bins, xlabel=quantity.label, **options)
         images.append(
-            _image(
-                figures.compare(
-                    figures.fill(values, edges),
-                    [(run.look, figures.fill(mine, edges)) for run, mine in ours],
-                    quantity.label,
-                    f"events / {width:g}",
-                    log=log,
-                ),
-                f"{quantity.title}: GEANT and {', '.join(run.name for run, _ in ours) or 'no model'}, "
-                f"{'logarithmic' if log else 'linear'}, with ratios",
-            )
+            _image(image, f"{quantity.title}, {options.get('y', 'linear')}: GEANT and {names}, with ratios")
         )
-    beyond = [(run.name, count) for run, mine in ours if (count := figures.outside(mine, edges))]
+    beyond = [(run.name, count) for run, mine in ours if (count := figures.outside(mine, fine))]
     caption = f"<b>{escape(quantity.title)}</b>"
     if beyond:
         listed = ", ".join(f"{name} {_plural(count, 'event')}" for name, count in beyond)
-        caption += escape(f" Beyond the right-hand axis: {listed}.")
+        caption += escape(f" Beyond GEANT's range or without a value: {listed}.")
     return _figure(images, caption)
 
 
 def _cell_contents(part: Comparison) -> str:
-    top = max(figures.largest_cell(part.reference), 1.0)
-    edges = figures.whole_edges(top)
+    edges = figures.growing_edges(max(figures.largest_cell(part.reference), 1.0))[1:]
+    edges = figures.merged_edges(figures.cell_spectrum(part.reference, edges).counts, edges)
     image = figures.compare(
         figures.cell_spectrum(part.reference, edges),
         [(run.look, figures.cell_spectrum(source, edges)) for run, source in part.shown],
-        f"cell content [{part.detector.unit}]",
-        "cells / bin",
-        log=True,
-        log_x=True,
+        xlabel=f"cell content [{part.detector.unit}]",
+        ylabel="cells / bin width",
+        x="log",
+        y="log",
+        per=1.0,
     )
     return _figure(
         [_image(image, "Spectrum of cell contents, with ratios")],
         "<b>Cell contents</b> Empty cells left out.",
+        "half",
     )
 
 
@@ -531,11 +378,10 @@ def _gallery(part: Comparison) -> str:
         ]
         image = figures.gallery(list(zip(*columns, strict=True)), titles, names, part.detector.unit)
         name = particle_name(int(part.reference.primaries.pdg[rows[0]]))
-        shots = "shot once" if len(rows) == 1 else f"{len(rows)} shots, one a row"
+        shots = "one shot" if len(rows) == 1 else f"{len(rows)} shots, one a row"
         caption = f"<b>{escape(name)}</b> {escape(_energy_text(part, rows[0]))}, {shots}"
-        blocks.append(
-            _figure([_image(image, f"Responses to {name}: GEANT and {', '.join(titles[1:])}", True)], caption)
-        )
+        alt = f"Responses to {name}: {', '.join(titles)}"
+        blocks.append(_figure([_image(image, alt, IMAGE_WIDTH * len(titles))], caption))
     note = (
         f'<p class="note">The same particle in every panel of a row, one logarithmic colour scale a figure; Σ: sum of '
         f"{escape(part.detector.unit)}; black: empty. Particles were chosen by type and energy alone.</p>"
@@ -570,9 +416,8 @@ def _mean_shower(part: Comparison) -> str:
         part.detector.unit,
     )
     caption = "Mean over all rows. Grey: cells whose mean GEANT knows to no better than 25 %."
-    return _figure(
-        [_image(image, "Mean shower of GEANT and the models, and relative differences", True)], caption
-    )
+    alt = "Mean shower of GEANT and the models, and relative differences"
+    return _figure([_image(image, alt, IMAGE_WIDTH * (1 + len(part.shown)))], caption)
 
 
 # Speed and settings
@@ -621,14 +466,17 @@ def _speed(part: Comparison) -> str:
             mine = [(one, entry) for one, entry in found if one["path"] == path]
             if all(isinstance(one["value"], int | float) for one, _ in mine):
                 swept.setdefault(path, []).append(_point(run, [(one["value"], entry) for one, entry in mine]))
+            else:
+                blocks.append(
+                    _missing(f"{run.name}: the values of {path} are no numbers, so they have no curve.")
+                )
             timed = [(ms, entry) for one, entry in mine if (ms := _ms(one)) is not None]
             if timed:
                 by_time.append(_point(run, timed))
     for path, curves in swept.items():
         image = figures.sweep(curves, floor, path, ylabel)
-        blocks.append(
-            _figure([_image(image, f"W1 against {path}")], f"<b>W1 against {escape(path)}</b> All test rows.")
-        )
+        caption = f"<b>W1 against {escape(path)}</b> {FLOOR_NOTE}"
+        blocks.append(_figure([_image(image, f"W1 against {path}")], caption))
     if not swept:
         blocks.append(_missing("No sweep was recorded: no W1 against the number of steps."))
     timed_runs = [
@@ -639,7 +487,10 @@ def _speed(part: Comparison) -> str:
     if timed_runs:
         points = [_point(run, [(ms, entry)]) for run, ms, entry in timed_runs]
         image = figures.quality_against_time(points, by_time, floor, ylabel)
-        caption = "<b>Quality against time</b> Diamonds: the runs as scored; small points: their sweeps. Lower left is better."
+        caption = (
+            "<b>Quality against time</b> Diamonds: the runs as scored; small points: their sweeps. Lower left is "
+            "better, but yardsticks simulate nothing."
+        )
         places = {str((run.scores["timing"] or {}).get("machine")) for run, _, _ in timed_runs}
         if len(places) > 1:
             caption += " <b>Times come from different machines</b>, named below the first table."
@@ -811,15 +662,25 @@ def _provenance(runs: Sequence[Run]) -> str:
 
 @dataclass
 class _Contents:
-    """Collects the sections and their table of contents."""
+    """Collects the sections and their table of contents, one line for a section and those within."""
 
     lines: list[str] = field(default_factory=list)
-    links: list[str] = field(default_factory=list)
+    links: list[list[str]] = field(default_factory=list)
+    count: int = 0
 
-    def add(self, level: int, title: str, body: str) -> None:
-        anchor = f"s{len(self.links)}"
-        self.lines.append(f'<section><h{level} id="{anchor}">{escape(title)}</h{level}>{body}</section>')
-        self.links.append(f'<a class="l{level}" href="#{anchor}">{escape(title)}</a>')
+    def add(self, level: int, title: str, body: str, short: str = "") -> None:
+        """Adds a section; with a `short` name it belongs to the one before."""
+        self.count += 1
+        self.lines.append(f'<section><h{level} id="s{self.count}">{escape(title)}</h{level}>{body}</section>')
+        link = f'<a class="l{level}" href="#s{self.count}">{escape(short or title)}</a>'
+        if short:
+            self.links[-1].append(link)
+        else:
+            self.links.append([link])
+
+    def navigation(self) -> str:
+        """Returns the table of contents."""
+        return f"<nav>{''.join(f'<div>{chr(10).join(line)}</div>' for line in self.links)}</nav>"
 
 
 def _page(runs: Sequence[Run], parts: Sequence[Comparison]) -> str:
@@ -828,32 +689,44 @@ def _page(runs: Sequence[Run], parts: Sequence[Comparison]) -> str:
         mine = [part for part in parts if part.detector.name == name]
         ours = [run for run in runs if run.scores["detector"] == name]
         detector = mine[0].detector
-        shape = " × ".join(f"{length} ({axis})" for axis, length in detector.axes.items())
-        contents.add(2, detector.title, f"<p>{escape(f'{shape} cells, in {detector.unit}.')}</p>")
+        contents.add(2, detector.title, _overview(mine, ours))
         for part in mine:
             first = part.runs[0].scores
             alone = [one.stem for one in mine].count(part.stem) == 1
             title = (
-                part.stem if alone else f"{part.stem}, {first['split']} split, {first['channels']} channels"
+                part.stem if alone else f"{part.stem} ({first['split']} split, {first['channels']} channels)"
             )
             contents.add(3, title, f"{_headline(part)}{_tables(part)}")
             legend = _legend([run for run, _ in part.shown])
-            contents.add(4, f"{title}: distributions", f"{legend}{_not_shown(part)}{_distributions(part)}")
-            contents.add(4, f"{title}: events", _gallery(part))
-            contents.add(4, f"{title}: mean shower", _mean_shower(part))
-            contents.add(4, f"{title}: settings and speed", _speed(part))
+            body = f"{legend}{_not_shown(part)}{_distributions(part)}"
+            contents.add(4, f"{title}: distributions", body, "distributions")
+            contents.add(4, f"{title}: events", _gallery(part), "events")
+            contents.add(4, f"{title}: mean shower", _mean_shower(part), "mean shower")
+            contents.add(4, f"{title}: settings and speed", _speed(part), "settings and speed")
         contents.add(3, f"{detector.title}: published results", _published(detector))
-        contents.add(3, f"{detector.title}: training", _training(ours))
-        contents.add(3, f"{detector.title}: data", _data(mine, ours))
+        contents.add(3, f"{detector.title}: training", _training(ours), "training")
+        contents.add(3, f"{detector.title}: data", _data(mine, ours), "data")
     contents.add(2, "Provenance", _provenance(runs))
-    title = f"{_joined([run.name for run in runs])}: surrogate report"
+    names = escape(_joined([run.name for run in runs]))
     style = (resources.files("caloforge.report") / "page.css").read_text(encoding="utf-8")
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{style}</style></head><body>"
-        f"<header><h1>Surrogates against GEANT</h1><p>{escape(_joined([run.name for run in runs]))}</p></header>"
-        f"<nav>{''.join(contents.links)}</nav><main>{''.join(contents.lines)}</main></body></html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{names}: surrogate report</title><style>{style}</style></head><body>"
+        f"<header><h1>Surrogates against GEANT</h1><p>{names}</p></header>"
+        f"{contents.navigation()}<main>{''.join(contents.lines)}</main></body></html>\n"
     )
+
+
+def _overview(parts: Sequence[Comparison], runs: Sequence[Run]) -> str:
+    """Describes the detector, with W1 of every model on every set where there are several sets."""
+    detector = parts[0].detector
+    shape = " × ".join(f"{length} ({axis})" for axis, length in detector.axes.items())
+    lines = [f"<p>{escape(f'{shape} cells, in {detector.unit}.')}</p>"]
+    stems = [part.stem for part in parts]
+    if len(set(stems)) == len(stems) > 1:
+        table = tables.overview_table([run.scores for run in runs], stems, "w1", [run.name for run in runs])
+        lines.append(f"<h4>W1 at a glance</h4>{tables.html(table)}")
+    return "".join(lines)

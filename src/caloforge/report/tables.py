@@ -1,15 +1,15 @@
 """Tables of scores: built once as plain data, shown as HTML, as Markdown or as strings for a console.
 
-Every function takes the contents of `scores.json`, one mapping a model. A table of scores has one row a model and
-one column a metric, the floor first, then generators, readouts and yardsticks. A cell shows mean +- spread over
-the repeats and two ratios that say different things:
+Every function takes the contents of `scores.json`, one mapping a model. A table of scores has one row a model
+and one column a metric, the floor first, then generators, readouts and yardsticks. A cell shows mean +- spread
+over the repeats and two ratios that say different things:
 
 - "x floor": the score over all rows, divided by the floor, which has fewer rows. A perfect model comes out
   below 1 where the metric falls with the number of rows.
-- "matched": the matched floor (reference against generated, of as many rows as the floor) divided by the floor.
-  A perfect model comes out at 1; this one judges a model.
+- "matched": the matched floor (reference against generated, as many rows as the floor) divided by the floor. A
+  perfect model comes out at 1; this one judges a model.
 
-The best model of a column is marked, the yardsticks aside: they simulate nothing and set the scale. The smallest
+The best model of a column is marked, yardsticks aside: they simulate nothing and set the scale. The smallest
 value is the best, except where a metric should approach its floor: there the value closest to the floor is.
 """
 
@@ -97,9 +97,13 @@ def number(value: float, spread: float | None = None) -> str:
     size = abs(value)
     if not math.isfinite(value):
         return MISSING
+    if spread is not None and spread < 5e-5 * max(1.0, size):
+        spread = None
     if size != 0 and (size < 1e-3 or size >= 1e6):
         return f"{value:.3g}" if spread is None else f"{value:.3g} ± {spread:.2g}"
     decimals = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or size == 0 else 4
+    if spread is not None and round(spread, decimals) == 0:
+        decimals = min(4, math.ceil(-math.log10(spread)))
     text = f"{value:,.{decimals}f}"
     return text if spread is None else f"{text} ± {spread:,.{decimals}f}"
 
@@ -113,6 +117,11 @@ def metric_names(scores: Sequence[Scores], stem: str, group: str = "all") -> lis
     """Lists the metrics any of the models has on a set, in the order of `METRICS`."""
     found = {name for one in scores for name in _metrics(one, stem, group)}
     return [name for name in METRICS if name in found] + sorted(found - set(METRICS))
+
+
+def has_numbers(scores: Sequence[Scores], stem: str, metric: str) -> bool:
+    """Says whether any model has a number for a metric on a set."""
+    return any((_metrics(one, stem, "all").get(metric) or {}).get("mean") is not None for one in scores)
 
 
 def group_names(scores: Sequence[Scores], stem: str) -> list[str]:
@@ -174,7 +183,7 @@ def _column_of_cells(models: Sequence[Scores], stem: str, group: str, metric: st
     floor = _floor(models, stem, group, metric)
     entries = [_metrics(one, stem, group).get(metric) for one in models]
     cells = [
-        _cell(entry, _group(one, stem, group).get("reason") or "not computed")
+        _cell(entry, _group(one, stem, group).get("reason") or _absent(one))
         for entry, one in zip(entries, models, strict=True)
     ]
     best = _best([_distance(metric, entry, floor) for entry in entries], models)
@@ -183,8 +192,12 @@ def _column_of_cells(models: Sequence[Scores], stem: str, group: str, metric: st
     return [_floor_cell(floor), *cells]
 
 
+def _absent(scores: Scores) -> str:
+    return "a readout gives channel sums only" if kind_of(scores) == "readout" else "not computed"
+
+
 def _distance(metric: str, entry: Mapping[str, Any] | None, floor: Mapping[str, Any] | None) -> float:
-    """Returns what the best model has least of: the value, or its distance to the floor it should approach."""
+    """Returns what the best model has least of: the value, or its distance to the floor it approaches."""
     mean = (entry or {}).get("mean")
     if mean is None:
         return math.inf
@@ -219,6 +232,8 @@ def scores_table(
 ) -> Table:
     """Compares models on one set: the floor's row, then one row a model, columns metrics.
 
+    A metric that no model has a number for gets no column but a note with the reason.
+
     Args:
         scores: contents of `scores.json`, one a model.
         stem: name of the set, such as "zn_wide".
@@ -230,42 +245,72 @@ def scores_table(
     wanted = list(metrics) if metrics is not None else metric_names(scores, stem, group)
     pairs = [pair for pair in ordered(scores, names) if stem in pair[1]["sets"]]
     models = [one for _, one in pairs]
-    columns_of_cells = [_column_of_cells(models, stem, group, name) for name in wanted]
+    cells = {name: _column_of_cells(models, stem, group, name) for name in wanted}
+    notes = _no_numbers({_column(name).title: column for name, column in cells.items()})
+    cells = {name: column for name, column in cells.items() if _has_number(column)}
+    columns = [_column(name) for name in cells]
+    labels = [("floor", "floor"), *((label, kind_of(one)) for label, one in pairs)]
     rows = [
-        Row(label, kind, tuple(cells[i] for cells in columns_of_cells))
-        for i, (label, kind) in enumerate(
-            [("floor", "floor"), *((label, kind_of(one)) for label, one in pairs)]
-        )
+        Row(label, kind, tuple(column[i] for column in cells.values()))
+        for i, (label, kind) in enumerate(labels)
     ]
-    columns = [_column(name) for name in wanted]
-    notes: list[str] = []
     if speed:
         columns += [Column("time", "ms an event"), Column("parameters")]
-        extra = [(Cell(""), Cell(""))] + [_speed(one) for _, one in pairs]
+        extra = [(Cell(""), Cell("")), *(_speed(one) for one in models)]
         rows = [replace(row, cells=row.cells + more) for row, more in zip(rows, extra, strict=True)]
         notes += _machines(pairs)
-    used = {
-        METRICS[name].title if name in METRICS else name: int(entry["particles"])
-        for name in wanted
-        for _, one in pairs
-        if (entry := _metrics(one, stem, group).get(name)) and entry.get("particles") is not None
-    }
-    if used:
-        counts = sorted(set(used.values()))
-        if len(counts) == 1:
-            notes.append(f"{', '.join(used)}: over {counts[0]:,} particles.")
-        else:
-            notes.append(
-                f"Particles used: {', '.join(f'{title} {count:,}' for title, count in used.items())}."
+    return Table("model", tuple(columns), tuple(rows), (*_particles_used(models, stem, group, cells), *notes))
+
+
+def _has_number(cells: Sequence[Cell]) -> bool:
+    """Says whether any model has a number; the first cell is the floor's."""
+    return any(cell.text != MISSING for cell in cells[1:])
+
+
+def _no_numbers(columns: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """Says which columns have no number, and why, one sentence a reason."""
+    titles: dict[str, list[str]] = {}
+    for title, cells in columns.items():
+        if not _has_number(cells):
+            titles.setdefault(next((cell.reason for cell in cells if cell.reason), "no model"), []).append(
+                title
             )
-    return Table("model", tuple(columns), tuple(rows), tuple(notes))
+    return [f"No value for {'; '.join(names)}: {reason}." for reason, names in titles.items()]
+
+
+def _particles_used(models: Sequence[Scores], stem: str, group: str, metrics: Iterable[str]) -> list[str]:
+    used: dict[int, list[str]] = {}
+    for name in metrics:
+        entries = [_metrics(one, stem, group).get(name) or {} for one in models]
+        counts = [int(entry["particles"]) for entry in entries if entry.get("particles") is not None]
+        if counts:
+            used.setdefault(min(counts), []).append(_column(name).title)
+    return [f"{'; '.join(titles)}: over {count:,} particles." for count, titles in used.items()]
+
+
+def overview_table(
+    scores: Sequence[Scores], stems: Sequence[str], metric: str, names: Sequence[str] | None = None
+) -> Table:
+    """Shows one metric of every model on every set: one row a model, one column a set; the floor first."""
+    pairs = ordered(scores, names)
+    columns: list[list[Cell]] = []
+    for stem in stems:
+        here = [one for _, one in pairs if stem in one["sets"]]
+        cells = iter(_column_of_cells(here, stem, "all", metric))
+        columns.append([next(cells), *(next(cells) if stem in one["sets"] else Cell("") for _, one in pairs)])
+    labels = [("floor", "floor"), *((label, kind_of(one)) for label, one in pairs)]
+    rows = (
+        Row(label, kind, tuple(column[i] for column in columns)) for i, (label, kind) in enumerate(labels)
+    )
+    unit = _column(metric).unit
+    return Table("model", tuple(Column(stem, unit) for stem in stems), tuple(rows))
 
 
 def _speed(scores: Scores) -> tuple[Cell, Cell]:
     median = ((scores.get("timing") or {}).get("ms_per_event") or {}).get("median")
     parameters = scores.get("parameters")
     return (
-        Cell(number(median)) if median is not None else Cell(MISSING, reason="not timed"),
+        Cell(f"{median:.3g}") if median is not None else Cell(MISSING, reason="not timed"),
         Cell(f"{parameters:,}") if parameters is not None else Cell(MISSING, reason="not recorded"),
     )
 
@@ -294,16 +339,22 @@ def particles_table(
     pairs = [pair for pair in ordered(scores, names) if stem in pair[1]["sets"]]
     models = [one for _, one in pairs]
     columns = [Column("events"), Column("particles"), Column("floor"), *(Column(label) for label, _ in pairs)]
-    rows = []
+    rows: list[Row] = []
+    left_out: dict[str, list[str]] = {}
     for group in ["all", *group_names(scores, stem)]:
-        found = [one["sets"][stem]["groups"].get(group) for one in models]
-        first = next((one for one in found if one), {})
-        counts = (
-            Cell(f"{first[key]:,}" if first.get(key) is not None else MISSING) for key in ("n", "particles")
-        )
+        found = [_group(one, stem, group) for one in models]
+        size = max((int(one.get("n") or 0) for one in found), default=0)
+        particles = max((int(one.get("particles") or 0) for one in found), default=0)
+        cells = _column_of_cells(models, stem, group, metric)
+        if not _has_number(cells):
+            reason = next((cell.reason for cell in cells if cell.reason), "no model")
+            left_out.setdefault(reason, []).append(f"{group} ({size:,})")
+            continue
         kind = "all" if group == "all" else "particle"
-        rows.append(Row(group, kind, (*counts, *_column_of_cells(models, stem, group, metric))))
-    return Table("particle", tuple(columns), tuple(rows))
+        judged = (replace(cell, ratio=None if cell.matched is not None else cell.ratio) for cell in cells)
+        rows.append(Row(group, kind, (Cell(f"{size:,}"), Cell(f"{particles:,}"), *judged)))
+    notes = (f"Without a value (events): {', '.join(types)}: {reason}." for reason, types in left_out.items())
+    return Table("particle", tuple(columns), tuple(rows), tuple(notes))
 
 
 def published_table(detector: str) -> Table | None:
@@ -356,10 +407,10 @@ def html(table: Table) -> str:
             lines.append(f"<td>{text}{mark}{notes}</td>")
         lines.append("</tr>")
     lines.append("</tbody></table></div>")
-    notes = [escape(note) for note in table.notes]
-    notes += [f"<sup>{letter}</sup> {escape(reason)}." for reason, letter in letters.items()]
-    if notes:
-        lines.append(f'<p class="note">{"<br>".join(notes)}</p>')
+    below = [escape(note) for note in table.notes]
+    below += [f"<sup>{letter}</sup> {escape(reason)}." for reason, letter in letters.items()]
+    if below:
+        lines.append(f'<p class="note">{"<br>".join(below)}</p>')
     return "\n".join(lines)
 
 
@@ -384,7 +435,7 @@ def markdown(table: Table) -> str:
 def console(table: Table) -> list[list[str]]:
     """Returns the header and the rows as plain strings; the best are marked by an asterisk.
 
-    The ratio in brackets is the matched floor over the floor, or the score over the floor where nothing matched.
+    The ratio in brackets is the matched floor over the floor, or the score over it where nothing matched.
     """
     rows = [[table.head, *(_title(column) for column in table.columns)]]
     for row in table.rows:

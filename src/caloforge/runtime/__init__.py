@@ -1,0 +1,1 @@
+"""Torch-free generation: noise, and events in constant memory."""

@@ -86,12 +86,19 @@ class Generated:
         numbers = self.first_event + np.arange(len(self))[rows]
         chosen = self.primaries.select(rows)
         responses = generate_rows(
-            self.forward, self.noise_dim, chosen.conditions, self.seed, events=numbers, batch_size=self.batch_size
+            self.forward,
+            self.noise_dim,
+            chosen.conditions,
+            self.seed,
+            events=numbers,
+            batch_size=self.batch_size,
         )
         return with_responses(chosen, as_counts(responses))
 
 
-def generate(source: Generated, writer: EventWriter, report: Callable[[int], None] = lambda done: None) -> None:
+def generate(
+    source: Generated, writer: EventWriter, report: Callable[[int], None] = lambda done: None
+) -> None:
     """Writes generated events to a file, a few batches at a time.
 
     Args:

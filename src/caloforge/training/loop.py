@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -137,7 +137,7 @@ def fit(
         if fabric.world_size > 1:
             for parameter in parameters:
                 if parameter.grad is not None:
-                    parameter.grad = fabric.all_reduce(parameter.grad, reduce_op="mean")  # type: ignore[assignment]
+                    parameter.grad = cast(Tensor, fabric.all_reduce(parameter.grad, reduce_op="mean"))
 
     def checkpoint() -> None:
         if fabric.is_global_zero:
@@ -229,7 +229,7 @@ def _tensorboard(run: Run) -> Any:
     require("tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run.path / "tensorboard"))
 
 
 def train(
@@ -252,7 +252,9 @@ def train(
     run = Run(out)
     if resume:
         if run.recipe() != recipe:
-            raise ValueError(f"{out} was started with another recipe: resume with that one, or start in another folder")
+            raise ValueError(
+                f"{out} was started with another recipe: resume with that one, or start in another folder"
+            )
     elif run.weights.exists() or run.checkpoint.exists():
         raise ValueError(f"{out} already holds a run: choose another --out, or go on with --resume")
     settings = recipe.training
@@ -264,17 +266,20 @@ def train(
         precision=settings.precision,
         strategy="auto" if settings.devices == 1 else "ddp_spawn",
     )
-    fabric.launch(_train, recipe, run, resume, reporter)
+    fabric.launch(cast("Callable[..., Any]", _train), recipe, run, resume, reporter)
 
 
 def _train(fabric: Fabric, recipe: Recipe, run: Run, resume: bool, reporter: Callable[[], Reporter]) -> None:
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
-    model = fabric.to_device(build(recipe))
+    model = build(recipe)
+    model.to(fabric.device)
     files = training_data(recipe)
     source = Joined(list(files.values()))
     parts = split(source, recipe.data.split, recipe.seed)
     if len(parts["train"]) == 0:
-        raise ValueError(f"no training events: {len(source)} events in {', '.join(files)}, none of them in the training part")
+        raise ValueError(
+            f"no training events: {len(source)} events in {', '.join(files)}, none of them in the training part"
+        )
     train_part, validation = Selected(source, parts["train"]), Selected(source, parts["validation"])
     hashes = {path: sha256(path) for path in files}
     history = History(list(hashes.values()))
@@ -329,7 +334,10 @@ def _rows(
 ) -> list[dict[str, int]]:
     """Counts each file's rows in each part."""
     edges = np.cumsum([0, *(len(source) for source in files.values())])
-    counts = {part: np.histogram(rows, edges)[0] if len(rows) else np.zeros(len(files)) for part, rows in parts.items()}
+    counts = {
+        part: np.histogram(rows, edges)[0] if len(rows) else np.zeros(len(files))
+        for part, rows in parts.items()
+    }
     return [{part: int(count[i]) for part, count in counts.items()} for i in range(len(files))]
 
 
@@ -364,7 +372,7 @@ def _card(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "training": {
             "seconds": round(history.seconds, 1),
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "epochs": history.epoch,
             "best_epoch": history.best_epoch,
         },
@@ -377,7 +385,10 @@ def _revision() -> str:
     revision = ""
     try:
         # the first command fails where this file is not tracked: installed within some other repository
-        for command in (["ls-files", "--error-unmatch", here.name], ["describe", "--always", "--dirty", "--exclude=*"]):
+        for command in (
+            ["ls-files", "--error-unmatch", here.name],
+            ["describe", "--always", "--dirty", "--exclude=*"],
+        ):
             revision = subprocess.run(  # noqa: S603
                 ["git", "-C", str(here.parent), *command],  # noqa: S607
                 capture_output=True,

@@ -1,0 +1,185 @@
+"""Runs as a report sees them: what their folders say, and which of them can stand side by side.
+
+Two runs can be compared where they were scored on the same rows of the same file with the same channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.detectors import Detector, detector_named
+from caloforge.events import EventSource, Selected, split
+from caloforge.io import open_events, sha256
+from caloforge.io.files import read_json
+from caloforge.io.run import Run as Folder
+from caloforge.metrics import align
+from caloforge.report.figures import Style, style
+
+FORMAT = 1
+"""Format of `scores.json`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Holds what a run folder says.
+
+    Attributes:
+        path: the folder.
+        name: unique on the page.
+        scores: contents of `scores.json`.
+        card: contents of `card.json`; empty where there is none.
+        look: how the run is drawn.
+    """
+
+    path: Path
+    name: str
+    scores: Mapping[str, Any]
+    card: Mapping[str, Any]
+    look: Style
+
+    @property
+    def split_seed(self) -> int:
+        """The seed of the split: the training's, where there was one."""
+        return int(self.card.get("seed", self.scores.get("seed", 0)))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Holds runs that were scored on the same rows of the same file.
+
+    Attributes:
+        detector: the detector.
+        stem: name of the set in the scores.
+        reference: the test rows of the reference, in order.
+        file: the reference file.
+        sha256: its hash.
+        runs: the runs, as on the whole page.
+        generated: for each run the events of its first repeat, row by row; None where none were kept.
+    """
+
+    detector: Detector
+    stem: str
+    reference: EventSource
+    file: Path
+    sha256: str
+    runs: tuple[Run, ...]
+    generated: tuple[EventSource | None, ...]
+
+    @property
+    def shown(self) -> list[tuple[Run, EventSource]]:
+        """Runs with generated events."""
+        return [
+            (run, source) for run, source in zip(self.runs, self.generated, strict=True) if source is not None
+        ]
+
+    @property
+    def scores(self) -> list[Mapping[str, Any]]:
+        """Scores of the runs."""
+        return [run.scores for run in self.runs]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the runs."""
+        return [run.name for run in self.runs]
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """Reads run folders; two of the same name are told apart by their folders.
+
+    Raises:
+        ValueError: no runs, the same folder twice, or no readable scores.
+    """
+    folders = [Path(path) for path in paths]
+    if not folders:
+        raise ValueError("a report needs at least one run")
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ValueError(f"each run may be given once, got {folder} {folders.count(folder)} times")
+        if not (folder / "scores.json").is_file():
+            raise ValueError(f"{folder} has no scores.json: caloforge evaluate writes it")
+    scores = [read_json(folder / "scores.json") for folder in folders]
+    for folder, one in zip(folders, scores, strict=True):
+        if not isinstance(one, dict) or one.get("format") != FORMAT:
+            got = one.get("format") if isinstance(one, dict) else type(one).__name__
+            raise ValueError(f"{folder}/scores.json must have format {FORMAT}, got {got!r}")
+    names = [str(one["name"]) for one in scores]
+    runs = []
+    for number, (folder, one, name) in enumerate(zip(folders, scores, names, strict=True)):
+        unique = f"{name} ({folder.name})" if names.count(name) > 1 else name
+        card = Folder(folder).card() if (folder / "card.json").is_file() else {}
+        runs.append(Run(folder, unique, one, card, style(number, unique)))
+    return runs
+
+
+def comparisons(runs: Sequence[Run], references: Mapping[str, Path]) -> list[Comparison]:
+    """Opens the reference of every set and the events generated for it, and puts runs of equal rows together.
+
+    Raises:
+        ValueError: as `write_report`.
+    """
+    unknown = sorted(set(references) - {stem for run in runs for stem in run.scores["sets"]})
+    if unknown:
+        raise ValueError(f"--reference {unknown[0]}=...: no run was scored on a set of that name")
+    together: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        for stem, one in run.scores["sets"].items():
+            kind = run.scores["split"]
+            seed = None if kind == "canonical" else run.split_seed
+            key = (
+                run.scores["detector"], stem, one["reference"]["sha256"], one["reference"]["rows"],
+                run.scores["channels"], kind, run.scores["part"], seed,
+            )  # fmt: skip
+            together.setdefault(key, []).append(run)
+    return [_comparison(stem, mine, references) for (_, stem, *_), mine in together.items()]
+
+
+def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) -> Comparison:
+    first = runs[0]
+    detector = detector_named(first.scores["detector"])
+    wanted = first.scores["sets"][stem]["reference"]
+    file = Path(references.get(stem, wanted["path"]))
+    if not file.is_file():
+        raise ValueError(
+            f"the reference {stem} of {first.path} is not at {file}: "
+            f"say where it is with --reference {stem}=PATH"
+        )
+    found = sha256(file)
+    if found != wanted["sha256"]:
+        raise ValueError(
+            f"{file} is not the file {first.path} was scored on: its sha256 must be {wanted['sha256'][:12]}..., "
+            f"got {found[:12]}...; say where that file is with --reference {stem}=PATH"
+        )
+    source = open_events(file, detector)
+    rows = _rows(source, first)
+    if len(rows) != wanted["rows"]:
+        raise ValueError(
+            f"{file} must have the {wanted['rows']} {first.scores['part']} rows that {first.path} was scored on, "
+            f"got {len(rows)}"
+        )
+    reference = Selected(source, rows)
+    generated: list[EventSource | None] = []
+    for run in runs:
+        name = run.scores["sets"][stem].get("generated")
+        if not name:
+            generated.append(None)
+            continue
+        events = open_events(run.path / name, detector)
+        try:
+            align(reference.primaries, events.primaries)
+        except ValueError as error:
+            raise ValueError(f"{run.path / name}: {error}") from error
+        generated.append(events)
+    return Comparison(detector, stem, reference, file, wanted["sha256"], tuple(runs), tuple(generated))
+
+
+def _rows(source: EventSource, run: Run) -> NDArray[np.intp]:
+    part = run.scores["part"]
+    if part == "all":
+        return np.arange(len(source))
+    return split(source, run.scores["split"], run.split_seed)[part]

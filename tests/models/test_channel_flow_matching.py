@@ -1,0 +1,182 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from caloforge.detectors import ZN, ZP
+from caloforge.events import Events
+from caloforge.models.base import BatchRandom, generate_in_memory
+from caloforge.models.channel_flow_matching import (
+    ChannelFlowMatching,
+    ChannelFlowMatchingConfig,
+    DerivedFeatures,
+    energy_score,
+)
+from caloforge.optim import AdamConfig
+from caloforge.runtime.noise import standard_normals
+
+TINY = {"width": 16, "blocks": 2, "solver": {"steps": 4}, "validation_events": 32}
+
+
+def photons(energies, detector=ZN, seed=0) -> Events:
+    """Photons straight onto the face, each with about a tenth of its energy in every channel."""
+    rng = np.random.default_rng(seed)
+    rows = len(energies)
+    conditions = np.zeros((rows, 9), np.float32)
+    conditions[:, 0] = energies
+    conditions[:, 6] = energies * rng.choice([-1, 1], rows)
+    conditions[:, 4:6] = energies[:, None] * rng.normal(size=(rows, 2)) * 1e-4
+    conditions[:, 0] = np.linalg.norm(conditions[:, 4:7].astype(np.float64), axis=1) * (1 + 1e-6)
+    responses = np.zeros((rows, *detector.shape), np.uint16)
+    matrix = detector.channel_map("paper").matrix
+    for channel in range(5):
+        cell = np.unravel_index(matrix[channel].argmax(), detector.shape)
+        responses[(slice(None), *cell)] = np.maximum(rng.normal(0.1 * energies, 0.02 * energies), 0)
+    return Events(detector, conditions, np.full(rows, 22), np.arange(rows), responses=responses)
+
+
+def untrained(detector=ZN, **settings) -> ChannelFlowMatching:
+    torch.manual_seed(0)
+    model = ChannelFlowMatching(detector, ChannelFlowMatchingConfig(**{**TINY, **settings}))
+    model.stages(photons(np.linspace(100, 3000, 64), detector))
+    for block in model.network.blocks:
+        torch.nn.init.normal_(block.modulation.weight, std=0.3)
+    torch.nn.init.normal_(model.network.last.weight, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("detector", [ZN, ZP], ids=lambda d: d.name)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"derived": False},
+        {"scale": "log"},
+        {"channels": "o2"},
+        {"average": 0.0},
+        {"solver": {"method": "rk4"}},
+    ],
+    ids=str,
+)
+def test_sums_are_counts_the_same_in_any_batch_and_after_saving(detector, settings):
+    model = untrained(detector, **settings)
+    conditions = photons(np.linspace(100, 3000, 40), detector, seed=1).conditions
+    sums = generate_in_memory(model, conditions, seed=1)
+    assert sums.shape == (40, 5)
+    assert sums.dtype == np.float32
+    assert (sums >= 0).all()
+    assert np.array_equal(sums, np.round(sums))
+    assert (sums != generate_in_memory(model, conditions, seed=2)).any()
+    # a sum may flip to its neighbour where rounding falls on an edge
+    assert np.abs(sums - generate_in_memory(model, conditions, seed=1, batch_size=7)).max() <= 1
+    restored = ChannelFlowMatching(detector, model.config)
+    restored.load_state_dict(model.state_dict())
+    assert np.array_equal(sums, generate_in_memory(restored, conditions, seed=1))
+
+
+def test_unrounded_sums_lie_half_a_count_around_the_rounded_ones():
+    model = untrained()
+    conditions = photons(np.linspace(100, 3000, 40)).conditions
+    rounded = generate_in_memory(model, conditions, seed=1)
+    model.config = ChannelFlowMatchingConfig(**TINY, rounding="none")
+    assert np.abs(rounded - generate_in_memory(model, conditions, seed=1)).max() <= 0.5001
+
+
+def test_the_derived_features_are_those_worked_by_hand():
+    derive = DerivedFeatures(ZN)
+    # backwards, from vz = 60 cm: 11,320 cm to the face at -11,260 cm; 1e-4 rad in x make 1.132 cm
+    neutron = [1000.0, 0.5, 0.0, 60.0, 0.1, 0.0, -1000.0, 0.9396, 0.0]
+    columns = derive(torch.tensor([neutron, [*neutron[:8], 1.0]], dtype=torch.float64)).numpy()
+    assert columns.shape == (2, 9 + 14)
+    assert np.allclose(columns[0, :9], neutron)
+    x = 0.5 + 1.132
+    a = np.pi * x / 0.16
+    assert columns[0, 9:] == pytest.approx(
+        [
+            *(x, 0, np.arcsinh(x / 0.1), 0, np.log(1000), np.arcsinh(6000)),
+            *(0, np.sin(a), 0, np.cos(a), np.sin(2 * a), np.cos(2 * a), 0, 1),
+        ],
+        abs=1e-6,
+    )
+    assert np.allclose(columns[1, 9:15], columns[0, 9:15])
+    assert (columns[1, 15:] == 0).all()
+
+
+def test_a_detector_without_a_face_has_no_derived_features():
+    bare = dataclasses.replace(ZN, face=None)
+    with pytest.raises(ValueError, match=r"zn has face None.*set model\.derived = false"):
+        ChannelFlowMatching(bare, ChannelFlowMatchingConfig())
+    assert not ChannelFlowMatching(bare, ChannelFlowMatchingConfig(derived=False)).config.derived
+
+
+def trained(epochs: int) -> tuple[ChannelFlowMatching, list[float]]:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    train = photons(rng.uniform(500, 3000, 512))
+    config = ChannelFlowMatchingConfig(
+        width=32,
+        blocks=2,
+        epochs=epochs,
+        batch_size=128,
+        average=0.98,
+        optimizer=AdamConfig(learning_rate=5e-3, schedule="cosine", warmup=0.05),
+    )
+    model = ChannelFlowMatching(ZN, config)
+    (stage,) = model.stages(train)
+    losses = []
+    for _ in range(epochs):
+        for batch in stage.batches(train, rng):
+            random = BatchRandom(len(losses), slice(0, 128), 128)
+            losses.append(stage.step(batch, random, torch.Tensor.backward)["loss"])
+    assert all(parameter.grad.abs().sum() > 0 for parameter in stage.modules()["module"].parameters())
+    return model, losses
+
+
+def test_training_lowers_the_loss_and_reaches_every_parameter():
+    _, losses = trained(epochs=10)
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:3])
+
+
+@pytest.mark.slow
+def test_it_learns_mean_and_spread_of_a_conditional_distribution():
+    model, _ = trained(epochs=150)
+    for energy in (1000.0, 2500.0):
+        asked = photons(np.full(2000, energy), seed=7)
+        sums = generate_in_memory(model, asked.conditions, seed=0, batch_size=2000)
+        assert sums.mean(0) == pytest.approx(np.full(5, 0.1 * energy), rel=0.08)
+        assert sums.std(0) == pytest.approx(np.full(5, 0.02 * energy), rel=0.35)
+
+
+def test_validation_scores_repeat_and_name_the_energy_score_first():
+    events = photons(np.linspace(100, 3000, 64))
+    model = untrained()
+    scores = model.scores(events)
+    assert list(scores) == ["energy_score", "w1"]
+    assert scores == model.scores(events)
+    (stage,) = model.stages(events)
+    assert stage.validate(events) == {"score": scores["energy_score"], **scores}
+
+
+def test_energy_score_by_hand():
+    reference = np.array([[0.0, 0.0], [3.0, 4.0]])
+    generated = np.array([[[3.0, 4.0], [3.0, 4.0]], [[0.0, 0.0], [3.0, 4.0]]])
+    # errors 5, 0 and 0, 0; the two draws are 5 and 0 apart, and half of that is taken off
+    assert energy_score(reference, generated) == pytest.approx(5 / 4 - (5 / 2) / 2)
+
+
+def test_energy_score_prefers_the_true_distribution():
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(4000, 5))
+    score = {
+        width: energy_score(reference, width * rng.normal(size=(4, 4000, 5))) for width in (0.7, 1.0, 1.4)
+    }
+    assert score[1.0] == min(score.values())
+    assert score[1.0] < energy_score(reference, np.zeros((2, 4000, 5)))
+
+
+def test_noise_has_one_number_a_channel():
+    model = untrained()
+    assert model.noise_dim == 5
+    noise = torch.from_numpy(standard_normals(0, np.arange(3), 5))
+    assert model(torch.from_numpy(photons(np.full(3, 500.0)).conditions), noise).shape == (3, 5)

@@ -1,0 +1,58 @@
+"""What the shipped samples promise."""
+
+import numpy as np
+import pytest
+
+from caloforge.events import Selected, load, split
+from caloforge.io import open_events, provenance, summarize
+from caloforge.samples import SAMPLES, sample
+
+BUDGET = 6_000_000
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_samples_open_and_hold_every_part(name):
+    source = open_events(sample(name))
+    assert source.primaries.detector.name == name.partition("_")[0]
+    parts = split(source, "canonical")
+    assert all(len(rows) > 0 for rows in parts.values())
+    assert len(parts["train"]) >= len(parts["test"]) >= 1000
+    assert provenance(sample(name))["cut_from"]["name"] == f"{name}.h5"
+
+
+@pytest.mark.parametrize("detector", ["zn", "zp"])
+def test_the_two_files_of_a_detector_keep_the_budget(detector):
+    assert sum(sample(f"{detector}{kind}").stat().st_size for kind in ("", "_wide")) <= BUDGET
+
+
+@pytest.mark.parametrize("name", ["zn", "zp"])
+def test_repeated_sets_have_test_particles_for_conditional_metrics(name):
+    source = open_events(sample(name))
+    test = Selected(source, split(source, "canonical")["test"])
+    _, repeats = np.unique(test.primaries.group, return_counts=True)
+    assert (repeats >= 10).sum() >= 60
+
+
+@pytest.mark.parametrize("name", ["zn", "zp"])
+def test_the_files_of_a_detector_share_no_particle(name):
+    groups = [set(open_events(sample(key)).primaries.group.tolist()) for key in (name, f"{name}_wide")]
+    assert not groups[0] & groups[1]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_groups_are_the_unique_particles(name):
+    particles = open_events(sample(name)).primaries
+    rows = np.column_stack([particles.conditions, particles.pdg])
+    assert len(np.unique(rows, axis=0)) == len(np.unique(particles.group))
+
+
+def test_every_cell_of_a_sample_is_a_count():
+    responses = summarize(open_events(sample("zp"))).responses
+    assert responses.whole
+    assert responses.quantiles[0.0] >= 10
+    assert load(open_events(sample("zp"))).responses.dtype == np.uint16
+
+
+def test_unknown_samples():
+    with pytest.raises(ValueError, match=r"no sample 'zn_wid'; there are zn, .*, did you mean 'zn_wide'\?"):
+        sample("zn_wid")
