@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from caloforge.events import Joined
 from caloforge.io import create, open_events
 from caloforge.io.run import Run, read_weights
 from caloforge.models.base import BatchRandom, shuffled_batches
-from caloforge.recipe import parse
+from caloforge.recipe import parse, to_toml
 from caloforge.training import loop
 from caloforge.training.checkpoint import load_model, load_weights
 
@@ -82,28 +81,22 @@ def test_a_resumed_training_is_bit_identical(events_file, tmp_path, at):
 
 
 @pytest.mark.slow
-def test_a_killed_training_resumes(events_file, tmp_path):
-    out = tmp_path / "run"
-    toml = tmp_path / "tiny.toml"
+def test_a_killed_training_resumes_to_the_same_weights(events_file, tmp_path):
     tiny = recipe(events_file, checkpoint_every=0)
-    from caloforge.recipe import to_toml
-
-    toml.write_text(to_toml(tiny.model_copy(update={"model": tiny.model | {"epochs": 200}})))
-    command = [sys.executable, "-m", "caloforge", "train", str(toml), "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while not (out / "checkpoint.pt").exists() and process.poll() is None:
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = torch.load(out / "checkpoint.pt", weights_only=True)["history"]
-    resumed = loop.load_checkpoint(out / "checkpoint.pt")["history"]
-    assert resumed == before
+    tiny = tiny.model_copy(update={"model": tiny.model | {"epochs": 12}})
+    toml = tmp_path / "tiny.toml"
     toml.write_text(to_toml(tiny))
-    refused = subprocess.run([*command, "--resume"], capture_output=True, text=True)
-    assert refused.returncode == 2
-    assert "another recipe" in refused.stderr
-    assert not list(out.glob(".*partial*"))
+    command = [sys.executable, "-m", "caloforge", "train", str(toml), "--out"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL)
+    while not (killed / "log.csv").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    subprocess.run([*command, str(killed), "--resume"], check=True, capture_output=True)
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    assert Run(killed).weights.read_bytes() == Run(whole).weights.read_bytes()
+    assert not list(killed.glob(".*partial*"))
 
 
 @pytest.mark.slow
@@ -115,8 +108,7 @@ def test_two_processes_get_the_result_of_one(events_file, tmp_path):
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, atol=2e-4, err_msg=name)
     losses = [[float(row["loss"]) for row in Run(path).log()] for path in (one, two)]
-    # each process logs the loss of its own half of a batch
-    np.testing.assert_allclose(losses[1], losses[0], rtol=0.2)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
 
 
 def test_other_data_or_another_recipe_do_not_resume(events_file, tmp_path):

@@ -136,7 +136,7 @@ def merged_edges(counts: Values, edges: Values, least: int = 8) -> Values:
         if held >= least:
             kept.append(float(edge))
             held = 0.0
-    if held or len(kept) == 1:
+    if kept[-1] != edges[0]:
         kept[max(len(kept) - 1, 1) :] = [float(edges[0])]
     return np.asarray(kept[::-1])
 
@@ -213,7 +213,7 @@ def relative_difference(model: Mean, reference: Mean, limit: float = 0.25) -> Va
 
 def image_of(response: NDArray[np.generic]) -> Values:
     """Returns a response as an image of its first two axes, summed over further ones."""
-    return np.asarray(response, np.float64).sum(axis=tuple(range(2, np.ndim(response))))
+    return np.asarray(np.asarray(response, np.float64).sum(axis=tuple(range(2, np.ndim(response)))))
 
 
 # Images
@@ -456,7 +456,6 @@ def mean_shower(
     reference: Mean,
     models: Sequence[tuple[str, Mean]],
     axes_names: Sequence[str],
-    unit: str,
     limit: float = 0.25,
 ) -> bytes:
     """Draws mean responses on one log scale and, below, their relative differences to the reference, as PNG.
@@ -465,7 +464,6 @@ def mean_shower(
         reference: mean of the reference.
         models: name and mean of each model.
         axes_names: names of the two axes.
-        unit: unit of a cell's content.
         limit: relative error of the reference's mean from which a cell has no difference, but is grey.
     """
     means = [image_of(one.mean) for one in (reference, *(model for _, model in models))]
@@ -481,8 +479,12 @@ def mean_shower(
         norm = colours.LogNorm(least, max(top, least * 1.01))
         for panel, mean in zip(panels[0], means, strict=True):
             shown = _show(panel, np.ma.masked_less_equal(mean, 0), norm=norm, cmap=_ink_map())
-        plain = {"format": ticker.FuncFormatter(_plainly), "ticks": ticker.LogLocator(10, (1, 3))}
-        _colour_bar(figure, shown, panels[0][-1:], f"mean [{unit}]", **plain)
+        marks = [step * 10.0**power for power in range(-12, 12) for step in (1, 3)]
+        plain = {
+            "format": ticker.FuncFormatter(_plainly),
+            "ticks": [mark for mark in marks if least <= mark <= top],
+        }
+        _colour_bar(figure, shown, panels[0][-1:], "", **plain)
         for panel, difference in zip(panels[1][1:], differences, strict=True):
             panel.set_facecolor(FAINT)
             panel.tick_params(color=INK)
@@ -649,7 +651,7 @@ def particle_mix(names: Sequence[str], counts: Sequence[int], label: str) -> byt
         axes.set_yticks(places, names)
         axes.invert_yaxis()
         axes.set_xscale("log")
-        axes.set_xlim(0.6, max(counts, default=1) * 6)
+        axes.set_xlim(0.6, max(counts, default=1) * 15)
         for place, count in zip(places, counts, strict=True):
             share = 100 * count / max(sum(counts), 1)
             axes.annotate(
@@ -657,5 +659,6 @@ def particle_mix(names: Sequence[str], counts: Sequence[int], label: str) -> byt
                 fontsize=8,
             )  # fmt: skip
         axes.tick_params(axis="y", length=0)
+        _plain_ticks(axes.xaxis)
         axes.set_xlabel(label)
         return _svg(figure)

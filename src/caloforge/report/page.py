@@ -31,6 +31,7 @@ SPLITS = {
     "canonical": "the file's folds, by particle: no test particle was trained on",
     "grouped": "by particle: no test particle was trained on",
     "paper": "by row, as in the publications: training and test share particles",
+    "unknown": "rows may have been trained on",
 }
 
 HEADLINE = ("w1", "conditional_w1", "mae", "mae_c", "mae_cw")
@@ -78,7 +79,10 @@ def _image(data: bytes, alt: str, wide: float = 0.0) -> str:
 
 
 def _figure(images: Iterable[str], caption: str, kind: str = "") -> str:
-    return f'<figure class="{kind}"><div class="images">{"".join(images)}</div><figcaption>{caption}</figcaption></figure>'
+    drawn = "".join(images)
+    return (
+        f'<figure class="{kind}"><div class="images">{drawn}</div><figcaption>{caption}</figcaption></figure>'
+    )
 
 
 def _missing(text: str) -> str:
@@ -117,17 +121,14 @@ def _headline(part: Comparison) -> str:
     ]
     particles = len(np.unique(part.reference.primaries.group))
     rows = _plural(len(part.reference), "row" if first["part"] == "all" else f"{first['part']} row")
-    how = (
-        ""
-        if first["part"] == "all"
-        else f" Split: {first['split']} ({SPLITS.get(first['split'], 'unknown')})."
-    )
+    kept = f" Only {_joined(runs[0].particles)}." if runs[0].particles else ""
     repeats = sorted({int(run.scores["repeats"]) for run in runs})
-    seeds = sorted({int(run.scores["seed"]) for run in runs})
+    seeds = sorted({int(run.scores["seed"]) for run in runs if run.scores.get("seed") is not None})
     text = (
         f"{_joined(counts)} against GEANT, on the {rows} of {part.file.name} ({_plural(particles, 'particle')})."
-        f"{how} Channels: {first['channels']}. Seed {_joined([str(seed) for seed in seeds])}, "
-        f"{_joined([str(repeat) for repeat in repeats])} repeats; "
+        f"{kept} Split: {first['split']} ({SPLITS.get(first['split'], SPLITS['unknown'])}). "
+        f"Channels: {first['channels']}. Seed {_joined([str(seed) for seed in seeds] or ['not recorded'])}, "
+        f"{_joined([str(count) for count in repeats])} repeat{'' if repeats == [1] else 's'}; "
         "± is the spread over the repeats, for the floor over its random splits."
     )
     return f"<p>{escape(text)}</p>{_best(part)}"
@@ -413,9 +414,11 @@ def _mean_shower(part: Comparison) -> str:
         figures.mean_response(part.reference),
         [(run.name, figures.mean_response(source)) for run, source in part.shown],
         list(part.detector.axes)[:2],
-        part.detector.unit,
     )
-    caption = "Mean over all rows. Grey: cells whose mean GEANT knows to no better than 25 %."
+    caption = (
+        f"Above: mean {escape(part.detector.unit)} a cell over all rows. Grey: cells whose mean GEANT knows to no "
+        "better than 25 %."
+    )
     alt = "Mean shower of GEANT and the models, and relative differences"
     return _figure([_image(image, alt, IMAGE_WIDTH * (1 + len(part.shown)))], caption)
 
@@ -566,30 +569,26 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _data(parts: Sequence[Comparison], runs: Sequence[Run]) -> str:
-    lines = []
+def _trained_on(runs: Sequence[Run]) -> str:
+    """Writes which files and how many of their rows each run was trained on."""
+    parts = ("train", "validation", "test")
+    rows = []
     for run in runs:
-        files = run.card.get("data") or []
-        if not files:
-            lines.append(_missing(f"{run.name}: no card, so its training data are not known."))
-            continue
-        names = list(dict.fromkeys(name for one in files for name in one.get("rows", {})))
-        table = tables.Table(
-            "file",
-            (*(tables.Column(f"{name} rows") for name in names), tables.Column("sha256")),
-            tuple(
-                tables.Row(
-                    str(one.get("name")),
-                    "data",
-                    (
-                        *(tables.Cell(f"{one.get('rows', {}).get(name, 0):,}") for name in names),
-                        tables.Cell(f"{str(one.get('sha256'))[:16]}…"),
-                    ),
-                )
-                for one in files
-            ),
-        )
-        lines.append(f"<h4>Trained on: {escape(run.name)}</h4>{tables.html(table)}")
+        for one in run.card.get("data") or []:
+            sizes = (tables.Cell(f"{one['rows'].get(name, 0):,}") for name in parts)
+            texts = (tables.Cell(str(one["name"])), *sizes, tables.Cell(f"{str(one['sha256'])[:16]}…"))
+            rows.append(tables.Row(run.name, "data", texts))
+    columns = ("file", *(f"{name} rows" for name in parts), "sha256")
+    unknown = [run.name for run in runs if not run.card.get("data")]
+    lines = (
+        [tables.html(tables.Table("model", tuple(map(tables.Column, columns)), tuple(rows)))] if rows else []
+    )
+    if unknown:
+        lines.append(_missing(f"{_joined(unknown)}: no card, so the training data are not known."))
+    return "".join(lines)
+
+
+def _data(parts: Sequence[Comparison], runs: Sequence[Run]) -> str:
     blocks = []
     for part in parts:
         ids, counts = np.unique(part.reference.primaries.pdg, return_counts=True)
@@ -608,10 +607,10 @@ def _data(parts: Sequence[Comparison], runs: Sequence[Run]) -> str:
         more = ""
         if energies is not None and len(energies):
             low, middle, high = np.quantile(energies, [0.05, 0.5, 0.95])
-            more = f" Energy: median {middle:,.0f} GeV, 90 % within {low:,.0f} to {high:,.0f} GeV."
-        caption = f"<b>{escape(part.file.name)}</b> sha256 {part.sha256[:16]}….{more}"
+            more = f"; energy: median {middle:,.0f} GeV, 90 % within {low:,.0f} to {high:,.0f} GeV."
+        caption = f"<b>{escape(part.file.name)}</b> sha256 {part.sha256[:16]}…{more}"
         blocks.append(_figure([_image(image, f"Particle types of {part.file.name}")], caption))
-    return f'{"".join(lines)}<div class="grid">{"".join(blocks)}</div>'
+    return f'{_trained_on(runs)}<div class="grid">{"".join(blocks)}</div>'
 
 
 def _published(detector: Detector) -> str:
@@ -636,7 +635,7 @@ def _provenance(runs: Sequence[Run]) -> str:
             "created": card.get("created"),
             "training seed": card.get("seed"),
             "training machine": training.get("machine"),
-            "parameters": scores.get("parameters"),
+            "parameters": None if scores.get("parameters") is None else f"{scores['parameters']:,}",
             "rounding": card.get("rounding"),
             "settings": ", ".join(
                 f"{key} = {value}" for key, value in (scores.get("settings") or {}).items()
@@ -687,7 +686,7 @@ def _page(runs: Sequence[Run], parts: Sequence[Comparison]) -> str:
     contents = _Contents()
     for name in dict.fromkeys(part.detector.name for part in parts):
         mine = [part for part in parts if part.detector.name == name]
-        ours = [run for run in runs if run.scores["detector"] == name]
+        ours = [run for run in runs if any(run in part.runs for part in mine)]
         detector = mine[0].detector
         contents.add(2, detector.title, _overview(mine, ours))
         for part in mine:

@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from caloforge.detectors import Detector, detector_named
-from caloforge.events import EventSource, Selected, split
+from caloforge.events import EventSource, Selected, of_particles, split
 from caloforge.io import open_events, sha256
 from caloforge.io.files import read_json
 from caloforge.io.run import Run as Folder
@@ -46,7 +43,13 @@ class Run:
     @property
     def split_seed(self) -> int:
         """The seed of the split: the training's, where there was one."""
-        return int(self.card.get("seed", self.scores.get("seed", 0)))
+        return int(self.card.get("seed") or 0)
+
+    @property
+    def particles(self) -> tuple[str, ...]:
+        """PDG names the run keeps to; empty for all."""
+        folder = Folder(self.path)
+        return folder.recipe().data.particles if (self.path / "recipe.toml").is_file() else ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,10 @@ def comparisons(runs: Sequence[Run], references: Mapping[str, Path]) -> list[Com
     """
     unknown = sorted(set(references) - {stem for run in runs for stem in run.scores["sets"]})
     if unknown:
-        raise ValueError(f"--reference {unknown[0]}=...: no run was scored on a set of that name")
+        raise ValueError(
+            f"no run was scored on a set {unknown[0]!r}, so it cannot be a --reference; "
+            f"there are {', '.join(sorted({stem for run in runs for stem in run.scores['sets']}))}"
+        )
     together: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         for stem, one in run.scores["sets"].items():
@@ -133,7 +139,7 @@ def comparisons(runs: Sequence[Run], references: Mapping[str, Path]) -> list[Com
             seed = None if kind == "canonical" else run.split_seed
             key = (
                 run.scores["detector"], stem, one["reference"]["sha256"], one["reference"]["rows"],
-                run.scores["channels"], kind, run.scores["part"], seed,
+                run.scores["channels"], kind, run.scores["part"], seed, run.particles,
             )  # fmt: skip
             together.setdefault(key, []).append(run)
     return [_comparison(stem, mine, references) for (_, stem, *_), mine in together.items()]
@@ -147,22 +153,21 @@ def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) 
     if not file.is_file():
         raise ValueError(
             f"the reference {stem} of {first.path} is not at {file}: "
-            f"say where it is with --reference {stem}=PATH"
+            f"say where it is with --reference FOLDER/{file.name}"
         )
     found = sha256(file)
     if found != wanted["sha256"]:
         raise ValueError(
             f"{file} is not the file {first.path} was scored on: its sha256 must be {wanted['sha256'][:12]}..., "
-            f"got {found[:12]}...; say where that file is with --reference {stem}=PATH"
+            f"got {found[:12]}...; say where that file is with --reference"
         )
     source = open_events(file, detector)
-    rows = _rows(source, first)
-    if len(rows) != wanted["rows"]:
+    reference = _scored_rows(source, first)
+    if len(reference) != wanted["rows"]:
         raise ValueError(
             f"{file} must have the {wanted['rows']} {first.scores['part']} rows that {first.path} was scored on, "
-            f"got {len(rows)}"
+            f"got {len(reference)}"
         )
-    reference = Selected(source, rows)
     generated: list[EventSource | None] = []
     for run in runs:
         name = run.scores["sets"][stem].get("generated")
@@ -178,8 +183,8 @@ def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) 
     return Comparison(detector, stem, reference, file, wanted["sha256"], tuple(runs), tuple(generated))
 
 
-def _rows(source: EventSource, run: Run) -> NDArray[np.intp]:
+def _scored_rows(source: EventSource, run: Run) -> EventSource:
+    """Selects the rows of a reference that a run was scored on, in their order."""
+    kept = of_particles(source, run.particles)
     part = run.scores["part"]
-    if part == "all":
-        return np.arange(len(source))
-    return split(source, run.scores["split"], run.split_seed)[part]
+    return kept if part == "all" else Selected(kept, split(kept, run.scores["split"], run.split_seed)[part])

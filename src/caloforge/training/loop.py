@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -53,6 +54,11 @@ Reporter = Callable[[Progress], None]
 
 def silent(progress: Progress) -> None:
     """Shows nothing."""
+
+
+def unreported() -> Reporter:
+    """Makes what shows nothing; functions of a module, unlike lambdas, reach worker processes."""
+    return silent
 
 
 @dataclass
@@ -156,6 +162,11 @@ def fit(
             random = BatchRandom(seed, share, len(batch), fabric.device)
             with fabric.autocast():
                 values = dict(stage.step(batch.slices(share), random, backward))
+            if fabric.world_size > 1:
+                reduced = cast(
+                    Tensor, fabric.all_reduce(torch.tensor(list(values.values())), reduce_op="mean")
+                )
+                values = dict(zip(values, reduced.tolist(), strict=True))
             if not np.isfinite(values["loss"]):
                 raise FloatingPointError(
                     f"the loss became {values['loss']} in stage {stage.name!r}, epoch {history.epoch + 1}, "
@@ -233,7 +244,7 @@ def _tensorboard(run: Run) -> Any:
 
 
 def train(
-    recipe: Recipe, out: Path, *, resume: bool = False, reporter: Callable[[], Reporter] = lambda: silent
+    recipe: Recipe, out: Path, *, resume: bool = False, reporter: Callable[[], Reporter] = unreported
 ) -> None:
     """Trains the model of a recipe and leaves a run folder.
 
@@ -266,7 +277,7 @@ def train(
         precision=settings.precision,
         strategy="auto" if settings.devices == 1 else "ddp_spawn",
     )
-    fabric.launch(cast("Callable[..., Any]", _train), recipe, run, resume, reporter)
+    fabric.launch(partial(_train, recipe=recipe, run=run, resume=resume, reporter=reporter))
 
 
 def _train(fabric: Fabric, recipe: Recipe, run: Run, resume: bool, reporter: Callable[[], Reporter]) -> None:

@@ -1,0 +1,74 @@
+"""Training and sampling speed of networks on one core: samples a core-second, ms an event.
+
+    python benchmarks/training_speed.py [RECIPE ...] [--repeats 5]
+
+Recipes take turns, so that the machine's drift touches all; printed are min / median / max over the repeats.
+"""
+
+import argparse
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from caloforge import recipe as recipes
+from caloforge import samples
+from caloforge.io import open_events
+from caloforge.models import build
+from caloforge.models.base import BatchRandom, generate_in_memory
+
+
+def spread(values: list[float]) -> str:
+    """Returns min / median / max."""
+    return f"{min(values):.3g} / {np.median(values):.3g} / {max(values):.3g}"
+
+
+def cpu_seconds(action: Callable[[], object]) -> float:
+    """Returns the processor time of an action: other programs on the machine count less than in wall time."""
+    started = time.process_time()
+    action()
+    return time.process_time() - started
+
+
+def main() -> None:
+    """Prints one row a recipe."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipes", nargs="*", default=["zn-flow_matching", "zn-flow_matching-paper"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=256)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cases = {}
+    for name in arguments.recipes:
+        recipe = recipes.parse(recipes.read(name))
+        model = build(recipe)
+        events = open_events(samples.sample(f"{recipe.detector}_wide")).slices(slice(0, arguments.batch_size))
+        (stage,) = model.stages(events)
+        cases[name] = model, stage, events
+    figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for repeat in range(arguments.repeats + 1):
+        for name, (model, stage, events) in cases.items():
+            rows = slice(0, len(events))
+            batch = BatchRandom(repeat, rows, len(events))
+            training = cpu_seconds(lambda: stage.step(events, batch, lambda loss: loss.backward()))  # noqa: B023
+            many = cpu_seconds(lambda: generate_in_memory(model, events.conditions, 0))  # noqa: B023
+            one = cpu_seconds(lambda: generate_in_memory(model, events.conditions[:4], 0, batch_size=1))  # noqa: B023
+            if repeat:  # the first is a warm-up
+                figures[name]["samples"].append(len(events) / training)
+                figures[name]["many"].append(1e3 * many / len(events))
+                figures[name]["one"].append(1e3 * one / 4)
+    print(
+        f"{platform.machine()}, torch {torch.__version__}, one thread, {arguments.repeats} repeats, processor time\n"
+    )
+    print(
+        "| recipe | training, samples/s | ms an event, batch 256 | ms an event, batch 1 |\n|---|---|---|---|"
+    )
+    for name, row in figures.items():
+        print(f"| {name} | {spread(row['samples'])} | {spread(row['many'])} | {spread(row['one'])} |")
+
+
+if __name__ == "__main__":
+    main()

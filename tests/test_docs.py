@@ -1,0 +1,352 @@
+"""The documentation: its code runs, its commands exist, its links resolve, its keys are those of the code."""
+
+import csv
+import json
+import re
+import runpy
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import h5py
+import pytest
+import typer
+from pydantic import BaseModel
+
+import caloforge
+from caloforge import cli, recipe, samples
+from caloforge.detectors import ZP
+from caloforge.evaluation.scoring import evaluate_events, evaluate_run
+from caloforge.io import FORMATS, create, open_events, provenance
+from caloforge.metrics import METRICS
+from caloforge.models import MODELS, READOUTS
+from caloforge.models.flow_matching import FlowMatchingConfig
+from caloforge.ode.solvers import SolverConfig
+from caloforge.optim import AdamConfig
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+BY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def blocks(page, *languages):
+    """Returns the fenced blocks of a page in some languages, as text."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [text for language, text in found if language in languages]
+
+
+def tables(page):
+    """Returns the tables of a page by their heading: rows of cells, without the first two lines."""
+    found, heading = {}, ""
+    for line in page.read_text().splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        elif line.startswith("|"):
+            found.setdefault(heading, []).append([cell.strip() for cell in line.strip("|").split("|")])
+    return {heading: rows[2:] for heading, rows in found.items()}
+
+
+def keys(rows):
+    """Returns what the first cells have in backticks."""
+    return [key for row in rows for key in re.findall(r"`([^`]+)`", row[0])]
+
+
+def commands(page):
+    """Returns the words of every `caloforge ...` of a page's console blocks."""
+    lines = [
+        line
+        for text in blocks(page, "console", "sh", "bash")
+        for line in text.replace("\\\n", " ").splitlines()
+    ]
+    words = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
+    return [line[1:] for line in words if line[:1] == ["caloforge"]]
+
+
+# --- commands and links ------------------------------------------------------------------------------------
+
+
+def parse(words):
+    """Reads the words of a command as the command line does, without running it; returns its values."""
+    command = typer.main.get_command(cli.app)
+    while hasattr(command, "commands") and not words[0].startswith("-"):
+        if words[0] not in command.commands:
+            raise typer.BadParameter(f"no command {words[0]}")
+        command, words = command.commands[words[0]], words[1:]
+    try:
+        return command.make_context("caloforge", list(words)).params
+    except typer.Exit:  # --version
+        return {}
+
+
+@BY_PAGE
+def test_every_command_exists_with_its_options(page):
+    for words in commands(page):
+        values = parse(words)
+        given = values.get("recipe")
+        assert given is None or given.endswith(".toml") or given in recipe.packaged(), words
+        for word in words:
+            assert not word.startswith("sample:") or word.removeprefix("sample:") in samples.SAMPLES, words
+
+
+@pytest.mark.parametrize("words", [["train", "x", "--nope"], ["trian", "x"], ["data", "convert", "a"]])
+def test_a_wrong_command_would_be_found(words):
+    with pytest.raises(typer.BadParameter.__base__):
+        parse(words)
+
+
+@BY_PAGE
+def test_every_relative_link_resolves(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path) if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in slugs, f"{page.name} links to {target}"
+
+
+# --- what is named is what there is ------------------------------------------------------------------------
+
+
+def test_every_model_metric_and_format_is_documented():
+    assert set(MODELS) | set(READOUTS) <= set(re.findall(r"`(\w+)`", (DOCS / "choose.md").read_text()))
+    assert set(METRICS) <= set(re.findall(r"\w+", (DOCS / "metrics.md").read_text()))
+    assert keys(tables(DOCS / "formats.md")["Files"]) == list(FORMATS)
+
+
+def test_the_version_is_the_same_everywhere():
+    assert f"version: {caloforge.__version__}" in (ROOT / "CITATION.cff").read_text().splitlines()
+    assert f"## [{caloforge.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+# --- recipes -----------------------------------------------------------------------------------------------
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "Top level": recipe.Recipe,
+    "`[data]`": recipe.DataConfig,
+    "`[training]`": recipe.TrainingConfig,
+    "`[model.network]` of `flow_matching`": type(FlowMatchingConfig().network),
+    "`[model.solver]`": SolverConfig,
+    "`[model.optimizer]`": AdamConfig,
+    **{f"`[model]` of `{name}`": kind.config_class for name, kind in {**MODELS, **READOUTS}.items()},
+}
+
+
+def default(text):
+    """Reads a cell of defaults; of a section what differs from the section's own."""
+    values = re.findall(r"`([^`]+)`", text)
+    if text.startswith("section"):
+        return tomllib.loads("\n".join(values))
+    return {"none": None}.get(text) if not values else tomllib.loads(f"x = {values[0]}")["x"]
+
+
+def plain(value):
+    if isinstance(value, BaseModel):
+        return {key: plain(one) for key, one in value if one != type(value).model_fields[key].default}
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_every_key_of_a_recipe_is_documented_with_its_default(heading):
+    rows = tables(DOCS / "formats.md")[heading]
+    fields = SECTIONS[heading].model_fields
+    assert keys(rows) == list(fields)
+    for (name, field), (_, text, _) in zip(fields.items(), rows, strict=True):
+        if field.is_required():
+            assert text == "required", name
+        else:
+            assert default(text) == plain(field.default), name
+
+
+def test_no_section_is_documented_that_does_not_exist():
+    headings = {heading for heading in tables(DOCS / "formats.md") if heading.startswith("`[")}
+    assert headings <= set(SECTIONS)
+
+
+# --- the toy of extend.md ----------------------------------------------------------------------------------
+
+
+def written(folder):
+    """Writes the files that extend.md holds into a folder."""
+    for text in blocks(DOCS / "extend.md", "python", "toml"):
+        name = re.match(r"# (\w+\.\w+)\n", text)
+        assert name, f"the first line of a block must name its file: {text[:40]!r}"
+        (folder / name[1]).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """The folder of extend.md with its scripts run, and the working folder meanwhile."""
+    folder = written(tmp_path_factory.mktemp("toy"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        try:
+            for script in ("simulate.py", "run.py"):
+                runpy.run_path(script)
+            yield folder
+        finally:
+            for name in ("mydetector", "mymodel"):
+                sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def scores(toy):
+    """Scores of the toy with everything in them."""
+    return evaluate_run(
+        toy / "from-python" / "toy",
+        [toy / "toy.h5"],
+        repeats=1,
+        settings=["brightest=50"],
+        sweep=("brightest", ["40"]),
+    )
+
+
+def test_the_toy_is_near_the_floor_and_the_yardstick_is_not(toy):
+    lines = (toy / "from-python" / "table.txt").read_text().splitlines()[1:]
+    ratio = {(name, metric): float(value) for name, metric, value in map(str.split, lines)}
+    assert all(ratio["toy", metric] < 1.7 for metric in ("w1", "mae", "mae_c"))
+    assert ratio["resample", "w1"] < 2.5
+    assert ratio["resample", "mae_c"] > 10
+
+
+def test_the_toy_generates_whole_photons_for_each_particle(toy):
+    events = open_events(toy / "from-python" / "events.h5").slices(slice(None))
+    assert events.detector.name == "mydetector:TOY"
+    assert events.responses.shape == (1200, 12, 12)
+    assert events.responses.dtype == "uint16"
+
+
+def test_the_run_folder_is_as_documented(toy):
+    run = toy / "from-python" / "toy"
+    documented = set(keys(tables(DOCS / "formats.md")["The run folder"]))
+    found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert found == documented - {"tensorboard/", "scores.json", "generated/REFERENCE.h5"} | {
+        "generated/toy.h5"
+    }
+
+
+def paths(value, at=""):
+    """Returns the path of every key of a nested value; lists of mappings are written [], names stay as they are."""
+    if isinstance(value, dict):
+        inner = {f"{at}.{key}" if at else key: one for key, one in value.items()}
+        return set(inner).union(*(paths(one, path) for path, one in inner.items()))
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return set().union(*(paths(one, f"{at}[]") for one in value))
+    return set()
+
+
+def test_the_card_is_as_documented(toy):
+    card = json.loads((toy / "from-python" / "toy" / "card.json").read_text())
+    assert paths(card) == set(keys(tables(DOCS / "formats.md")["card.json"]))
+
+
+def test_the_log_is_as_documented(toy):
+    with (toy / "from-python" / "toy" / "log.csv").open() as file:
+        columns = next(csv.reader(file))
+    documented = keys(tables(DOCS / "formats.md")["log.csv"])
+    assert columns == [name.replace("...", "w1") for name in documented]
+
+
+def with_placeholders(scores):
+    """Returns the scores with SET, GROUP, METRIC and SETTING in place of names."""
+
+    def merged(values):
+        whole = {}
+        for value in values:
+            for key, one in value.items():
+                both = isinstance(one, dict) and isinstance(whole.get(key), dict)
+                whole[key] = (
+                    merged([whole[key], one]) if both else one if one or key not in whole else whole[key]
+                )
+        return whole
+
+    def of_sets(sets):
+        groups = [merged([group]) for one in sets.values() for group in one["groups"].values()]
+        for group in groups:
+            group["metrics"] = {"METRIC": merged(group["metrics"].values())} if group["metrics"] else {}
+        return {"SET": {**merged(sets.values()), "groups": {"GROUP": merged(groups)}}}
+
+    sweep = [{**entry, "sets": of_sets(entry["sets"])} for entry in scores["sweep"]]
+    return {**scores, "settings": {"SETTING": ""}, "sets": of_sets(scores["sets"]), "sweep": sweep}
+
+
+def test_the_scores_are_as_documented(scores):
+    found = {
+        path for path in paths(with_placeholders(scores)) if not path.endswith(("SET", "GROUP", "METRIC"))
+    }
+    documented = set(keys(tables(DOCS / "formats.md")["scores.json"]))
+    # what the page gives by reference to other keys
+    swept = {path for path in found if path.startswith("sweep[].sets.")}
+    times = {path for path in found if path.startswith("sweep[].ms_per_event.")}
+    matched = {path for path in found - swept if ".matched_floor." in path}
+    assert found - swept - times - matched == documented
+    assert {path.removeprefix("sweep[].") for path in swept} | {"sets.SET.generated"} == {
+        path for path in found if path.startswith("sets.")
+    }
+    assert {path.replace("sweep[]", "timing") for path in times} <= documented
+    assert {path.replace("matched_", "") for path in matched} <= documented
+
+
+def test_the_scores_show_what_the_page_says(scores):
+    groups = scores["sets"]["toy"]["groups"]
+    small = [group for group in groups.values() if group["n"] < 20]
+    assert small
+    assert all(group["metrics"] == {} and "20 rows" in group["reason"] for group in small)
+    assert scores["settings"] == {"brightest": "50"}
+    conditional = groups["all"]["metrics"]["conditional_w1"]
+    assert conditional["mean"] is None
+    assert "impact position" in conditional["reason"]
+    assert conditional["floor"] is None
+
+
+def test_scores_of_events_have_the_same_keys(toy, scores):
+    of_events = evaluate_events(toy / "from-python" / "toy" / "generated" / "toy.h5", [toy / "toy.h5"])
+    assert set(of_events) == set(scores)
+    assert (of_events["type"], of_events["split"], of_events["part"]) == ("events", "canonical", "test")
+    assert of_events["timing"] is None
+    assert of_events["parameters"] is None
+
+
+def test_hdf5_is_as_documented(toy):
+    with h5py.File(toy / "toy.h5") as file:
+        rows = tables(DOCS / "formats.md")["HDF5"]
+        assert keys(rows) == list(dict.fromkeys([*("conditions", "pdg", "group", "fold"), *file]))
+        for name, (_, shape, attributes) in zip(keys(rows), rows, strict=True):
+            assert file[name].dtype in shape.split()
+            assert sorted(file[name].attrs) == sorted(re.findall(r"`(\w+)`", attributes))
+        assert set(file.attrs) == {"detector", "provenance"}
+
+
+def test_csv_is_as_documented(toy):
+    with create(toy / "zp.csv", ZP) as writer:
+        writer.append(open_events(samples.sample("zp"), ZP).slices(slice(0, 2)))
+    columns = (toy / "zp.csv").read_text().partition("\n")[0].split(",")
+    assert columns[9:13] == ["pdg", "group", "fold", "total"]
+    assert {"paper_quadrant_1", "o2_common"} <= set(columns)
+
+
+def run(monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["caloforge", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code, words
+
+
+def test_provenance_of_generated_events_is_as_documented(toy, monkeypatch, capsys):
+    run(monkeypatch, ["sample", "from-python/toy", "toy.h5", "sampled.h5"])
+    documented = keys(tables(DOCS / "formats.md")["Provenance of generated events"])
+    assert set(provenance(toy / "sampled.h5")) == set(documented)
+
+
+@pytest.mark.slow
+def test_the_commands_of_extend_run(toy, monkeypatch, capsys):
+    for words in commands(DOCS / "extend.md"):
+        run(monkeypatch, words)
+    assert (toy / "toy.html").stat().st_size > 100_000
