@@ -29,6 +29,8 @@ def scores(name, groups, type="flow_matching", kind="generator", **more):
         "detector": "zn",
         "channels": "paper",
         "split": "canonical",
+        "split_seed": 0,
+        "particles": [],
         "part": "test",
         "seed": 0,
         "repeats": 2,

@@ -289,6 +289,7 @@ def sample(
     settings: Settings = None,
 ) -> None:
     """Generate one response for each particle of a file, in constant memory."""
+    from caloforge.evaluation.scoring import origin_of
     from caloforge.io import create, open_primaries
     from caloforge.io.files import sha256
     from caloforge.io.run import Run
@@ -302,15 +303,12 @@ def sample(
         raise ValueError(f"{run} predicts channel sums only: sample needs a generator of responses")
     particles = open_primaries(_data_path(primaries), model.detector)
     origin = {
-        "run": recipe.name,
+        **origin_of(recipe),
         "weights": sha256(Run(path).weights),
         "seed": seed,
         "batch_size": batch_size,
         "device": device,
         "settings": settings or [],
-        "split": recipe.data.split,
-        "split_seed": recipe.seed,
-        "part": "all",
         "version": __version__,
     }
     source = Generated(as_function(model.to(device)), model.noise_dim, particles, seed, batch_size=batch_size)

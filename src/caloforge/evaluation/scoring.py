@@ -6,20 +6,21 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caloforge.events import EventSource, Primaries, Selected, Split, of_particles, split
+from caloforge.events import EventSource, Selected, of_particles, split
 from caloforge.io import create, open_events, provenance
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
-from caloforge.metrics import Observables, observe, score
-from caloforge.metrics.scores import align
+from caloforge.metrics import Observables, align, observe, score
 from caloforge.models.base import Generator, Readout, as_function
+from caloforge.recipe import Recipe
 from caloforge.runtime.generate import Forward, Generated, generate, generate_rows
 from caloforge.training.checkpoint import load_model
 
@@ -33,33 +34,108 @@ def silent(what: str, done: int, total: int) -> None:
     """Shows nothing."""
 
 
-def rows_to_score(source: EventSource, kind: Split, seed: int, particles: Sequence[str] = ()) -> Selected:
-    """Returns the rows of a source that are in the test part of a run's split.
+def origin_of(recipe: Recipe) -> dict[str, Any]:
+    """Returns what a file of generated events says of the model it came from: enough to find its test rows."""
+    return {
+        "run": recipe.name,
+        "split": recipe.data.split,
+        "split_seed": recipe.seed,
+        "particles": list(recipe.data.particles),
+    }
+
+
+def rows_to_score(source: EventSource, origin: dict[str, Any]) -> Selected:
+    """Returns the rows of a source that are in the test part of a model's split.
+
+    Args:
+        source: reference events.
+        origin: as `origin_of` gives it.
 
     Raises:
         ValueError: there are none.
     """
-    wanted = of_particles(source, particles)
-    rows = split(wanted, kind, seed)["test"]
+    kept = of_particles(source, origin["particles"])
+    rows = split(kept, origin["split"], origin["split_seed"])["test"]
     if len(rows) == 0:
         raise ValueError(
-            f"the reference has {len(wanted)} events, none of them in the test part of the {kind} split"
+            f"the reference has {len(kept)} events, none of them in the test part of the {origin['split']} split"
         )
-    return Selected(wanted, rows)
+    return Selected(source, kept.rows[rows] if isinstance(kept, Selected) else rows)
 
 
+@dataclass
 class _Timed:
-    """Counts the time a generator takes, without the noise and the files around it."""
+    """A generator that counts the time it takes, without the noise and the files around it."""
 
-    def __init__(self, forward: Forward) -> None:
-        self._forward = forward
-        self.seconds = 0.0
+    forward: Forward
+    milliseconds: list[float] = field(default_factory=list)
 
     def __call__(self, conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
         started = time.perf_counter()
-        result = self._forward(conditions, noise)
-        self.seconds += time.perf_counter() - started
+        result = self.forward(conditions, noise)
+        self.milliseconds.append(1e3 * (time.perf_counter() - started) / len(conditions))
         return result
+
+    def summary(self) -> dict[str, float]:
+        return {name: float(getattr(np, name)(self.milliseconds)) for name in ("min", "median", "max")}
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every repeat of every setting shares.
+
+    Attributes:
+        tests: for each reference its file, its test rows and their observables.
+        channels: name of the channel map.
+        repeats: how often each event is generated.
+        seed: the first seed.
+        batch_size: events at once.
+        device: PyTorch device.
+    """
+
+    tests: dict[str, tuple[Path, Selected, Observables]]
+    channels: str
+    repeats: int
+    seed: int
+    batch_size: int
+    device: str
+
+    def sets(
+        self, model: Generator | Readout, label: str, report: Reporter, keep: Callable[[str], Path | None]
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        """Generates and scores every reference; returns the sets of scores.json and ms an event."""
+        forward = _Timed(as_function(model.to(self.device)))
+        sets = {}
+        for stem, (path, test, observed) in self.tests.items():
+            generated = []
+            for repeat in range(self.repeats):
+                kept = keep(stem) if repeat == 0 else None
+                generated.append(self._generate(model, forward, test, self.seed + repeat, kept))
+                report(f"{label}{stem}", repeat + 1, self.repeats)
+            sets[stem] = _entry(path, test, score(observed, generated, seed=self.seed))
+        return sets, forward.summary()
+
+    def _generate(
+        self, model: Generator | Readout, forward: Forward, test: Selected, seed: int, kept: Path | None
+    ) -> Observables:
+        primaries = test.primaries
+        if isinstance(model, Readout):
+            sums = generate_rows(
+                forward, model.noise_dim, primaries.conditions, seed, batch_size=self.batch_size
+            )
+            return Observables(primaries, sums.astype(np.float64))
+        source = Generated(forward, model.noise_dim, primaries, seed, batch_size=self.batch_size)
+        if kept is None:
+            return observe(source, self.channels)
+        kept.parent.mkdir(exist_ok=True)
+        with create(kept, primaries.detector, {"seed": seed, "part": "test"}) as writer:
+            generate(source, writer)
+        return observe(open_events(kept, primaries.detector), self.channels)
+
+
+def _entry(path: Path, test: EventSource, groups: dict[str, Any]) -> dict[str, Any]:
+    reference = {"path": str(path.resolve()), "sha256": sha256(path), "rows": len(test)}
+    return {"reference": reference, "generated": None, "groups": groups}
 
 
 def evaluate_run(
@@ -87,7 +163,7 @@ def evaluate_run(
         batch_size: events at once.
         device: PyTorch device.
         settings: changes of the model section that keep the weights, such as "solver.steps=4".
-        sweep: a setting's path and the values it takes in turn; a value's scores are of as many repeats.
+        sweep: a setting's path and the values it takes in turn, each with as many repeats.
         report: shows the progress.
 
     Returns:
@@ -99,97 +175,49 @@ def evaluate_run(
     run = Run(path)
     card = run.card()
     recipe, model = load_model(path, settings)
-    detector = model.detector
-    tests: dict[str, tuple[Path, Selected]] = {}
+    changed = (
+        {value: load_model(path, [*settings, f"{sweep[0]}={value}"])[1] for value in sweep[1]}
+        if sweep
+        else {}
+    )
+    tests: dict[str, tuple[Path, Selected, Observables]] = {}
     for reference in references:
-        source = open_events(reference, detector)
-        test = rows_to_score(source, recipe.data.split, recipe.seed, recipe.data.particles)
         if reference.stem in tests:
             raise ValueError(
                 f"two references are called {reference.stem!r}: rename one, since scores are kept by name"
             )
-        tests[reference.stem] = (reference, test)
-    observed = {stem: observe(test, card["channels"]) for stem, (_, test) in tests.items()}
+        test = rows_to_score(open_events(reference, model.detector), origin_of(recipe))
+        tests[reference.stem] = reference, test, observe(test, card["channels"])
+    task = _Task(tests, card["channels"], repeats, seed, batch_size, device)
 
-    scores: dict[str, Any] = {
+    kept = isinstance(model, Generator)
+    sets, milliseconds = task.sets(model, "", report, lambda stem: run.generated(stem) if kept else None)
+    if kept:
+        for stem, entry in sets.items():
+            entry["generated"] = f"generated/{stem}.h5"
+    swept = []
+    for value, other in changed.items():
+        assert sweep is not None
+        scores, times = task.sets(other, f"{sweep[0]}={value} ", report, lambda stem: None)
+        swept.append({"path": sweep[0], "value": _number(value), "ms_per_event": times, "sets": scores})
+    return {
         "format": FORMAT,
-        **{key: card[key] for key in ("name", "type", "kind", "detector", "channels", "split", "parameters")},
+        **{key: card[key] for key in ("name", "type", "kind", "detector", "channels", "parameters")},
+        **{key: value for key, value in origin_of(recipe).items() if key != "run"},
         "part": "test",
         "seed": seed,
         "repeats": repeats,
         "settings": dict(setting.split("=", 1) for setting in settings),
-        "sets": {},
-        "sweep": [],
-    }
-
-    def sets_of(model: Generator | Readout, keep: bool, label: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        model.to(device)
-        sets, times = {}, []
-        for stem, (reference, test) in tests.items():
-            generated = []
-            for repeat in range(repeats):
-                timed = _Timed(as_function(model))
-                kept = run.generated(stem) if keep and repeat == 0 and isinstance(model, Generator) else None
-                generated.append(
-                    _observables(
-                        timed,
-                        model,
-                        test.primaries,
-                        seed + repeat,
-                        batch_size,
-                        card["channels"],
-                        kept,
-                        {
-                            "run": card["name"],
-                            "seed": seed,
-                            "split": recipe.data.split,
-                            "split_seed": recipe.seed,
-                            "part": "test",
-                        },
-                    )
-                )
-                times.append(1e3 * timed.seconds / (-(-len(test) // batch_size) * batch_size))
-                report(f"{label}{stem}", repeat + 1, repeats)
-            sets[stem] = {
-                "reference": {
-                    "path": str(reference.resolve()),
-                    "sha256": sha256(reference),
-                    "rows": len(test),
-                },
-                "generated": f"generated/{stem}.h5" if keep and isinstance(model, Generator) else None,
-                "groups": score(observed[stem], generated, seed=seed),
-            }
-        timing = {
-            "ms_per_event": {
-                "min": float(np.min(times)),
-                "median": float(np.median(times)),
-                "max": float(np.max(times)),
-            },
+        "sets": sets,
+        "timing": {
+            "ms_per_event": milliseconds,
             "batch_size": batch_size,
             "threads": torch.get_num_threads(),
             "device": device if device == "cpu" else torch.cuda.get_device_name(device),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        }
-        return sets, timing
-
-    scores["sets"], scores["timing"] = sets_of(model, True, "")
-    if sweep is not None:
-        name, values = sweep
-        for value in values:
-            _, changed = load_model(path, [*settings, f"{name}={value}"])
-            sets, timing = sets_of(changed, False, f"{name}={value} ")
-            scores["sweep"].append(
-                {
-                    "path": name,
-                    "value": _number(value),
-                    "ms_per_event": timing["ms_per_event"],
-                    "sets": {
-                        stem: {k: v for k, v in entry.items() if k != "generated"}
-                        for stem, entry in sets.items()
-                    },
-                }
-            )
-    return scores
+        },
+        "sweep": swept,
+    }
 
 
 def _number(text: str) -> int | float | str:
@@ -199,28 +227,6 @@ def _number(text: str) -> int | float | str:
         except ValueError:
             continue
     return text
-
-
-def _observables(
-    forward: Forward,
-    model: Generator | Readout,
-    primaries: Primaries,
-    seed: int,
-    batch_size: int,
-    channels: str,
-    kept: Path | None,
-    origin: dict[str, Any],
-) -> Observables:
-    if isinstance(model, Readout):
-        sums = generate_rows(forward, model.noise_dim, primaries.conditions, seed, batch_size=batch_size)
-        return Observables(primaries, sums.astype(np.float64))
-    source = Generated(forward, model.noise_dim, primaries, seed, batch_size=batch_size)
-    if kept is None:
-        return observe(source, channels)
-    kept.parent.mkdir(exist_ok=True)
-    with create(kept, primaries.detector, origin) as writer:
-        generate(source, writer)
-    return observe(open_events(kept, primaries.detector), channels)
 
 
 def evaluate_events(
@@ -246,16 +252,14 @@ def evaluate_events(
     if len(references) != 1:
         raise ValueError(f"an events file is scored against one reference, got {len(references)}")
     (reference,) = references
-    source = open_events(reference)
-    generated = open_events(path, source.primaries.detector)
-    origin = provenance(path)
-    kind = origin.get("split", "unknown")
-    if origin.get("part") == "test":
-        source = rows_to_score(source, cast(Split, kind), origin["split_seed"], origin.get("particles", ()))
+    source: EventSource = open_events(reference)
+    generated: EventSource = open_events(path, source.primaries.detector)
     align(source.primaries, generated.primaries)
-    if kind != "unknown" and origin.get("part") != "test":
-        rows = rows_to_score(source, cast(Split, kind), origin["split_seed"]).rows
-        source, generated = Selected(source, rows), Selected(generated, rows)
+    origin = provenance(path)
+    known = "split" in origin
+    if known:
+        test = rows_to_score(source, origin)
+        source, generated = test, Selected(generated, test.rows)
     report(path.name, 0, 1)
     groups = score(observe(source, channels), [observe(generated, channels)])
     report(path.name, 1, 1)
@@ -266,23 +270,15 @@ def evaluate_events(
         "kind": "generator",
         "detector": source.primaries.detector.name,
         "channels": channels,
-        "split": kind,
-        "part": "all" if kind == "unknown" else "test",
+        "parameters": None,
+        "split": origin.get("split", "unknown"),
+        "split_seed": origin.get("split_seed", 0),
+        "particles": origin.get("particles", []),
+        "part": "test" if known else "all",
         "seed": origin.get("seed"),
         "repeats": 1,
         "settings": {},
-        "parameters": None,
-        "sets": {
-            reference.stem: {
-                "reference": {
-                    "path": str(reference.resolve()),
-                    "sha256": sha256(reference),
-                    "rows": len(source),
-                },
-                "generated": None,
-                "groups": groups,
-            }
-        },
+        "sets": {reference.stem: _entry(reference, source, groups)},
         "timing": None,
         "sweep": [],
     }

@@ -2,18 +2,21 @@
 
 The sums n (K,) of a particle are integers; with a uniform u in [0, 1) they are seen as
 
-    x_1 = standardised f(n + u),    f(y) = sqrt(y) ("root") or ln(1 + y) ("log"),
+    x_1 = standardised f(n + u),    f(y) = sqrt(y / E) ("root") or ln(1 + y) ("log"),
 
-and a residual network learns the velocity of the straight path from noise to x_1,
+E the energy of the particle. A residual network learns the velocity of the straight path from noise to x_1,
 
     x_t = (1 - t) x_0 + t x_1,    loss = E | v(x_t, t, c) - (x_1 - x_0) |^2,    x_0 ~ N(0, 1), t ~ U(0, 1).
 
 A generator integrates v from its noise and returns max(floor(f^-1(x)), 0). The noise u makes the integers
-continuous and the floor takes it off again, so rounding is exact where the flow is: no mean is shifted.
+continuous and the floor takes it off again, so rounding is exact where the flow is: it shifts no mean.
 `rounding = "none"` returns max(f^-1(x) - 1/2, 0), the mean over u.
 
 The root and not the publication's logarithm is the default: relative to its spread it resolves the large
-sums, which carry the photons, several times finer, and Poisson noise has the same width everywhere.
+sums, which carry the photons, several times finer, and light is nearly proportional to the energy.
+
+With `mirror`, training sees each event mirrored, y -> -y, half of the time: image, vertex and momentum. This
+holds for modules and a beam line that are the same above and below, not for a vertical crossing angle.
 
 Besides the standardised features the network sees, with `derived`, what they mean at the detector:
 
@@ -21,8 +24,9 @@ Besides the standardised features the network sees, with `derived`, what they me
   arcsinh(x / EDGE), which is fine near the axis, where the quadrants meet;
 - ln E, and arcsinh(vz / VERTEX), since decays make vz heavy-tailed;
 - for neutral particles the place within the grid of fibres: with a = pi x / pitch and b = pi y / pitch, the
-  products of sin a, cos a with sin b, cos b, and sin 2a, cos 2a, sin 2b, cos 2b. Fibres alternate between two
-  readouts like the fields of a chessboard, so sin a sin b says in which a narrow photon shower starts.
+  products of sin a, cos a with sin b, cos b, and their harmonics. Fibres alternate between two readouts like
+  the fields of a chessboard, so sin a sin b says in which of them a narrow photon shower starts, and the
+  harmonics how near to a fibre.
 """
 
 from __future__ import annotations
@@ -65,7 +69,8 @@ class ChannelFlowMatchingConfig(BaseModel):
     Attributes:
         channels: name of the channel map.
         derived: adds the derived features; needs a detector with a face, a pitch and the ZDC's features.
-        scale: the function f of the module's docstring.
+        scale: the function f of the module's docstring; `root` needs the feature energy.
+        mirror: trains on mirrored events too; needs an axis y and the features vy, py.
         width: of every hidden layer.
         blocks: residual blocks.
         solver: method and steps of the sampling; may be changed after the training.
@@ -82,6 +87,7 @@ class ChannelFlowMatchingConfig(BaseModel):
     channels: str = "paper"
     derived: bool = True
     scale: Literal["root", "log"] = "root"
+    mirror: bool = True
     width: int = Field(128, ge=1)
     blocks: int = Field(4, ge=1)
     solver: SolverConfig = SolverConfig(steps=16)
@@ -103,7 +109,7 @@ class DerivedFeatures(nn.Module):
         ValueError: the detector lacks one of them.
     """
 
-    size = 14
+    size = 17
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -135,6 +141,9 @@ class DerivedFeatures(nn.Module):
             torch.cos(2 * a),
             torch.sin(2 * b),
             torch.cos(2 * b),
+            torch.cos(2 * a) * torch.cos(2 * b),
+            torch.cos(4 * a),
+            torch.cos(4 * b),
         ]
         derived = [
             x,
@@ -221,6 +230,14 @@ class ChannelFlowMatching(Readout):
         self.detector, self.config, self.channels = detector, config, config.channels
         outputs = len(detector.channel_map(config.channels).labels)
         self.noise_dim = outputs
+        for wanted, needs in ((config.scale == "root", {"energy"}), (config.mirror, {"vy", "py"})):
+            if wanted and not needs <= set(detector.features):
+                raise ValueError(
+                    "model.scale = 'root' needs the condition energy and model.mirror needs vy and py; "
+                    f"{detector.name} has {', '.join(detector.features)}"
+                )
+        if config.mirror and "y" not in detector.axes:
+            raise ValueError(f"model.mirror needs an axis y; {detector.name} has {', '.join(detector.axes)}")
         features = len(detector.conditions)
         self.derive = DerivedFeatures(detector) if config.derived else nn.Identity()
         features += DerivedFeatures.size if config.derived else 0
@@ -232,8 +249,7 @@ class ChannelFlowMatching(Readout):
         """Generates channel sums, (B, K), from conditions (B, F) and noise (B, K)."""
         condition = self.network.condition(self._features(conditions))
         x = integrate(lambda x, t: self.network(x, t, condition), noise, self.config.solver)
-        scaled = self.standardize_sums.inverse(x)
-        sums = scaled.clamp(min=0).square() if self.config.scale == "root" else torch.expm1(scaled)
+        sums = self._unscaled(self.standardize_sums.inverse(x), conditions)
         if self.config.rounding == "none":
             return (sums - 0.5).clamp(min=0)
         return torch.floor(sums).clamp(min=0)
@@ -245,15 +261,18 @@ class ChannelFlowMatching(Readout):
         conditions = torch.from_numpy(train.primaries.conditions).to(device)
         self.standardize.refit(self.derive(conditions))
         sums = torch.from_numpy(channel_sums(train, self.channels)).to(device)
-        self.standardize_sums.refit(self._scaled(sums + 0.5))
+        self.standardize_sums.refit(self._scaled(sums + 0.5, conditions))
         trained = copy.deepcopy(self.network) if config.average else self.network
 
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
-            counts = (
-                torch.from_numpy(self.detector.readout(batch.responses, self.channels)).float().to(device)
-            )
-            x1 = self.standardize_sums(self._scaled(counts + rng.uniform(counts.shape[1])))
-            condition = trained.condition(self._features(torch.from_numpy(batch.conditions).to(device)))
+            conditions, responses = batch.conditions, batch.responses
+            if config.mirror:
+                chosen = (rng.uniform() < 0.5).cpu().numpy()
+                conditions, responses = mirrored(self.detector, conditions, responses, chosen)
+            counts = torch.from_numpy(self.detector.readout(responses, self.channels)).float().to(device)
+            features = torch.from_numpy(conditions).to(device)
+            x1 = self.standardize_sums(self._scaled(counts + rng.uniform(counts.shape[1]), features))
+            condition = trained.condition(self._features(features))
             x0, t = rng.normal(x1.shape[1]), rng.uniform()
             return cfm_loss(lambda x, time: trained(x, time, condition), x0, x1, t)
 
@@ -293,8 +312,43 @@ class ChannelFlowMatching(Readout):
         features: Tensor = self.standardize(self.derive(conditions))
         return features.clamp(-LIMIT, LIMIT)
 
-    def _scaled(self, sums: Tensor) -> Tensor:
-        return torch.sqrt(sums) if self.config.scale == "root" else torch.log1p(sums)
+    def _scaled(self, sums: Tensor, conditions: Tensor) -> Tensor:
+        return (
+            torch.sqrt(sums / self._energy(conditions)) if self.config.scale == "root" else torch.log1p(sums)
+        )
+
+    def _unscaled(self, scaled: Tensor, conditions: Tensor) -> Tensor:
+        if self.config.scale == "root":
+            return scaled.clamp(min=0).square() * self._energy(conditions)
+        return torch.expm1(scaled)
+
+    def _energy(self, conditions: Tensor) -> Tensor:
+        column = self.detector.features.index("energy")
+        return conditions[:, column : column + 1]
+
+
+def mirrored(
+    detector: Detector,
+    conditions: NDArray[np.float32],
+    responses: NDArray[np.generic],
+    rows: NDArray[np.bool_],
+) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
+    """Mirrors some events, y -> -y.
+
+    Args:
+        detector: a detector with an axis y and the features vy, py.
+        conditions: (N, F).
+        responses: (N, *shape).
+        rows: the events to mirror, (N,).
+
+    Returns:
+        conditions and responses, as new arrays.
+    """
+    columns = np.array([detector.features.index(name) for name in ("vy", "py")])
+    conditions, responses = conditions.copy(), responses.copy()
+    conditions[np.ix_(rows, columns)] *= -1
+    responses[rows] = np.flip(responses[rows], 1 + list(detector.axes).index("y"))
+    return conditions, responses
 
 
 def channel_sums(source: EventSource, channels: str) -> NDArray[np.float64]:

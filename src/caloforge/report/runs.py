@@ -42,14 +42,13 @@ class Run:
 
     @property
     def split_seed(self) -> int:
-        """The seed of the split: the training's, where there was one."""
-        return int(self.card.get("seed") or 0)
+        """The seed of the split."""
+        return int(self.scores["split_seed"])
 
     @property
     def particles(self) -> tuple[str, ...]:
         """PDG names the run keeps to; empty for all."""
-        folder = Folder(self.path)
-        return folder.recipe().data.particles if (self.path / "recipe.toml").is_file() else ()
+        return tuple(self.scores["particles"])
 
 
 @dataclass(frozen=True, eq=False)
