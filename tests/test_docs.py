@@ -306,8 +306,23 @@ def test_the_scores_show_what_the_page_says(scores):
     assert conditional["floor"] is None
 
 
-def test_scores_of_events_have_the_same_keys(toy, scores):
-    of_events = evaluate_events(toy / "from-python" / "toy" / "generated" / "toy.h5", [toy / "toy.h5"])
+def run(words):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["caloforge", *words])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    assert not stop.value.code, words
+
+
+@pytest.fixture(scope="module")
+def sampled(toy):
+    """Events of the toy made by the command line."""
+    run(["sample", "from-python/toy", "toy.h5", "sampled.h5"])
+    return toy / "sampled.h5"
+
+
+def test_scores_of_events_have_the_same_keys(toy, scores, sampled):
+    of_events = evaluate_events(sampled, [toy / "toy.h5"])
     assert set(of_events) == set(scores)
     assert (of_events["type"], of_events["split"], of_events["part"]) == ("events", "canonical", "test")
     assert of_events["timing"] is None
@@ -332,21 +347,13 @@ def test_csv_is_as_documented(toy):
     assert {"paper_quadrant_1", "o2_common"} <= set(columns)
 
 
-def run(monkeypatch, words):
-    monkeypatch.setattr(sys, "argv", ["caloforge", *words])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert not stop.value.code, words
-
-
-def test_provenance_of_generated_events_is_as_documented(toy, monkeypatch, capsys):
-    run(monkeypatch, ["sample", "from-python/toy", "toy.h5", "sampled.h5"])
+def test_provenance_of_generated_events_is_as_documented(sampled):
     documented = keys(tables(DOCS / "formats.md")["Provenance of generated events"])
-    assert set(provenance(toy / "sampled.h5")) == set(documented)
+    assert set(provenance(sampled)) == set(documented)
 
 
 @pytest.mark.slow
-def test_the_commands_of_extend_run(toy, monkeypatch, capsys):
+def test_the_commands_of_extend_run(toy):
     for words in commands(DOCS / "extend.md"):
-        run(monkeypatch, words)
+        run(words)
     assert (toy / "toy.html").stat().st_size > 100_000

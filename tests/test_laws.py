@@ -12,6 +12,11 @@ from caloforge.training.checkpoint import load_weights, save_weights
 from made import made_events
 
 SMALL = {
+    "factorized_flow_matching": {
+        "sums": {"width": 16, "blocks": 1, "solver": {"steps": 2}, "batch_size": 16},
+        "image": {"network": {"width": 8, "blocks": 1}, "solver": {"steps": 2}, "batch_size": 16},
+        "validation_events": 20,
+    },
     "flow_matching": {"network": {"patch": 4, "blocks": 1}, "solver": {"steps": 2}, "batch_size": 16},
     "gradient_boosting": {"candidates": 1},
     "tree": {"candidates": 2},

@@ -29,6 +29,7 @@ from rich.table import Table
 from caloforge import __version__, samples
 
 if TYPE_CHECKING:
+    from caloforge.detectors import Detector
     from caloforge.io import Summary
     from caloforge.training.loop import Progress as TrainingProgress
 
@@ -50,6 +51,10 @@ Source = Annotated[
 ]
 RunArgument = Annotated[
     str, typer.Argument(help="A run folder, or the name of weights that ship.", show_default=False)
+]
+DetectorName = Annotated[
+    str | None,
+    typer.Option("--detector", help="The detector, where the file does not name it, as in a .csv."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -131,11 +136,17 @@ def _report_steps(bar: Progress) -> Callable[[str, int, int], None]:
 
 
 @data.command("inspect")
-def inspect_command(file: Source) -> None:
+def inspect_command(file: Source, detector: DetectorName = None) -> None:
     """Show what a data file holds; every row is read and checked."""
     from caloforge.io import open_data, summarize
 
-    _print_summary(summarize(open_data(_data_path(file))), file)
+    _print_summary(summarize(open_data(_data_path(file), _detector(detector))), file)
+
+
+def _detector(name: str | None) -> Detector | None:
+    from caloforge.detectors import detector_named
+
+    return detector_named(name) if name else None
 
 
 def _print_summary(summary: Summary, file: str) -> None:
@@ -191,6 +202,7 @@ def convert_command(
         Path | None,
         typer.Option(help="The particles of a pair of npz files, where not beside the responses."),
     ] = None,
+    detector: DetectorName = None,
 ) -> None:
     """Convert a data file to another format: .h5, .npz, .parquet, .root, .csv."""
     from caloforge.io import convert
@@ -199,7 +211,7 @@ def convert_command(
     with _bar("events") as bar:
         task = bar.add_task("convert", total=None, text="")
         events = convert(
-            path, out, particles_path=particles, progress=lambda done: bar.update(task, completed=done)
+            path, out, _detector(detector), particles, lambda done: bar.update(task, completed=done)
         )
     output.print(f"wrote {events} events to {out}")
 

@@ -1,16 +1,28 @@
 """Invertible transforms between physical units and what a network sees.
 
 A transform is fitted once by an explicit call, is saved with the model and changes nothing in place. What
-cannot be undone (a threshold, dequantizing noise) is no transform.
+cannot be undone (a threshold, dequantizing noise) is no transform. Features derived from the conditions are here
+too, since several models use them.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+
+from caloforge.detectors import Detector
+
+EDGE = 0.1
+"""Length, in cm, below which the position is resolved linearly near the axis."""
+
+VERTEX = 0.01
+"""Length, in cm, below which vz is resolved linearly."""
+
+_NEEDED = ("energy", "vx", "vy", "vz", "px", "py", "pz", "charge")
 
 
 class Transform(nn.Module, ABC):
@@ -93,3 +105,80 @@ class Compose(Transform):
             assert isinstance(transform, Transform)
             y = transform.inverse(y, conditions)
         return y
+
+
+class ImpactFeatures(nn.Module):
+    """Appends to the conditions what they mean at the detector.
+
+    - (x, y), where the straight line of the particle meets the plane of the detector's face, as it is and as
+      arcsinh(x / EDGE), which is fine near the axis, where the quadrants meet;
+    - ln E, and arcsinh(vz / VERTEX), since decays make vz heavy-tailed;
+    - for neutral particles the place within the grid of fibres: with a = pi x / pitch and b = pi y / pitch, the
+      products of sin a, cos a with sin b, cos b, and their harmonics. Fibres alternate between two readouts like
+      the fields of a chessboard, so sin a sin b says in which of them a narrow photon shower starts, and the
+      harmonics how near to a fibre.
+
+
+    Args:
+        detector: a detector with a face, a pitch and the features energy, vertex, momentum and charge.
+
+    Raises:
+        ValueError: the detector lacks one of them.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        if detector.face is None or detector.pitch is None or not set(_NEEDED) <= set(detector.features):
+            raise ValueError(
+                f"derived features need a face, a pitch and the conditions {', '.join(_NEEDED)}; "
+                f"{detector.name} has face {detector.face}, pitch {detector.pitch} and "
+                f"{', '.join(detector.features)}"
+            )
+        self._face, self._pitch = detector.face, detector.pitch
+        self._middle = tuple((size - 1) / 2 for size in detector.shape)
+        self._columns = [detector.features.index(name) for name in _NEEDED]
+        self.size = len(detector.features) + 17
+
+    def impact(self, conditions: Tensor) -> Tensor:
+        """Returns where the straight line meets the face, in cm from the axis, (B, 2) float64."""
+        # float64: the place within a fibre is a small part of the path from the vertex
+        exact = conditions.double()
+        _, vx, vy, vz, px, py, pz, _ = (exact[:, column] for column in self._columns)
+        ahead = pz.abs().clamp(min=1e-6)
+        length = self._face - torch.sign(pz) * vz
+        return torch.stack([vx + px / ahead * length, vy + py / ahead * length], 1)
+
+    def cell(self, conditions: Tensor) -> Tensor:
+        """Returns the same in cells from the first, (B, 2), of the dtype of the conditions."""
+        middle = torch.tensor(self._middle, device=conditions.device, dtype=torch.float64)
+        return (self.impact(conditions) / self._pitch + middle).to(conditions.dtype)
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to (B, size)."""
+        energy, *_, vz, _, _, _, charge = (conditions[:, column].double() for column in self._columns)
+        x, y = self.impact(conditions).unbind(1)
+        neutral = (charge == 0).double()
+        a, b = math.pi * x / self._pitch, math.pi * y / self._pitch
+        within = [
+            torch.sin(a) * torch.sin(b),
+            torch.sin(a) * torch.cos(b),
+            torch.cos(a) * torch.sin(b),
+            torch.cos(a) * torch.cos(b),
+            torch.sin(2 * a),
+            torch.cos(2 * a),
+            torch.sin(2 * b),
+            torch.cos(2 * b),
+            torch.cos(2 * a) * torch.cos(2 * b),
+            torch.cos(4 * a),
+            torch.cos(4 * b),
+        ]
+        derived = [
+            x,
+            y,
+            torch.asinh(x / EDGE),
+            torch.asinh(y / EDGE),
+            torch.log(energy),
+            torch.asinh(vz / VERTEX),
+            *(neutral * wave for wave in within),
+        ]
+        return torch.cat([conditions, torch.stack(derived, 1).to(conditions.dtype)], 1)

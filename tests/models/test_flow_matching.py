@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from caloforge.detectors import ZN, ZP
-from caloforge.models.base import BatchRandom, generate_in_memory
-from caloforge.models.flow_matching import FlowMatching, FlowMatchingConfig, cell_order
+from caloforge.models.base import BatchRandom, cell_order, generate_in_memory
+from caloforge.models.flow_matching import FlowMatching, FlowMatchingConfig
 from caloforge.nn.unet import UNetConfig
 from caloforge.ode.solvers import SolverConfig
 
@@ -71,7 +71,7 @@ def test_rounding_by_name(events):
 
 def test_cells_are_ordered_channel_by_channel():
     for detector in (ZN, ZP):
-        order = cell_order(detector)
+        order = cell_order(detector, "paper")
         np.testing.assert_array_equal(np.sort(order), np.arange(detector.cells))
         assert (np.diff(detector.channel_map("paper").matrix.argmax(0)[order]) >= 0).all()
 

@@ -160,8 +160,10 @@ def test_weights_of_another_model_are_refused(events_file, tmp_path):
     loop.train(recipe(events_file), out)
     with pytest.raises(ValueError, match="another model"):
         load_weights(torch.nn.Linear(2, 2), Run(out).weights)
-    with pytest.raises(ValueError, match="another model"):
-        load_model(out, ["network.base=6"])
+    for setting in ("network.base=6", "prediction=velocity", "solvers=1"):
+        with pytest.raises(ValueError, match="cannot be changed after the training"):
+            load_model(out, [setting])
+    assert load_model(out, ["solver.steps=5", "rounding=none"])[1].config.solver.steps == 5
 
 
 def test_an_infinite_loss_stops_the_training(events_file, tmp_path):

@@ -110,3 +110,22 @@ def empty(reference: Observables, generated: Observables) -> Result:
     if not len(reference) or not len(generated):
         return Result(math.nan, reason=NO_ROWS)
     return Result(abs(float((reference.photons == 0).mean()) - float((generated.photons == 0).mean())))
+
+
+def energy_score(reference: NDArray[np.float64], generated: NDArray[np.float64]) -> float:
+    """Computes the energy score of generated distributions, one for each row; lower is better.
+
+    (1/N) sum_k [ (1/S) sum_s |x_ks - w_k| - 1/(2 S (S - 1)) sum_(s, s') |x_ks - x_ks'| ], with |.| the
+    Euclidean norm over channels. It is proper (Gneiting and Raftery 2007): no other distribution has a lower
+    mean than the true one, so it needs no repeated particles.
+
+    Args:
+        reference: one simulated response a particle, w, (N, K).
+        generated: S > 1 responses for each of the same particles, x, (S, N, K).
+    """
+    draws = len(generated)
+    error = np.linalg.norm(generated - reference, axis=2).mean()
+    pairs = [
+        np.linalg.norm(generated[i] - generated[j], axis=1).mean() for i in range(draws) for j in range(i)
+    ]
+    return float(error - np.mean(pairs) / 2)

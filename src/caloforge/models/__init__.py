@@ -14,14 +14,16 @@ from caloforge._lookup import nearest, outside
 from caloforge.detectors import detector_named
 from caloforge.models.base import Generator, Readout
 from caloforge.models.channel_flow_matching import ChannelFlowMatching
+from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
 from caloforge.models.flow_matching import FlowMatching
 from caloforge.models.regressors import ChannelMLP, DecisionTree, GradientBoosting, Linear, NearestNeighbours
 from caloforge.models.yardsticks import Nearest, Resample
-from caloforge.recipe import Recipe, validated
+from caloforge.recipe import Recipe, merged, validated
 
 __all__ = ["MODELS", "READOUTS", "Generator", "Readout", "build", "configuration", "resolved"]
 
 MODELS: dict[str, type[Generator]] = {
+    "factorized_flow_matching": FactorizedFlowMatching,
     "flow_matching": FlowMatching,
     "nearest": Nearest,
     "resample": Resample,
@@ -58,8 +60,10 @@ def configuration(recipe: Recipe) -> BaseModel:
     Raises:
         ValueError: unknown model or key, or a wrong type; the message gives the path and the nearest name.
     """
+    kind = _class(recipe).config_class
     values = {key: value for key, value in recipe.model.items() if key != "type"}
-    config: BaseModel = validated(_class(recipe).config_class, values, "model")
+    # a section given in part keeps the model's own defaults for the rest, not those of the section's class
+    config: BaseModel = validated(kind, merged(kind().model_dump(), values), "model")
     return config
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from caloforge.detectors import Detector, Feature
-from caloforge.events import Events, EventSource
+from caloforge.events import Events, EventSource, in_slices
 from caloforge.optim import AdamConfig, build, update_average
 from caloforge.runtime.generate import Forward, generate_rows
 
@@ -92,10 +93,14 @@ class Generator(nn.Module, ABC):
     Attributes:
         detector: the detector it imitates.
         noise_dim: standard normals an event, D.
+        config_class: the model's configuration; the constructor takes a detector and one of these.
+        sampling: keys and sections of the configuration that may be changed after the training.
     """
 
     detector: Detector
     noise_dim: int
+    config_class: ClassVar[type[BaseModel]]
+    sampling: ClassVar[tuple[str, ...]] = ()
 
     @property
     def conditions(self) -> tuple[Feature, ...]:
@@ -126,11 +131,15 @@ class Readout(nn.Module, ABC):
         detector: the detector it imitates.
         channels: name of the channel map it predicts.
         noise_dim: standard normals an event, D.
+        config_class: the model's configuration; the constructor takes a detector and one of these.
+        sampling: keys and sections of the configuration that may be changed after the training.
     """
 
     detector: Detector
     channels: str
     noise_dim: int
+    config_class: ClassVar[type[BaseModel]]
+    sampling: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
@@ -285,3 +294,43 @@ def generate_in_memory(
         return generate_rows(as_function(model), model.noise_dim, conditions, seed, batch_size=batch_size)
     finally:
         model.train(training)
+
+
+def cell_order(detector: Detector, channels: str) -> NDArray[np.intp]:
+    """Returns the cells channel by channel, shuffled within each by a fixed permutation, (cells,).
+
+    The order in which counts are rounded: see `nn.rounding`.
+    """
+    channel = detector.channel_map(channels).matrix.argmax(0)
+    shuffled = np.random.Generator(np.random.Philox(0)).permutation(detector.cells)
+    return shuffled[np.argsort(channel[shuffled], kind="stable")].astype(np.intp)
+
+
+def mirrored(
+    detector: Detector,
+    conditions: NDArray[np.float32],
+    responses: NDArray[np.generic],
+    rows: NDArray[np.bool_],
+) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
+    """Mirrors some events, y -> -y.
+
+    Args:
+        detector: a detector with an axis y and the features vy, py.
+        conditions: (N, F).
+        responses: (N, *shape).
+        rows: the events to mirror, (N,).
+
+    Returns:
+        conditions and responses, as new arrays.
+    """
+    columns = np.array([detector.features.index(name) for name in ("vy", "py")])
+    conditions, responses = conditions.copy(), responses.copy()
+    conditions[np.ix_(rows, columns)] *= -1
+    responses[rows] = np.flip(responses[rows], 1 + list(detector.axes).index("y"))
+    return conditions, responses
+
+
+def channel_sums(source: EventSource, channels: str) -> NDArray[np.float64]:
+    """Reads the channel sums of a source slice by slice, (N, K)."""
+    detector = source.primaries.detector
+    return np.concatenate([detector.readout(events.responses, channels) for events in in_slices(source)])

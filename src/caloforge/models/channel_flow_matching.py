@@ -16,51 +16,44 @@ The root and not the publication's logarithm is the default: relative to its spr
 sums, which carry the photons, several times finer, and light is nearly proportional to the energy.
 
 With `mirror`, training sees each event mirrored, y -> -y, half of the time: image, vertex and momentum. This
-holds for modules and a beam line that are the same above and below, not for a vertical crossing angle.
+holds where module and beam line are the same above and below: for the ZN, not for the ZP, whose protons
+arrive off its centre.
 
-Besides the standardised features the network sees, with `derived`, what they mean at the detector:
-
-- (x, y), where the straight line of the particle meets the plane of the detector's face, as it is and as
-  arcsinh(x / EDGE), which is fine near the axis, where the quadrants meet;
-- ln E, and arcsinh(vz / VERTEX), since decays make vz heavy-tailed;
-- for neutral particles the place within the grid of fibres: with a = pi x / pitch and b = pi y / pitch, the
-  products of sin a, cos a with sin b, cos b, and their harmonics. Fibres alternate between two readouts like
-  the fields of a chessboard, so sin a sin b says in which of them a narrow photon shower starts, and the
-  harmonics how near to a fibre.
+With `derived` the network sees, besides the standardised features, what they mean at the detector
+(`transforms.ImpactFeatures`).
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from caloforge.detectors import Detector
-from caloforge.events import Events, EventSource, in_slices
-from caloforge.metrics.channels import mean_wasserstein
-from caloforge.models.base import BatchRandom, LossStage, Readout, Stage, generate_in_memory
+from caloforge.events import Events, EventSource
+from caloforge.metrics.channels import energy_score, mean_wasserstein
+from caloforge.models.base import (
+    BatchRandom,
+    LossStage,
+    Readout,
+    Stage,
+    channel_sums,
+    generate_in_memory,
+    mirrored,
+)
+from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.path import cfm_loss
 from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.optim import AdamConfig
-from caloforge.transforms import Standardize
-
-EDGE = 0.1
-"""Length, in cm, below which the position is resolved linearly near the axis."""
-
-VERTEX = 0.01
-"""Length, in cm, below which vz is resolved linearly."""
+from caloforge.transforms import ImpactFeatures, Standardize
 
 LIMIT = 10.0
 """Standard deviations at which the network's inputs are cut off: their tails are long."""
-
-_NEEDED = ("energy", "vx", "vy", "vz", "px", "py", "pz", "charge")
 
 
 class ChannelFlowMatchingConfig(BaseModel):
@@ -87,7 +80,7 @@ class ChannelFlowMatchingConfig(BaseModel):
     channels: str = "paper"
     derived: bool = True
     scale: Literal["root", "log"] = "root"
-    mirror: bool = True
+    mirror: bool = False
     width: int = Field(128, ge=1)
     blocks: int = Field(4, ge=1)
     solver: SolverConfig = SolverConfig(steps=16)
@@ -99,122 +92,6 @@ class ChannelFlowMatchingConfig(BaseModel):
     validation_events: int = Field(4096, ge=2)
 
 
-class DerivedFeatures(nn.Module):
-    """Appends the derived features of the module's docstring to the conditions.
-
-    Args:
-        detector: a detector with a face, a pitch and the features energy, vertex, momentum and charge.
-
-    Raises:
-        ValueError: the detector lacks one of them.
-    """
-
-    size = 17
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        if detector.face is None or detector.pitch is None or not set(_NEEDED) <= set(detector.features):
-            raise ValueError(
-                f"derived features need a face, a pitch and the conditions {', '.join(_NEEDED)}; "
-                f"{detector.name} has face {detector.face}, pitch {detector.pitch} and "
-                f"{', '.join(detector.features)}: set model.derived = false"
-            )
-        self._face, self._pitch = detector.face, detector.pitch
-        self._columns = [detector.features.index(name) for name in _NEEDED]
-
-    def forward(self, conditions: Tensor) -> Tensor:
-        """Maps conditions in physical units, (B, F), to (B, F + size)."""
-        # float64: the place within a fibre is a small part of the path from the vertex
-        exact = conditions.double()
-        energy, vx, vy, vz, px, py, pz, charge = (exact[:, column] for column in self._columns)
-        ahead = pz.abs().clamp(min=1e-6)
-        length = self._face - torch.sign(pz) * vz
-        x, y = vx + px / ahead * length, vy + py / ahead * length
-        neutral = (charge == 0).double()
-        a, b = math.pi * x / self._pitch, math.pi * y / self._pitch
-        within = [
-            torch.sin(a) * torch.sin(b),
-            torch.sin(a) * torch.cos(b),
-            torch.cos(a) * torch.sin(b),
-            torch.cos(a) * torch.cos(b),
-            torch.sin(2 * a),
-            torch.cos(2 * a),
-            torch.sin(2 * b),
-            torch.cos(2 * b),
-            torch.cos(2 * a) * torch.cos(2 * b),
-            torch.cos(4 * a),
-            torch.cos(4 * b),
-        ]
-        derived = [
-            x,
-            y,
-            torch.asinh(x / EDGE),
-            torch.asinh(y / EDGE),
-            torch.log(energy),
-            torch.asinh(vz / VERTEX),
-            *(neutral * wave for wave in within),
-        ]
-        return torch.cat([conditions, torch.stack(derived, 1).to(conditions.dtype)], 1)
-
-
-class Block(nn.Module):
-    """A residual block whose normalisation is shifted, scaled and gated by time and conditions."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.first, self.last = nn.Linear(width, width), nn.Linear(width, width)
-        self.modulation = nn.Linear(width, 3 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        """Maps h and the embedding, both (B, width), to (B, width)."""
-        scale, shift, gate = self.modulation(embedding).chunk(3, dim=1)
-        inner = nn.functional.silu(self.first(self.norm(h) * (1 + scale) + shift))
-        change: Tensor = gate * self.last(inner)
-        return h + change
-
-
-class VelocityNetwork(nn.Module):
-    """Velocity of K numbers, given time and conditions.
-
-    Args:
-        outputs: K.
-        features: F, the numbers of the standardised conditions.
-        width: of every hidden layer.
-        blocks: residual blocks.
-    """
-
-    def __init__(self, outputs: int, features: int, width: int, blocks: int) -> None:
-        super().__init__()
-        self.condition = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
-        self.time = nn.Sequential(nn.Linear(16, width), nn.SiLU(), nn.Linear(width, width))
-        self.first = nn.Linear(outputs, width)
-        self.blocks = nn.ModuleList([Block(width) for _ in range(blocks)])
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.last = nn.Linear(width, outputs)
-        nn.init.zeros_(self.last.weight)
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(-1, 7), persistent=False)
-
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Returns the velocity, (B, K).
-
-        Args:
-            x: (B, K).
-            t: times in [0, 1], (B,).
-            condition: what `condition` makes of the standardised conditions, (B, width).
-        """
-        phase = t[:, None] * self.frequencies
-        embedding = nn.functional.silu(condition + self.time(torch.cat([phase.sin(), phase.cos()], 1)))
-        h = self.first(x)
-        for block in self.blocks:
-            h = block(h, embedding)
-        velocity: Tensor = self.last(nn.functional.silu(self.norm(h)))
-        return velocity
-
-
 class ChannelFlowMatching(Readout):
     """Generates channel sums by integrating a learned velocity.
 
@@ -224,6 +101,7 @@ class ChannelFlowMatching(Readout):
     """
 
     config_class: ClassVar[type[BaseModel]] = ChannelFlowMatchingConfig
+    sampling: ClassVar[tuple[str, ...]] = ("solver", "rounding")
 
     def __init__(self, detector: Detector, config: ChannelFlowMatchingConfig) -> None:
         super().__init__()
@@ -239,8 +117,8 @@ class ChannelFlowMatching(Readout):
         if config.mirror and "y" not in detector.axes:
             raise ValueError(f"model.mirror needs an axis y; {detector.name} has {', '.join(detector.axes)}")
         features = len(detector.conditions)
-        self.derive = DerivedFeatures(detector) if config.derived else nn.Identity()
-        features += DerivedFeatures.size if config.derived else 0
+        self.derive = ImpactFeatures(detector) if config.derived else nn.Identity()
+        features = self.derive.size if isinstance(self.derive, ImpactFeatures) else features
         self.standardize = Standardize(features)
         self.standardize_sums = Standardize(outputs)
         self.network = VelocityNetwork(outputs, features, config.width, config.blocks)
@@ -325,52 +203,3 @@ class ChannelFlowMatching(Readout):
     def _energy(self, conditions: Tensor) -> Tensor:
         column = self.detector.features.index("energy")
         return conditions[:, column : column + 1]
-
-
-def mirrored(
-    detector: Detector,
-    conditions: NDArray[np.float32],
-    responses: NDArray[np.generic],
-    rows: NDArray[np.bool_],
-) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
-    """Mirrors some events, y -> -y.
-
-    Args:
-        detector: a detector with an axis y and the features vy, py.
-        conditions: (N, F).
-        responses: (N, *shape).
-        rows: the events to mirror, (N,).
-
-    Returns:
-        conditions and responses, as new arrays.
-    """
-    columns = np.array([detector.features.index(name) for name in ("vy", "py")])
-    conditions, responses = conditions.copy(), responses.copy()
-    conditions[np.ix_(rows, columns)] *= -1
-    responses[rows] = np.flip(responses[rows], 1 + list(detector.axes).index("y"))
-    return conditions, responses
-
-
-def channel_sums(source: EventSource, channels: str) -> NDArray[np.float64]:
-    """Reads the channel sums of a source slice by slice, (N, K)."""
-    detector = source.primaries.detector
-    return np.concatenate([detector.readout(events.responses, channels) for events in in_slices(source)])
-
-
-def energy_score(reference: NDArray[np.float64], generated: NDArray[np.float64]) -> float:
-    """Computes the energy score of generated distributions, one for each row; lower is better.
-
-    (1/N) sum_k [ (1/S) sum_s |x_ks - w_k| - 1/(2 S (S - 1)) sum_(s, s') |x_ks - x_ks'| ], with |.| the
-    Euclidean norm over channels. It is proper (Gneiting and Raftery 2007): no other distribution has a lower
-    mean than the true one, so it needs no repeated particles.
-
-    Args:
-        reference: one simulated response a particle, w, (N, K).
-        generated: S > 1 responses for each of the same particles, x, (S, N, K).
-    """
-    draws = len(generated)
-    error = np.linalg.norm(generated - reference, axis=2).mean()
-    pairs = [
-        np.linalg.norm(generated[i] - generated[j], axis=1).mean() for i in range(draws) for j in range(i)
-    ]
-    return float(error - np.mean(pairs) / 2)

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from torch import Tensor
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import mean_wasserstein
-from caloforge.models.base import BatchRandom, Generator, LossStage, Stage, generate_in_memory
+from caloforge.models.base import BatchRandom, Generator, LossStage, Stage, cell_order, generate_in_memory
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
 from caloforge.nn.unet import UNet, UNetConfig
 from caloforge.ode.path import cfm_loss, on_path
@@ -86,6 +86,7 @@ class FlowMatching(Generator):
     """
 
     config_class: ClassVar[type[BaseModel]] = FlowMatchingConfig
+    sampling: ClassVar[tuple[str, ...]] = ("solver", "rounding")
 
     def __init__(self, detector: Detector, config: FlowMatchingConfig) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ class FlowMatching(Generator):
         self.network = UNet((height, width), len(detector.conditions), config.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.order: Tensor
-        self.register_buffer("order", torch.from_numpy(cell_order(detector)))
+        self.register_buffer("order", torch.from_numpy(cell_order(detector, next(iter(detector.channels)))))
 
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates responses, (B, *shape), from conditions (B, F) and noise (B, cells + 1)."""
@@ -166,11 +167,3 @@ class FlowMatching(Generator):
             "w1": mean_wasserstein(readout(reference.responses), readout(generated)),
             "photons": float(generated.sum(dtype=np.float64) / len(generated)),
         }
-
-
-def cell_order(detector: Detector) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """Returns the cells channel by channel (map `paper`), shuffled within each, by a fixed permutation, (cells,)."""
-    channel = detector.channel_map("paper").matrix.argmax(0)
-    shuffled = np.random.Generator(np.random.Philox(0)).permutation(detector.cells)
-    order = shuffled[np.argsort(channel[shuffled], kind="stable")]
-    return cast("np.ndarray[tuple[int], np.dtype[np.intp]]", order.astype(np.intp))

@@ -35,9 +35,16 @@ from torch import Tensor, nn
 
 from caloforge._lookup import require
 from caloforge.detectors import Detector
-from caloforge.events import Events, EventSource, in_slices
+from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import mean_wasserstein, wasserstein
-from caloforge.models.base import BatchRandom, LossStage, Readout, Stage, generate_in_memory
+from caloforge.models.base import (
+    BatchRandom,
+    LossStage,
+    Readout,
+    Stage,
+    channel_sums,
+    generate_in_memory,
+)
 from caloforge.nn.stored import Stored
 from caloforge.optim import AdamConfig
 from caloforge.transforms import Standardize
@@ -70,12 +77,6 @@ class _Training:
     held: NDArray[np.bool_]
 
 
-def _channel_sums(source: EventSource, channels: str) -> NDArray[np.float64]:
-    """Reads the channel sums of a source slice by slice, (N, K)."""
-    detector = source.primaries.detector
-    return np.concatenate([detector.readout(events.responses, channels) for events in in_slices(source)])
-
-
 def _training(train: EventSource, channels: str, standardize: Standardize) -> _Training:
     """Fits the standardisation and reads what the estimators need."""
     primaries = train.primaries
@@ -84,7 +85,7 @@ def _training(train: EventSource, channels: str, standardize: Standardize) -> _T
     particles = np.unique(primaries.group)
     chosen = np.random.Generator(np.random.Philox(0)).permutation(particles)
     held = np.isin(primaries.group, chosen[: round(HELD_OUT * len(particles))])
-    return _Training(standardize(conditions).cpu().numpy(), np.log1p(_channel_sums(train, channels)), held)
+    return _Training(standardize(conditions).cpu().numpy(), np.log1p(channel_sums(train, channels)), held)
 
 
 def _best(
@@ -603,7 +604,7 @@ class ChannelMLP(Readout):
 
     def _scores(self, source: EventSource) -> Mapping[str, float]:
         predicted = generate_in_memory(self, source.primaries.conditions, seed=0)
-        true = _channel_sums(source, self.channels)
+        true = channel_sums(source, self.channels)
         return {
             "w1": mean_wasserstein(true, predicted.astype(np.float64)),
             "mae": float(np.abs(true - predicted).mean()),

@@ -60,14 +60,22 @@ def load_model(path: Path, settings: Sequence[str] = ()) -> tuple[Recipe, Genera
 
     Args:
         path: the run folder.
-        settings: changes of the model section that keep the weights, such as "solver.steps=4".
+        settings: changes of the model section that may be made after the training, such as "solver.steps=4".
 
     Raises:
-        ValueError: not a finished run, or settings that do not fit the weights.
+        ValueError: not a finished run, or a setting that only a new training can change.
     """
     run = Run(path)
     run.card()
     recipe = run.recipe()
+    free = build(recipe).sampling
+    for setting in settings:
+        key = setting.partition("=")[0].strip()
+        if not any(key == name or key.startswith(f"{name}.") for name in free):
+            raise ValueError(
+                f"{key!r} cannot be changed after the training of {recipe.name}; "
+                f"what can be is {', '.join(free) or 'nothing'}"
+            )
     changed = parse(with_settings(recipe.model_dump(), [f"model.{setting}" for setting in settings]))
     model = build(changed)
     load_weights(model, run.weights)

@@ -376,7 +376,7 @@ def _card(
         "split": recipe.data.split,
         "particles": list(recipe.data.particles),
         "seed": recipe.seed,
-        "rounding": recipe.model.get("rounding", "none"),
+        "rounding": recipe.model.get("rounding", ""),
         "parameters": sum(p.numel() for p in model.parameters()),
         "version": version("caloforge"),
         "git_revision": _revision(),

@@ -1,0 +1,138 @@
+"""A convolutional network on patches of an image, told where the particle hits.
+
+The image is cut into patch x patch tiles, each one token of `width` numbers. Blocks are those of ConvNeXt (Liu et
+al. 2022): a depthwise convolution over the tokens, a layer norm shifted, scaled and gated by time and conditions
+as in DiT (Peebles and Xie 2023), and two linear layers. Besides its pixels a token sees where it lies from the
+point at which the particle's straight line meets the image: a network told of that point by numbers alone would
+have to learn to draw a shower at every place.
+
+It is meant to predict an image, not a velocity: noise on a tile of pixels does not pass through a token
+with fewer numbers (`models.flow_matching`, prediction "data").
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class PatchNetworkConfig(BaseModel):
+    """Sizes of the network.
+
+    Attributes:
+        patch: edge of a tile.
+        width: numbers a token.
+        blocks: blocks.
+        kernel: edge of the depthwise convolutions, odd.
+        expansion: inner width of a block over `width`.
+        embedding: width of the vector of time and conditions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patch: int = Field(4, ge=1)
+    width: int = Field(64, ge=1)
+    blocks: int = Field(5, ge=1)
+    kernel: int = Field(5, ge=1)
+    expansion: int = Field(2, ge=1)
+    embedding: int = Field(96, ge=1)
+
+
+class ModulatedBlock(nn.Module):
+    """A ConvNeXt block modulated by a vector."""
+
+    def __init__(self, config: PatchNetworkConfig) -> None:
+        super().__init__()
+        width, inner = config.width, config.width * config.expansion
+        self.across = nn.Conv2d(width, width, config.kernel, padding=config.kernel // 2, groups=width)
+        self.modulation = nn.Linear(config.embedding, 3 * width)
+        self.up, self.down = nn.Linear(width, inner), nn.Linear(inner, width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        nn.init.normal_(self.down.weight, std=0.02 / math.sqrt(config.blocks))
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+        """Maps tokens (B, h, w, width), given a vector (B, embedding), to the same shape."""
+        shift, scale, gate = self.modulation(embedding)[:, None, None].chunk(3, -1)
+        inner = self.across(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        inner = _norm(inner) * (1 + scale) + shift
+        change: Tensor = self.down(F.gelu(self.up(inner), approximate="tanh"))
+        update: Tensor = (1 + gate) * change
+        return tokens + update
+
+
+class PatchNetwork(nn.Module):
+    """Predicts an image from a noisy one.
+
+    Args:
+        shape: height and width of the image.
+        conditions: numbers of the condition vector, C.
+        config: sizes.
+    """
+
+    maps = 7
+
+    def __init__(self, shape: tuple[int, int], conditions: int, config: PatchNetworkConfig) -> None:
+        super().__init__()
+        self.shape, self.patch = shape, config.patch
+        rows, columns = (-(-size // config.patch) for size in shape)
+        self.first = nn.Linear(config.patch**2 + self.maps, config.width)
+        self.place = nn.Parameter(0.02 * torch.randn(rows, columns, config.width))
+        self.embedding = nn.Sequential(
+            nn.Linear(conditions + 32, config.embedding),
+            nn.SiLU(),
+            nn.Linear(config.embedding, config.embedding),
+            nn.SiLU(),
+        )
+        self.blocks = nn.ModuleList(ModulatedBlock(config) for _ in range(config.blocks))
+        self.modulation = nn.Linear(config.embedding, 2 * config.width)
+        self.last = nn.Linear(config.width, config.patch**2)
+        for layer in (self.modulation, self.last):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        centres = [torch.arange(n) * float(config.patch) + (config.patch - 1) / 2 for n in (rows, columns)]
+        self.centres: Tensor
+        self.frequencies: Tensor
+        self.register_buffer(
+            "centres", torch.stack(torch.meshgrid(*centres, indexing="ij")), persistent=False
+        )
+        self.register_buffer("frequencies", math.pi * torch.linspace(0.5, 8, 16), persistent=False)
+
+    def around(self, position: Tensor) -> Tensor:
+        """Returns where each token lies from a position (B, 2), in pixels from the first: maps (B, h, w, 7)."""
+        x, y = (self.centres[None] - position[:, :, None, None]).unbind(1)
+        radius = torch.sqrt(x * x + y * y + 1e-6)
+        near = [torch.tanh(x / 3), torch.tanh(y / 3), (x / 8).clamp(-3, 3), (y / 8).clamp(-3, 3)]
+        return torch.stack([*near, *(torch.exp(-radius / scale) for scale in (3, 8, 20))], -1)
+
+    def forward(self, x: Tensor, t: Tensor, conditions: Tensor, around: Tensor) -> Tensor:
+        """Predicts the image, (B, H, W).
+
+        Args:
+            x: the noisy image, (B, H, W).
+            t: times in [0, 1], (B,).
+            conditions: standardised, (B, C).
+            around: what `around` gives for the position of the hit.
+        """
+        b, (height, width), p = len(x), self.shape, self.patch
+        rows, columns = self.centres.shape[1:]
+        tiles = F.pad(x, (0, columns * p - width, 0, rows * p - height)).view(b, rows, p, columns, p)
+        tiles = tiles.transpose(2, 3).reshape(b, rows, columns, p * p)
+        phase = t[:, None] * self.frequencies
+        embedding = self.embedding(torch.cat([conditions, phase.cos(), phase.sin()], 1))
+        tokens = self.first(torch.cat([tiles, around], -1)) + self.place
+        for block in self.blocks:
+            tokens = block(tokens, embedding)
+        shift, scale = self.modulation(embedding)[:, None, None].chunk(2, -1)
+        tiles = self.last(_norm(tokens) * (1 + scale) + shift).view(b, rows, columns, p, p)
+        image: Tensor = tiles.transpose(2, 3).reshape(b, rows * p, columns * p)
+        return image[:, :height, :width]
+
+
+def _norm(tokens: Tensor) -> Tensor:
+    return F.layer_norm(tokens, (tokens.shape[-1],), eps=1e-6)
