@@ -21,7 +21,9 @@ from caloforge.evaluation.scoring import evaluate_events, evaluate_run
 from caloforge.io import FORMATS, create, open_events, provenance
 from caloforge.metrics import METRICS
 from caloforge.models import MODELS, READOUTS
+from caloforge.models.factorized_flow_matching import ImageConfig, SumsConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
+from caloforge.nn.patch_network import PatchNetworkConfig
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 
@@ -131,6 +133,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[data]`": recipe.DataConfig,
     "`[training]`": recipe.TrainingConfig,
     "`[model.network]` of `flow_matching`": type(FlowMatchingConfig().network),
+    "`[model.sums]` of `factorized_flow_matching`": SumsConfig,
+    "`[model.image]` of `factorized_flow_matching`": ImageConfig,
+    "`[model.image.network]` of `factorized_flow_matching`": PatchNetworkConfig,
     "`[model.solver]`": SolverConfig,
     "`[model.optimizer]`": AdamConfig,
     **{f"`[model]` of `{name}`": kind.config_class for name, kind in {**MODELS, **READOUTS}.items()},

@@ -1,0 +1,74 @@
+"""Makes a trained run the weights that ship: src/caloforge/samples/weights/NAME.
+
+    python benchmarks/ship.py RUN...
+
+Large weights are stored in half precision; paths are cut to names. Evaluate the shipped run afterwards, so that its
+scores are those of what ships:
+
+    caloforge evaluate src/caloforge/samples/weights/NAME --reference sample:zn_wide --reference sample:zn
+    python benchmarks/ship.py --scores src/caloforge/samples/weights/NAME
+
+The second command cuts the scores' paths to names and drops the generated events.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from caloforge import samples
+from caloforge.io.files import read_json, write_json
+from caloforge.io.run import Run, read_weights, write_weights
+
+LIMIT = 2_000_000
+"""Bytes a file may have."""
+
+
+def ship(run: Run) -> Path:
+    """Copies recipe, card, log and weights."""
+    card, recipe = run.card(), run.recipe()
+    folder = Path(samples.__file__).parent / "weights" / recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    target = Run(folder)
+    files = tuple(Path(file).name for file in recipe.data.files)
+    target.write_recipe(recipe.model_copy(update={"data": recipe.data.model_copy(update={"files": files})}))
+    shutil.copyfile(run.path / "log.csv", folder / "log.csv")
+    tensors = {
+        name: tensor.astype(np.float16) if tensor.dtype == np.float32 and tensor.size > 1000 else tensor
+        for name, tensor in read_weights(run.weights).items()
+    }
+    write_weights(target.weights, tensors)
+    size = target.weights.stat().st_size
+    if size > LIMIT:
+        raise ValueError(f"{target.weights} must have at most {LIMIT:,} bytes, got {size:,}")
+    target.write_card({**card, "storage": "large weights in float16, trained in float32"})
+    return folder
+
+
+def cut_scores(run: Run) -> None:
+    """Cuts the paths of the scores to names."""
+    scores = read_json(run.scores)
+    for sets in (scores["sets"], *(entry["sets"] for entry in scores["sweep"])):
+        for entry in sets.values():
+            entry["reference"]["path"] = Path(entry["reference"]["path"]).name
+            entry["generated"] = None
+    write_json(run.scores, scores)
+    shutil.rmtree(run.path / "generated", ignore_errors=True)
+
+
+def main() -> None:
+    """Ships runs, or tidies their scores."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--scores", action="store_true")
+    arguments = parser.parse_args()
+    for path in arguments.runs:
+        if arguments.scores:
+            cut_scores(Run(path))
+        else:
+            print(ship(Run(path)))
+
+
+if __name__ == "__main__":
+    main()
