@@ -362,3 +362,12 @@ def test_the_commands_of_extend_run(toy):
     for words in commands(DOCS / "extend.md"):
         run(words)
     assert (toy / "toy.html").stat().st_size > 100_000
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(DOCS.parent / "README.md", "python")
+    (tmp_path / "readme.py").write_text(code)
+    runpy.run_path("readme.py")
+    assert float(capsys.readouterr().out.splitlines()[-1]) > 0

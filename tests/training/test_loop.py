@@ -217,3 +217,16 @@ def test_the_card_is_plain_json(events_file, tmp_path):
     assert card["format"] == 1
     assert card["split"] == "canonical"
     assert len(open_events(events_file)) == sum(card["data"][0]["rows"].values())
+
+
+@pytest.mark.slow
+def test_options_of_the_training(events_file, tmp_path):
+    out = tmp_path / "run"
+    loop.train(recipe(events_file, tensorboard=True, precision="bf16-mixed"), out)
+    assert list((out / "tensorboard").glob("events.out.tfevents.*"))
+    plain = tmp_path / "plain"
+    loop.train(recipe(events_file), plain)
+    losses = [[float(row["loss"]) for row in Run(path).log()] for path in (out, plain)]
+    # bf16 has three digits
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.1)
+    assert losses[0] != losses[1]
