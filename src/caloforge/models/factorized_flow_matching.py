@@ -91,7 +91,7 @@ class FactorizedFlowMatchingConfig(BaseModel):
         sums: the first factor.
         image: the second factor; both solvers may be changed after the training.
         rounding: `systematic` or `none`; may be changed after the training.
-        mirror: train on events mirrored in y too.
+        mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events generated for each validation.
     """
@@ -102,7 +102,7 @@ class FactorizedFlowMatchingConfig(BaseModel):
     sums: SumsConfig = SumsConfig()
     image: ImageConfig = ImageConfig()
     rounding: Literal["systematic", "none"] = "systematic"
-    mirror: bool = True
+    mirror: bool = False
     average: float = Field(0.999, ge=0, lt=1)
     validation_events: int = Field(1024, ge=2)
 
