@@ -53,6 +53,7 @@ def build(
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         weight_decay=config.weight_decay,
+        fused=True,
     )
 
     def factor(step: int) -> float:

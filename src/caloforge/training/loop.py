@@ -24,6 +24,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from caloforge._lookup import require
+from caloforge.detectors import detector_named
 from caloforge.events import EventSource, Joined, Part, Selected, of_particles, split
 from caloforge.io import open_events
 from caloforge.io.files import sha256
@@ -100,8 +102,6 @@ def training_data(recipe: Recipe) -> dict[str, EventSource]:
     Raises:
         ValueError: a file that cannot be read, or of another detector.
     """
-    from caloforge.detectors import detector_named
-
     detector = detector_named(recipe.detector)
     paths = [Path(file) for file in recipe.data.files] or samples_of(recipe.detector)
     return {str(path): of_particles(open_events(path, detector), recipe.data.particles) for path in paths}
@@ -235,8 +235,6 @@ def _share(rows: int, rank: int, world: int) -> slice:
 
 
 def _tensorboard(run: Run) -> Any:
-    from caloforge._lookup import require
-
     require("tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
