@@ -26,7 +26,7 @@ from torch import Tensor
 
 from caloforge._lookup import require
 from caloforge.detectors import detector_named
-from caloforge.events import EventSource, Joined, Part, Selected, of_particles, split
+from caloforge.events import Events, EventSource, Joined, Part, Selected, of_particles, split
 from caloforge.io import open_events
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
@@ -107,21 +107,11 @@ def training_data(recipe: Recipe) -> dict[str, EventSource]:
     return {str(path): of_particles(open_events(path, detector), recipe.data.particles) for path in paths}
 
 
-def fit(
-    model: Generator | Readout,
-    stage: Stage,
-    train: EventSource,
-    validation: EventSource,
-    *,
-    fabric: Fabric,
-    run: Run,
-    recipe: Recipe,
-    history: History,
-    report: Reporter = silent,
-) -> None:
-    """Trains one stage, from where `history` stands, and leaves the model with the stage's best weights.
+@dataclass
+class Fitting:
+    """One stage in training, from where `history` stands.
 
-    Args:
+    Attributes:
         model: the model the stage belongs to; its weights are saved when the validation improves.
         stage: what is trained.
         train: training events.
@@ -132,113 +122,135 @@ def fit(
         history: changed in place.
         report: called after each step.
     """
-    settings = recipe.training
-    parameters = [p for module in stage.modules().values() for p in module.parameters()]
-    steps = max(len(train) // stage.batch_size, 1)
-    loggers = _tensorboard(run) if settings.tensorboard and fabric.is_global_zero else None
-    saved = time.monotonic()
 
-    def backward(loss: Tensor) -> None:
-        fabric.backward(loss)
-        if fabric.world_size > 1:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad = cast(Tensor, fabric.all_reduce(parameter.grad, reduce_op="mean"))
+    model: Generator | Readout
+    stage: Stage
+    train: EventSource
+    validation: EventSource
+    fabric: Fabric
+    run: Run
+    recipe: Recipe
+    history: History
+    report: Reporter = silent
+    _saved: float = field(default_factory=time.monotonic)
 
-    def checkpoint() -> None:
-        if fabric.is_global_zero:
-            state = {"history": vars(history), "model": model.state_dict(), "stage": stage.state_dict()}
-            save_checkpoint(state, run.checkpoint)
+    def fit(self) -> None:
+        """Trains to the stage's last epoch and leaves the model with the stage's best weights."""
+        history, stage = self.history, self.stage
+        while history.epoch < stage.epochs:
+            row = self._epoch()
+            last = history.epoch + 1 == stage.epochs
+            if self.fabric.is_global_zero:
+                row |= self._validate(last)
+                history.rows.append(row)
+                self.run.write_log(history.rows)
+                self._tensorboard(row)
+            history.epoch, history.step, history.sums = history.epoch + 1, 0, {}
+            self._checkpoint(now=last)
+        self.fabric.barrier()
+        load_weights(self.model, self.run.weights)
 
-    while history.epoch < stage.epochs:
-        rng = np.random.default_rng(derived_seed(recipe.seed, history.stage, history.epoch))
+    def _epoch(self) -> dict[str, Any]:
+        """Makes the steps of an epoch that are left and returns its row of the log."""
+        history, stage = self.history, self.stage
+        rng = np.random.default_rng(derived_seed(self.recipe.seed, history.stage, history.epoch))
+        steps = max(len(self.train) // stage.batch_size, 1)
         started, first, before = time.monotonic(), history.step, history.seconds
-        model.train()
-        for number, batch in enumerate(stage.batches(train, rng)):
+        rate = 0.0
+        self.model.train()
+        for number, batch in enumerate(stage.batches(self.train, rng)):
             if number < history.step:
                 continue
-            share = _share(len(batch), fabric.global_rank, fabric.world_size)
-            seed = derived_seed(recipe.seed, history.stage, history.epoch, number)
-            random = BatchRandom(seed, share, len(batch), fabric.device)
-            with fabric.autocast():
-                values = dict(stage.step(batch.slices(share), random, backward))
-            if fabric.world_size > 1:
-                reduced = cast(
-                    Tensor, fabric.all_reduce(torch.tensor(list(values.values())), reduce_op="mean")
-                )
-                values = dict(zip(values, reduced.tolist(), strict=True))
-            if not np.isfinite(values["loss"]):
-                raise FloatingPointError(
-                    f"the loss became {values['loss']} in stage {stage.name!r}, epoch {history.epoch + 1}, "
-                    f"step {number + 1}: lower the learning rate; the last checkpoint is {run.checkpoint}"
-                )
+            values = self._step(number, batch)
             history.step = number + 1
             for key, value in values.items():
                 history.sums[key] = history.sums.get(key, 0.0) + value
-            now = time.monotonic()
-            rate = (history.step - first) * stage.batch_size / (now - started)
-            left = (stage.epochs - history.epoch) * steps - history.step
-            report(
-                Progress(
-                    stage.name,
-                    history.epoch + 1,
-                    stage.epochs,
-                    history.step,
-                    steps,
-                    values,
-                    rate,
-                    left * stage.batch_size / rate,
-                )
-            )
-            if now - saved >= settings.checkpoint_every:
-                history.seconds = before + now - started
-                checkpoint()
-                saved = time.monotonic()
-        duration = time.monotonic() - started
-        history.seconds = before + duration
-        row: dict[str, Any] = {
+            seconds = time.monotonic() - started
+            history.seconds = before + seconds
+            rate = (history.step - first) * stage.batch_size / seconds
+            left = ((stage.epochs - history.epoch) * steps - history.step) * stage.batch_size / rate
+            epoch = history.epoch + 1
+            self.report(Progress(stage.name, epoch, stage.epochs, history.step, steps, values, rate, left))
+            self._checkpoint()
+        return {
             "stage": stage.name,
             "epoch": history.epoch + 1,
             "step": (history.epoch + 1) * steps,
             "seconds": round(history.seconds, 2),
-            "samples_per_second": round((history.step - first) * stage.batch_size / duration, 2),
+            "samples_per_second": round(rate, 2),
             **{key: value / max(history.step, 1) for key, value in history.sums.items()},
         }
-        last = history.epoch + 1 == stage.epochs
-        if fabric.is_global_zero:
-            if len(validation) == 0:
-                save_weights(model, run.weights)
-            elif last or (history.epoch + 1) % settings.validate_every == 0:
-                scores = stage.validate(validation)
-                row |= {f"validation_{key}": value for key, value in scores.items() if key != stage.best_by}
-                if scores[stage.best_by] < history.best or history.best_epoch < 0:
-                    history.best, history.best_epoch = scores[stage.best_by], history.epoch + 1
-                    save_weights(model, run.weights)
-            history.rows.append(row)
-            run.write_log(history.rows)
-            if loggers is not None:
-                for key, value in row.items():
-                    if isinstance(value, float):
-                        loggers.add_scalar(f"{stage.name}/{key}", value, row["step"])
-        history.epoch, history.step, history.sums = history.epoch + 1, 0, {}
-        if last or time.monotonic() - saved >= settings.checkpoint_every:
-            checkpoint()
-            saved = time.monotonic()
-    fabric.barrier()
-    load_weights(model, run.weights)
 
+    def _step(self, number: int, batch: Events) -> dict[str, float]:
+        """Makes one step, on this process's rows of the batch, and returns what to log."""
+        fabric, history = self.fabric, self.history
+        each = (
+            len(batch) // fabric.world_size
+        )  # equal shares, so that the mean of the gradients is the batch's
+        share = slice(fabric.global_rank * each, (fabric.global_rank + 1) * each)
+        seed = derived_seed(self.recipe.seed, history.stage, history.epoch, number)
+        random = BatchRandom(seed, share, len(batch), fabric.device)
+        with fabric.autocast():
+            values = dict(self.stage.step(batch.slices(share), random, self._backward))
+        if fabric.world_size > 1:
+            means = self._mean(torch.tensor(list(values.values())))
+            values = dict(zip(values, means.tolist(), strict=True))
+        if not np.isfinite(values["loss"]):
+            raise FloatingPointError(
+                f"the loss became {values['loss']} in stage {self.stage.name!r}, epoch {history.epoch + 1}, "
+                f"step {number + 1}: lower the learning rate; the last checkpoint is {self.run.checkpoint}"
+            )
+        return values
 
-def _share(rows: int, rank: int, world: int) -> slice:
-    """Returns a process's rows of a batch: equal shares, so that the mean of gradients is the batch's."""
-    each = rows // world
-    return slice(rank * each, (rank + 1) * each)
+    def _backward(self, loss: Tensor) -> None:
+        self.fabric.backward(loss)
+        if self.fabric.world_size > 1:
+            for module in self.stage.modules().values():
+                for parameter in module.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad = self._mean(parameter.grad)
 
+    def _mean(self, value: Tensor) -> Tensor:
+        """Averages over the processes."""
+        return cast(Tensor, self.fabric.all_reduce(value, reduce_op="mean"))
 
-def _tensorboard(run: Run) -> Any:
-    require("tensorboard", "tensorboard")
-    from torch.utils.tensorboard import SummaryWriter
+    def _validate(self, last: bool) -> dict[str, float]:
+        """Saves the weights where they are the best so far and returns the scores, where it is time for them."""
+        history = self.history
+        if len(self.validation) == 0:
+            save_weights(self.model, self.run.weights)
+            return {}
+        if not last and (history.epoch + 1) % self.recipe.training.validate_every:
+            return {}
+        scores = self.stage.validate(self.validation)
+        score = scores[self.stage.best_by]
+        if score < history.best or history.best_epoch < 0:
+            history.best, history.best_epoch = score, history.epoch + 1
+            save_weights(self.model, self.run.weights)
+        return {f"validation_{key}": value for key, value in scores.items() if key != self.stage.best_by}
 
-    return SummaryWriter(str(run.path / "tensorboard"))
+    def _checkpoint(self, now: bool = False) -> None:
+        """Writes a checkpoint, now or where the last is old enough."""
+        due = time.monotonic() - self._saved >= self.recipe.training.checkpoint_every
+        if (now or due) and self.fabric.is_global_zero:
+            state = {
+                "history": vars(self.history),
+                "model": self.model.state_dict(),
+                "stage": self.stage.state_dict(),
+            }
+            save_checkpoint(state, self.run.checkpoint)
+            self._saved = time.monotonic()
+
+    def _tensorboard(self, row: Mapping[str, Any]) -> None:
+        if not self.recipe.training.tensorboard:
+            return
+        require("tensorboard", "tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(str(self.run.path / "tensorboard")) as writer:
+            for key, value in row.items():
+                if isinstance(value, float):
+                    writer.add_scalar(f"{row['stage']}/{key}", value, row["step"])
 
 
 def train(
@@ -320,17 +332,7 @@ def _train(fabric: Fabric, recipe: Recipe, run: Run, resume: bool, reporter: Cal
         if recipe.training.compile:
             for module in stage.modules().values():
                 module.compile()
-        fit(
-            model,
-            stage,
-            train_part,
-            validation,
-            fabric=fabric,
-            run=run,
-            recipe=recipe,
-            history=history,
-            report=report,
-        )
+        Fitting(model, stage, train_part, validation, fabric, run, recipe, history, report).fit()
     if fabric.is_global_zero:
         if not stages:
             save_weights(model, run.weights)
