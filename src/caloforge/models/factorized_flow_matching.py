@@ -16,8 +16,9 @@ E | x_1^ - x_1 |^2 / max(1 - t, 0.05)^2.
 
 Counts. Where x_1 is below `dark` no light is expected: a residue of a hundredth on each of two thousand fibres
 would take a few photons from the shower and spread them over the module, and the circle around a faint response
-that holds 90 % of its photons doubles. The expected counts exp(x_1) - 1 of a channel are scaled to its sum and rounded by systematic sampling
-channel by channel (`nn.rounding`): the sums of the image equal the sums drawn first, exactly.
+that holds 90 % of its photons doubles. The expected counts exp(x_1) - 1 of a channel are scaled to its sum and
+rounded by systematic sampling channel by channel (`nn.rounding`): the sums of the image equal the sums drawn first,
+exactly.
 
 Noise: the image's starting point, one normal a cell; K normals for the sums; one for the rounding.
 """
