@@ -105,9 +105,11 @@ class Run:
 
 def write_weights(path: Path, tensors: Mapping[str, NDArray[np.generic]]) -> None:
     """Writes named arrays as safetensors, whole or not at all."""
-    save = require("safetensors.numpy", "train").save_file
+    content = require("safetensors.numpy", "train").save(
+        {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    )
     with replacing(path) as temporary:
-        save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
+        temporary.write_bytes(content)  # save_file would leave a file that only its owner may read
 
 
 def read_weights(path: Path) -> dict[str, NDArray[np.generic]]:
