@@ -1,6 +1,7 @@
 """The command line: verbs that meet through files only.
 
-    events file --train--> run folder --sample--> events file --evaluate--> scores.json --report--> report.html
+    events file --train--> run folder --export--> bundle --sample--> events file --evaluate--> scores.json
+    --report--> report.html, and `sample` takes the run folder as well
 
 Every error of the user's making is one message on standard error and exit code 2.
 """
@@ -292,15 +293,61 @@ def train(
 
 @app.command()
 def sample(
-    run: RunArgument,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|BUNDLE",
+            help="A run folder, the name of weights that ship, or a bundle.",
+            show_default=False,
+        ),
+    ],
     primaries: Annotated[str, typer.Argument(help="Particles: any data file, .csv too.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The events file to write.", show_default=False)],
     seed: Seed = 0,
-    batch_size: Batch = 256,
+    first_event: Annotated[
+        int, typer.Option(min=0, help="Number of the first particle's event, for a shard or a resumed job.")
+    ] = 0,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size", min=1, help="Events at once [default: 256; of a bundle 32].", show_default=False
+        ),
+    ] = None,
     device: Device = "cpu",
     settings: Settings = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of a bundle [default: 1].", show_default=False)
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Fill every batch of a bundle up, however few events are asked for."),
+    ] = False,
+    on_outside: Annotated[
+        str | None,
+        typer.Option(
+            metavar="error|warn|flag",
+            help="Particles unlike those of a bundle's training: refuse them, or generate and mark them "
+            "in the column in_domain, with or without a warning [default: error].",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Generate one response for each particle of a file, in constant memory."""
+    from caloforge.runtime.bundle import is_bundle
+
+    path = _run_path(run)
+    if is_bundle(path):
+        if settings or device != "cpu":
+            raise ValueError(
+                "--set and --device are for a run: a bundle is exported with its settings, for the CPU"
+            )
+        numbers = {"seed": seed, "first_event": first_event, "batch_size": batch_size, "exact": exact}
+        _sample_bundle(path, primaries, out, threads or 1, on_outside or "error", numbers)
+        return
+    if threads or exact or on_outside:
+        raise ValueError(f"--threads, --exact and --on-outside are for a bundle, and {run} is a run")
+    batch_size = batch_size or 256
+
     from caloforge.evaluation.scoring import origin_of
     from caloforge.io import create, open_primaries
     from caloforge.io.files import sha256
@@ -309,7 +356,6 @@ def sample(
     from caloforge.runtime.generate import Generated, generate
     from caloforge.training.checkpoint import load_model
 
-    path = _run_path(run)
     recipe, model = load_model(path, settings or [])
     if not isinstance(model, Generator):
         raise ValueError(f"{run} predicts channel sums only: sample needs a generator of responses")
@@ -318,16 +364,82 @@ def sample(
         **origin_of(recipe),
         "weights": sha256(Run(path).weights),
         "seed": seed,
+        "first_event": first_event,
         "batch_size": batch_size,
         "device": device,
         "settings": settings or [],
         "version": __version__,
     }
-    source = Generated(as_function(model.to(device)), model.noise_dim, particles, seed, batch_size=batch_size)
+    source = Generated(
+        as_function(model.to(device)), model.noise_dim, particles, seed, first_event, batch_size
+    )
     with create(out, model.detector, origin) as writer, _bar("events") as bar:
         task = bar.add_task("sample", total=len(particles), text="")
         generate(source, writer, lambda done: bar.update(task, completed=done))
     output.print(f"wrote {len(particles)} events to {out}")
+
+
+def _sample_bundle(
+    path: Path, primaries: str, out: Path, threads: int, on_outside: str, numbers: dict[str, Any]
+) -> None:
+    """Generates events with a bundle; PyTorch is not imported."""
+    import numpy as np
+
+    from caloforge.io import create, open_primaries
+    from caloforge.io.formats import format_of
+    from caloforge.runtime.bundle import Surrogate, origin_of_bundle
+    from caloforge.runtime.domain import check_choice
+    from caloforge.runtime.generate import generate
+
+    check_choice(on_outside)
+    surrogate = Surrogate.load(path, threads=threads)
+    particles = open_primaries(_data_path(primaries), surrogate.detector)
+    source = surrogate.source(particles, **numbers)
+    inside = surrogate.check(particles, "flag")
+    outside = int(np.count_nonzero(~inside))
+    if outside and on_outside == "error":
+        raise ValueError(f"{surrogate.domain.explain(particles)}; --on-outside warn or flag generates them")
+    if outside and on_outside == "warn":
+        messages.print(f"warning: {surrogate.domain.explain(particles)}", markup=False)
+    origin = {
+        **origin_of_bundle(surrogate.card, path),
+        **numbers,
+        "batch_size": source.batch_size,
+        "outside_domain": outside,
+        "version": __version__,
+    }
+    with create(out, surrogate.detector, origin) as writer, _bar("events") as bar:
+        if on_outside == "flag" or (on_outside == "warn" and format_of(out).marks):
+            writer.mark("in_domain", inside)
+        task = bar.add_task("sample", total=len(particles), text="")
+        generate(source, writer, lambda done: bar.update(task, completed=done))
+    output.print(f"wrote {len(particles)} events to {out}")
+
+
+@app.command("export")
+def export_command(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="The bundle folder to write.", show_default=False)],
+    settings: Settings = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            help="The training data, where they are no longer where they were; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write a bundle: the model as ONNX with its card, which `sample` runs without PyTorch."""
+    from caloforge.export import export
+
+    data = [_data_path(file) for file in files or []]
+    card = export(_run_path(run), out, settings=settings or [], data=data)
+    found = card["agreement"]
+    output.print(
+        f"wrote {out}: ONNX Runtime and PyTorch agree to {found['log1p_difference']:.1e} in ln(1 + count), "
+        f"{found['flipped_counts']} of {found['cells']} counts differ"
+    )
 
 
 @app.command()
@@ -449,7 +561,12 @@ def demo(
     output.rule("1. look at the data")
     inspect_command(references[0])
     output.rule("2. train a miniature and two yardsticks")
-    miniature = ["name=miniature", "model.epochs=3", "model.validation_events=256", "training.validate_every=3"]
+    miniature = [
+        "name=miniature",
+        "model.epochs=3",
+        "model.validation_events=256",
+        "training.validate_every=3",
+    ]
     train(f"{detector}-flow_matching", out=Path(runs["miniature"]), settings=miniature)
     for yardstick in ("resample", "nearest"):
         train(f"{detector}-{yardstick}", out=Path(runs[yardstick]))

@@ -150,8 +150,11 @@ class ImpactFeatures(nn.Module):
 
     def cell(self, conditions: Tensor) -> Tensor:
         """Returns the same in cells from the first, (B, 2), of the dtype of the conditions."""
-        middle = torch.tensor(self._middle, device=conditions.device, dtype=torch.float64)
-        return (self.impact(conditions) / self._pitch + middle).to(conditions.dtype)
+        cells = [
+            place / self._pitch + middle
+            for place, middle in zip(self.impact(conditions).unbind(1), self._middle, strict=True)
+        ]
+        return torch.stack(cells, 1).to(conditions.dtype)
 
     def forward(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to (B, size)."""
@@ -175,10 +178,15 @@ class ImpactFeatures(nn.Module):
         derived = [
             x,
             y,
-            torch.asinh(x / EDGE),
-            torch.asinh(y / EDGE),
+            _arcsinh(x / EDGE),
+            _arcsinh(y / EDGE),
             torch.log(energy),
-            torch.asinh(vz / VERTEX),
+            _arcsinh(vz / VERTEX),
             *(neutral * wave for wave in within),
         ]
         return torch.cat([conditions, torch.stack(derived, 1).to(conditions.dtype)], 1)
+
+
+def _arcsinh(x: Tensor) -> Tensor:
+    # written out, since ONNX Runtime has no float64 kernel for it
+    return torch.sign(x) * torch.log(x.abs() + torch.sqrt(x * x + 1))

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caloforge._lookup import nearest
 from caloforge.detectors import Detector
@@ -46,6 +47,7 @@ class Format:
         output: starts a file for responses of a type, or for particles alone where the type is None.
         provenance: reads what the writer was given.
         open_events: opens a file of events; None where the format holds particles only.
+        marks: its output takes columns of truth values besides.
     """
 
     title: str
@@ -53,14 +55,15 @@ class Format:
     output: Callable[[Path, Detector, str, type[np.generic] | None], Output]
     provenance: Callable[[Path], dict[str, Any]]
     open_events: Callable[[Path, Detector | None], EventSource] | None
+    marks: bool = False
 
 
-_HDF5 = Format("HDF5", hdf5.open_primaries, hdf5.Hdf5Output, hdf5.provenance, hdf5.open_events)
+_HDF5 = Format("HDF5", hdf5.open_primaries, hdf5.Hdf5Output, hdf5.provenance, hdf5.open_events, True)
 
 FORMATS: dict[str, Format] = {
     ".h5": _HDF5,
     ".hdf5": _HDF5,
-    ".npz": Format("NumPy archive", npz.open_primaries, npz.NpzOutput, npz.provenance, npz.open_events),
+    ".npz": Format("NumPy archive", npz.open_primaries, npz.NpzOutput, npz.provenance, npz.open_events, True),
     ".parquet": Format(
         "Parquet",
         table.open_parquet_primaries,
@@ -169,6 +172,7 @@ class EventWriter:
         self._output: Output | None = None
         self._dtype: type[np.generic] | None = None
         self._pending: list[Columns] = []
+        self._marks: dict[str, NDArray[np.bool_]] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -199,6 +203,19 @@ class EventWriter:
         self._pending.append(columns)
         if sum(len(part["pdg"]) for part in self._pending) >= BUFFERED_ROWS:
             self._flush()
+
+    def mark(self, name: str, values: NDArray[np.bool_]) -> None:
+        """Adds a column of truth values, one for each row of the whole file.
+
+        Raises:
+            ValueError: the format has no room for it.
+        """
+        if not self._kind.marks:
+            known = ", ".join(suffix for suffix, other in FORMATS.items() if other.marks)
+            raise ValueError(
+                f"{self._path}: a {self._kind.title} file has no column {name}; wanted one of {known}"
+            )
+        self._marks[name] = values
 
     def _flush(self) -> None:
         if not self._pending:
@@ -248,6 +265,8 @@ class EventWriter:
                 self._flush()
                 if self._output is None:
                     raise ValueError(f"nothing to write to {self._path}: no events")
+                for name, values in self._marks.items():
+                    self._output.mark(name, values)  # type: ignore[attr-defined]
                 self._output.finish()
             except BaseException:
                 self._abandon()

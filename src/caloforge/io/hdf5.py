@@ -6,6 +6,7 @@
 | `pdg` | (N,) int32 | PDG id |
 | `group`, `fold` | (N,) int32, int8 | number of the unique particle, fold 0..9; both may be absent |
 | `responses` | (N, *shape) uint16 or float32 | cell contents; absent in files of particles alone |
+| `in_domain` | (N,) bool | particle like those of the training; in files that a bundle generated |
 
 Attributes of the file: `detector`, and `provenance` as JSON. Other keys are ignored.
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from caloforge.detectors import Detector
 from caloforge.events import Primaries
@@ -200,6 +202,13 @@ class Hdf5Output:
                 dataset[rows:] = values
         finally:
             self._disk.check()  # it explains what HDF5 may raise
+
+    def mark(self, name: str, values: NDArray[np.bool_]) -> None:
+        """Writes a column of truth values for all rows."""
+        try:
+            self._file.create_dataset(name, data=values, compression="gzip")
+        finally:
+            self._disk.check()
 
     def finish(self) -> None:
         """Completes the file."""

@@ -3,7 +3,8 @@
 - The papers' pairs hold one array each, `arr_0`: responses (N, *shape), and particles (N, F + 1) with the PDG
   id as the last column. A pair is opened by its responses file; the particles are in the neighbour whose name
   has "particles" in place of "responses".
-- Our file has the keys `conditions`, `responses`, `pdg`, `group`, `fold`, `detector` and `provenance`.
+- Our file has the keys `conditions`, `responses`, `pdg`, `group`, `fold`, `detector` and `provenance`, and
+  `in_domain` where a bundle generated it.
 
 An archive is read and written as a whole; for more than fits into memory take HDF5. Pickles are never read.
 """
@@ -154,7 +155,7 @@ class NpzOutput:
         self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None
     ) -> None:
         self._path, self._dtype = path, dtype
-        self._texts = {"detector": np.array(detector.name), "provenance": np.array(provenance)}
+        self._more: Columns = {"detector": np.array(detector.name), "provenance": np.array(provenance)}
         self._parts: list[Columns] = []
 
     def append(self, columns: Columns) -> None:
@@ -163,11 +164,15 @@ class NpzOutput:
             columns = {**columns, "responses": columns["responses"].astype(self._dtype, copy=False)}
         self._parts.append(columns)
 
+    def mark(self, name: str, values: NDArray[np.bool_]) -> None:
+        """Keeps a column of truth values for all rows."""
+        self._more[name] = values
+
     def finish(self) -> None:
         """Writes the archive."""
         columns = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
         with self._path.open("wb") as file:
-            np.savez_compressed(file, **columns, **self._texts)  # type: ignore[arg-type]
+            np.savez_compressed(file, **columns, **self._more)  # type: ignore[arg-type]
 
     def abandon(self) -> None:
         """Forgets what was kept."""

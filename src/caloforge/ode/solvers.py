@@ -29,22 +29,24 @@ class SolverConfig(BaseModel):
     steps: int = Field(11, ge=1)
 
 
-def _times(x: Tensor, t: float) -> Tensor:
+def _times(x: Tensor, t: float | Tensor) -> Tensor:
+    if isinstance(t, Tensor):
+        return t.expand(x.shape[0])
     return torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)
 
 
-def euler(velocity: Velocity, x: Tensor, t: float, h: float) -> Tensor:
+def euler(velocity: Velocity, x: Tensor, t: float | Tensor, h: float) -> Tensor:
     """Makes one step of order 1."""
     return x + h * velocity(x, _times(x, t))
 
 
-def midpoint(velocity: Velocity, x: Tensor, t: float, h: float) -> Tensor:
+def midpoint(velocity: Velocity, x: Tensor, t: float | Tensor, h: float) -> Tensor:
     """Makes one step of order 2."""
     half = x + h / 2 * velocity(x, _times(x, t))
     return x + h * velocity(half, _times(x, t + h / 2))
 
 
-def rk4(velocity: Velocity, x: Tensor, t: float, h: float) -> Tensor:
+def rk4(velocity: Velocity, x: Tensor, t: float | Tensor, h: float) -> Tensor:
     """Makes one step of order 4, by Kutta's 3/8 rule."""
     k1 = velocity(x, _times(x, t))
     k2 = velocity(x + h / 3 * k1, _times(x, t + h / 3))
@@ -53,7 +55,7 @@ def rk4(velocity: Velocity, x: Tensor, t: float, h: float) -> Tensor:
     return x + h / 8 * (k1 + 3 * k2 + 3 * k3 + k4)
 
 
-def rk4_classic(velocity: Velocity, x: Tensor, t: float, h: float) -> Tensor:
+def rk4_classic(velocity: Velocity, x: Tensor, t: float | Tensor, h: float) -> Tensor:
     """Makes one step of order 4, by the classical rule."""
     k1 = velocity(x, _times(x, t))
     k2 = velocity(x + h / 2 * k1, _times(x, t + h / 2))
@@ -62,7 +64,7 @@ def rk4_classic(velocity: Velocity, x: Tensor, t: float, h: float) -> Tensor:
     return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
 
 
-Step = Callable[[Velocity, Tensor, float, float], Tensor]
+Step = Callable[[Velocity, Tensor, float | Tensor, float], Tensor]
 STEPS: MappingProxyType[Method, Step] = MappingProxyType(
     {"euler": euler, "midpoint": midpoint, "rk4": rk4, "rk4_classic": rk4_classic}
 )
@@ -80,6 +82,19 @@ def integrate(velocity: Velocity, x: Tensor, solver: SolverConfig) -> Tensor:
         x at t = 1, (B, *).
     """
     h = 1 / solver.steps
+    if torch.compiler.is_exporting():
+        return _looped(velocity, x, solver)
     for i in range(solver.steps):
         x = STEPS[solver.method](velocity, x, i * h, h)
     return x
+
+
+def _looped(velocity: Velocity, x: Tensor, solver: SolverConfig) -> Tensor:
+    """Integrates in a loop of the exported graph, which then holds one step and not all of them."""
+    from torch._higher_order_ops.scan import scan
+
+    h = 1 / solver.steps
+    times = torch.tensor([i * h for i in range(solver.steps)], dtype=x.dtype)
+    start = x.clone(memory_format=torch.contiguous_format)  # a loop wants the same strides in and out
+    end: Tensor = scan(lambda x, t: (STEPS[solver.method](velocity, x, t, h), t.clone()), start, times)[0]
+    return end

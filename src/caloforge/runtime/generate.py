@@ -53,7 +53,8 @@ def generate_rows(
 
 def as_counts(responses: NDArray[np.float32]) -> NDArray[np.generic]:
     """Returns integer counts as uint16 where they are integers that fit, else the values as they are."""
-    if responses.size and (responses.max() >= 2**16 or not np.array_equal(responses, np.rint(responses))):
+    whole = responses.dtype.kind in "ui" or np.array_equal(responses, np.rint(responses))
+    if responses.size and (responses.max() >= 2**16 or not whole):
         return responses
     return responses.astype(np.uint16)
 

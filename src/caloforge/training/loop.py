@@ -33,6 +33,7 @@ from caloforge.io.run import Run
 from caloforge.models import Generator, Readout, build, resolved
 from caloforge.models.base import BatchRandom, Stage
 from caloforge.recipe import Recipe
+from caloforge.runtime.domain import Domain
 from caloforge.samples import samples_of
 from caloforge.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 
@@ -373,6 +374,7 @@ def _card(
         "data": [
             {"name": Path(path).name, "sha256": hashes[path], "rows": rows[i]} for i, path in enumerate(files)
         ],
+        "domain": Domain.fit(source.primaries.select(parts["train"])).to_card(),
         "split": recipe.data.split,
         "particles": list(recipe.data.particles),
         "seed": recipe.seed,

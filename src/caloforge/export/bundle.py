@@ -1,0 +1,272 @@
+"""Exports a run as a bundle, after comparing it with PyTorch.
+
+The comparison. For batches of 1, 3, 17 and 256 particles, real ones and random ones, both ways of computing get the
+same conditions and noise. Before rounding, ln(1 + count) may differ by 1e-4 at most. After rounding, counts differ
+where a sum lay within that of a whole number: their share is in the card. A model that draws whole channel sums
+inside may flip one of those, and then the event differs before rounding too: such events are counted, and more
+than one in a hundred is refused.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge._lookup import require
+from caloforge.detectors import detector_named
+from caloforge.events import Joined, Primaries, of_particles, split
+from caloforge.export.onnx import OPSET, check_exportable, graph_of
+from caloforge.io import open_events
+from caloforge.io.files import read_json, sha256
+from caloforge.io.run import Run
+from caloforge.models import Generator, Readout
+from caloforge.models.base import as_function
+from caloforge.recipe import Recipe
+from caloforge.runtime.bundle import GRAPH, channel_maps, write_card
+from caloforge.runtime.domain import Domain
+from caloforge.runtime.noise import standard_normals
+from caloforge.runtime.session import Session
+from caloforge.samples import SAMPLES, sample, samples_of
+from caloforge.training.checkpoint import load_model
+
+BATCHES = (1, 3, 17, 256)
+TOLERANCE = 1e-4
+"""Largest difference of ln(1 + count) before rounding."""
+
+FLIPPED_EVENTS = 0.01
+"""Largest share of events in which a whole sum inside the model may flip."""
+
+FLIPPED_COUNTS = 0.01
+"""Largest number of counts that differ after rounding, over the number of lit cells."""
+
+CONTINUOUS = {"rounding": "none", "dark": "0"}
+"""Settings that take the jumps out of a model: where it has them, they hold in the comparison before rounding."""
+
+ROUNDING = {
+    "systematic": "systematic sampling, unbiased in every cell, sums of channels kept to less than one",
+    "floor": "floor of a sum to which training had added a uniform number, exact where the flow is",
+    "nearest": "nearest whole number, biased",
+    "none": "none: expected counts",
+    "": "none: expected counts",
+}
+
+
+def export(
+    run: Path, out: Path, *, settings: Sequence[str] = (), data: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Exports a run.
+
+    Args:
+        run: the run folder.
+        out: the bundle folder, which must not exist.
+        settings: changes of the model section that keep the weights, such as "solver.steps=4".
+        data: the files it was trained on, to fit the domain to them again; needed where the run's card has none
+            and they are no longer where they were.
+
+    Returns:
+        the bundle's card.
+
+    Raises:
+        ValueError: no finished run, a model that is no network, training data that are needed and missing, a graph
+            that does not agree with PyTorch. Nothing is left then.
+    """
+    if out.exists():
+        raise ValueError(f"cannot write the bundle {out}: it exists already")
+    if not out.parent.is_dir():
+        raise ValueError(f"cannot write the bundle {out}: there is no folder {out.parent}")
+    onnx = require("onnx", "export")
+    card = Run(run).card()
+    recipe, model = load_model(run, settings)
+    check_exportable(model, recipe.name)
+    domain, particles = _domain_and_particles(recipe, card, data)
+
+    rounding = recipe.model.get("rounding", "")
+    whole = model.detector.unit == "photons" and rounding not in ("", "none")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    try:
+        onnx.save(graph_of(model, whole=whole), temporary / GRAPH)
+        agreement = _compare(recipe, run, settings, model, temporary, particles)
+        full = {
+            **{key: value for key, value in card.items() if key != "format"},
+            "shape": list(model.detector.shape),
+            "unit": model.detector.unit,
+            "channel_maps": channel_maps(model.detector),
+            "recipe": recipe.model_dump(mode="json", exclude_none=True),
+            "settings": list(settings),
+            "noise_dim": model.noise_dim,
+            "rounding": rounding,
+            "rounding_rule": ROUNDING[rounding],
+            "opset": OPSET,
+            "agreement": agreement,
+            "domain": domain.to_card(),
+            "weights": sha256(Run(run).weights),
+            "scores": _scores(Run(run), settings),
+            "exported_by": {name: version(name) for name in ("caloforge", "torch", "onnx", "onnxscript")},
+        }
+        write_card(temporary, full)
+        temporary.chmod(0o755)  # a temporary folder is its owner's alone
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return full
+
+
+def _training_particles(recipe: Recipe, card: Mapping[str, Any], data: Sequence[Path]) -> Primaries | None:
+    """Returns the particles of the training rows; None where the files are missing or have changed since.
+
+    Files are known by their hash: those given, else the recipe's and the samples that ship.
+    """
+    places = list(data)
+    if not data:
+        places = [Path(file) for file in recipe.data.files]
+        places += [sample(name) for name in SAMPLES]
+    hashes = {sha256(path): path for path in reversed(places) if path.is_file()}
+    if not all(entry["sha256"] in hashes for entry in card["data"]):
+        return None
+    detector = detector_named(recipe.detector)
+    paths = [hashes[entry["sha256"]] for entry in card["data"]]
+    source = Joined([of_particles(open_events(path, detector), recipe.data.particles) for path in paths])
+    return source.primaries.select(split(source, recipe.data.split, recipe.seed)["train"])
+
+
+def _domain_and_particles(
+    recipe: Recipe, card: Mapping[str, Any], data: Sequence[Path]
+) -> tuple[Domain, Primaries]:
+    """Returns the domain, from the card or fitted to the training rows, and real particles to compare with.
+
+    Raises:
+        ValueError: the training files are needed and are not there.
+    """
+    training = _training_particles(recipe, card, data)
+    if training is not None and (data or "domain" not in card):
+        return Domain.fit(training), training
+    if "domain" not in card or data:
+        wanted = ", ".join(entry["name"] for entry in card["data"])
+        raise ValueError(
+            f"the domain is fitted to the training data, and {wanted} of {recipe.name} are not all there as they "
+            "were: say with --data where they are"
+        )
+    if training is None:
+        training = open_events(samples_of(recipe.detector)[-1]).primaries
+    return Domain.from_card(card["domain"]), training
+
+
+def _scores(run: Run, settings: Sequence[str]) -> dict[str, Any]:
+    """Returns the scores over all particles of each reference; empty where they are of other settings."""
+    if not run.scores.is_file():
+        return {}
+    scores = read_json(run.scores)
+    if scores["settings"] != dict(setting.split("=", 1) for setting in settings):
+        return {}
+    return {
+        name: {"sha256": entry["reference"]["sha256"], **entry["groups"]["all"]}
+        for name, entry in scores["sets"].items()
+    }
+
+
+def _compare(
+    recipe: Recipe,
+    run: Path,
+    settings: Sequence[str],
+    model: Generator | Readout,
+    folder: Path,
+    particles: Primaries,
+) -> dict[str, Any]:
+    """Compares the graph with PyTorch, before and after rounding.
+
+    Raises:
+        ValueError: they do not agree.
+    """
+    onnx = require("onnx", "export")
+    after = Session(folder / GRAPH)
+    smooth = [f"{key}={value}" for key, value in CONTINUOUS.items() if key in type(model).sampling]
+    if smooth:
+        _, unrounded = load_model(run, [*settings, *smooth])
+        onnx.save(graph_of(unrounded, whole=False), folder / "unrounded.onnx")
+        before = Session(folder / "unrounded.onnx")
+        (folder / "unrounded.onnx").unlink()
+    else:
+        unrounded, before = model, after
+
+    difference, flipped_events, events = 0.0, 0, 0
+    flipped, lit, cells = 0, 0, 0
+    rng = np.random.default_rng(0)
+    for batch in BATCHES:
+        for conditions in _conditions(particles, batch, rng):
+            noise = standard_normals(batch, np.arange(batch), model.noise_dim)
+            worst, flips = disagreement(
+                as_function(unrounded)(conditions, noise), np.asarray(before(conditions, noise)), unrounded
+            )
+            difference = max(difference, worst)
+            flipped_events, events = flipped_events + flips, events + batch
+            wanted, got = as_function(model)(conditions, noise), after(conditions, noise)
+            if after is not before:
+                flipped += int(np.count_nonzero(wanted != got))
+                lit += int(np.count_nonzero(wanted))
+                cells += wanted.size
+    if (
+        not difference <= TOLERANCE
+        or flipped_events > FLIPPED_EVENTS * events
+        or flipped > FLIPPED_COUNTS * lit
+    ):
+        raise ValueError(
+            f"the graph of {recipe.name} does not agree with PyTorch: ln(1 + count) differs by {difference:.3g} "
+            f"before rounding, wanted at most {TOLERANCE:g}; a whole sum flipped in {flipped_events} of {events} "
+            f"events; after rounding {flipped} counts differ, with {lit} cells lit"
+        )
+    return {
+        "events": events,
+        "log1p_difference": difference,
+        "events_with_flipped_sums": flipped_events,
+        "flipped_counts": flipped,
+        "lit_cells": lit,
+        "cells": cells,
+        "flipped_share": flipped / cells if cells else 0.0,
+        "batches": list(BATCHES),
+    }
+
+
+def disagreement(
+    wanted: NDArray[np.generic], got: NDArray[np.generic], model: Generator | Readout
+) -> tuple[float, int]:
+    """Compares unrounded outputs.
+
+    Args:
+        wanted: of PyTorch, (B, *).
+        got: of ONNX Runtime, (B, *).
+        model: what they come from.
+
+    Returns:
+        the largest difference of ln(1 + count), infinite where a value is not finite; and the number of events
+        left out of it because a channel sum that is drawn as a whole number came out as another one.
+    """
+    first, second = wanted.astype(np.float64), got.astype(np.float64)
+    if first.shape != second.shape or not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return float("inf"), 0
+    flipped = np.zeros(len(first), np.bool_)
+    if isinstance(model, Generator):
+        detector = model.detector
+        sums = [detector.readout(values, next(iter(detector.channels))) for values in (first, second)]
+        # only where every sum of every event is whole, to float32, are sums drawn as whole numbers
+        if all((np.abs(values - np.rint(values)) <= 1e-6 * values + 1e-3).all() for values in sums):
+            flipped = (np.rint(sums[0]) != np.rint(sums[1])).any(1)
+    kept = ~flipped
+    difference = np.abs(np.log1p(first[kept]) - np.log1p(second[kept]))
+    return float(difference.max(initial=0.0)), int(np.count_nonzero(flipped))
+
+
+def _conditions(
+    particles: Primaries, batch: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns conditions of real particles, and of others with every feature up to a tenth off, (batch, F)."""
+    x = particles.conditions
+    real = x[np.linspace(0, len(x) - 1, batch).astype(np.intp)]
+    random = x[rng.integers(0, len(x), batch)] * rng.uniform(0.9, 1.1, (batch, x.shape[1]))
+    return np.ascontiguousarray(real), random.astype(np.float32)

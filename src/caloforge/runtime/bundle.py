@@ -1,0 +1,299 @@
+"""A bundle: a trained model as a folder that runs with NumPy and ONNX Runtime alone.
+
+response.onnx    conditions (B, F), noise (B, D) -> responses (B, *shape), or channels (B, K) for a readout
+card.json        what it is: detector, features and units, channel maps, recipe, data and their hashes, split, seed,
+                 scores, rounding rule, domain, opset, how well it agrees with PyTorch, hash of the graph
+SHA256SUMS       hashes of both, as `sha256sum -c` reads them
+
+Loading refuses a bundle that is damaged or incomplete, of a newer format, or made for another detector than this
+installation knows by that name.
+
+Promises. At a fixed batch size the bytes of event k depend on the seed and k alone: not on threads, shards, order
+or whether a job was resumed. Batches are `BATCH` events (fewer where fewer are asked for), or as many as the
+caller says; another batch size may move single photons where a sum lies within rounding of a whole number. `exact`
+fills every batch up to `BATCH`, so that it does not matter how many events are asked for at once. All this holds
+on one type of CPU; on another, events agree but for such photons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.detectors import Detector, detector_named
+from caloforge.events import Events, Primaries, load
+from caloforge.io.files import read_json, sha256, write_json, write_text
+from caloforge.runtime.domain import Domain, OnOutside, check_choice
+from caloforge.runtime.generate import Forward, Generated, generate_rows
+from caloforge.runtime.session import Session
+
+FORMAT = 1
+GRAPH, CARD, SUMS = "response.onnx", "card.json", "SHA256SUMS"
+
+BATCH = 32
+"""Events at once: beyond it time an event hardly falls, and memory grows."""
+
+
+def is_bundle(path: Path) -> bool:
+    """Tells a bundle, whole or not, from a run folder."""
+    return any((path / name).is_file() for name in (GRAPH, SUMS))
+
+
+def channel_maps(detector: Detector) -> dict[str, dict[str, Any]]:
+    """Returns labels, origin and hash of each channel map, for the card."""
+    return {
+        name: {
+            "labels": list(channels.labels),
+            "source": channels.source,
+            "sha256": hashlib.sha256(channels.matrix.tobytes()).hexdigest(),
+        }
+        for name, channels in detector.channels.items()
+    }
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Writes the card beside the graph, and the hashes of both."""
+    full = {"format": FORMAT, "bundle": True, **card, "files": {GRAPH: sha256(folder / GRAPH)}}
+    write_json(folder / CARD, full)
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in (CARD, GRAPH)))
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Reads and checks a bundle's card and the hashes of its files.
+
+    Raises:
+        ValueError: the bundle is incomplete, damaged or of a newer format.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"no bundle {folder}: there is no such folder")
+    for name in (CARD, GRAPH, SUMS):
+        if not (folder / name).is_file():
+            raise ValueError(f"the bundle {folder} has no {name}: it is incomplete, copy it again as a whole")
+    try:
+        lines = [line.split("  ") for line in (folder / SUMS).read_text(encoding="ascii").splitlines()]
+        wanted = {name: digest for digest, name in lines}
+    except ValueError:
+        raise _damaged(folder, SUMS) from None
+    for name in (CARD, GRAPH):
+        if wanted.get(name) != sha256(folder / name):
+            raise _damaged(folder, name)
+    card: dict[str, Any] = read_json(folder / CARD)
+    found = card.get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        raise ValueError(
+            f"the bundle {folder} has format {found}, this version of caloforge reads up to {FORMAT}: "
+            "install a newer one"
+        )
+    if card["files"] != {GRAPH: wanted[GRAPH]}:
+        raise _damaged(folder, GRAPH)
+    return card
+
+
+def _damaged(folder: Path, name: str) -> ValueError:
+    return ValueError(
+        f"the bundle {folder} is damaged: {name} is not what {SUMS} says; copy it again as a whole"
+    )
+
+
+def check_detector(card: Mapping[str, Any]) -> Detector:
+    """Returns the detector of a card.
+
+    Raises:
+        ValueError: this installation's detector of that name is another one.
+    """
+    detector = detector_named(card["detector"])
+    own = {
+        "shape": list(detector.shape),
+        "unit": detector.unit,
+        "features": list(detector.features),
+        "units": [feature.unit for feature in detector.conditions],
+        "channel_maps": channel_maps(detector),
+    }
+    for name, value in own.items():
+        if card[name] != value:
+            shown = (
+                "definitions that differ"
+                if name == "channel_maps"
+                else f"{_listed(card[name])}, here it has {_listed(value)}"
+            )
+            raise ValueError(
+                f"the bundle was made for a detector {detector.name} with other {name.replace('_', ' ')}: {shown}"
+            )
+    return detector
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """A bundle ready to generate.
+
+    Attributes:
+        detector: the detector it imitates.
+        card: what the bundle says of itself.
+        domain: what it was trained on.
+        session: the graph.
+    """
+
+    detector: Detector
+    card: Mapping[str, Any]
+    domain: Domain
+    session: Session
+
+    @classmethod
+    def load(cls, path: str | Path, *, threads: int = 1) -> Surrogate:
+        """Loads a bundle.
+
+        Args:
+            path: the folder.
+            threads: threads of one batch.
+
+        Raises:
+            ValueError: the bundle is incomplete or damaged, of a newer format, or made for another detector.
+        """
+        folder = Path(path)
+        card = read_card(folder)
+        detector = check_detector(card)
+        session = Session(folder / GRAPH, threads)
+        got = (session.features, session.noise_dim, session.shape)
+        output = (len(card["channel_maps"][card["channels"]]["labels"]),)
+        shape = output if card["kind"] == "readout" else detector.shape
+        if got != (len(detector.features), card["noise_dim"], shape):
+            raise ValueError(f"the graph in {folder} does not fit its card: it has {got}")
+        return cls(detector, card, Domain.from_card(card["domain"]), session)
+
+    def check(self, primaries: Primaries, on_outside: OnOutside = "error") -> NDArray[np.bool_]:
+        """Compares particles with the training events.
+
+        Args:
+            primaries: the particles.
+            on_outside: `error` raises, `warn` warns, `flag` does neither.
+
+        Returns:
+            whether each is inside the domain, (N,).
+
+        Raises:
+            ValueError: particles of another detector, or (`error`) outside the domain.
+        """
+        check_choice(on_outside)
+        theirs = primaries.detector
+        if theirs.name != self.detector.name or theirs.features != self.detector.features:
+            raise ValueError(
+                f"the bundle is for {self.detector.name} with {', '.join(self.detector.features)}, "
+                f"got particles of {theirs.name} with {', '.join(theirs.features)}"
+            )
+        if on_outside != "flag" and (problem := self.domain.explain(primaries)):
+            if on_outside == "error":
+                raise ValueError(f"{problem}; on_outside = 'warn' or 'flag' generates them all the same")
+            warnings.warn(problem, stacklevel=2)
+        return self.domain.inside(primaries)
+
+    def source(
+        self,
+        primaries: Primaries,
+        *,
+        seed: int = 0,
+        first_event: int = 0,
+        batch_size: int | None = None,
+        exact: bool = False,
+    ) -> Generated:
+        """Returns events that are generated when they are read, for writing them in constant memory.
+
+        The domain is not looked at: see `check`. Arguments as for `sample`.
+        """
+        if self.card["kind"] == "readout":
+            raise ValueError(
+                f"{self.card['name']} predicts channel sums only: there are no responses to sample, "
+                "use channel_sums"
+            )
+        return Generated(
+            cast(Forward, self.session),
+            self.session.noise_dim,
+            primaries,
+            seed,
+            first_event,
+            chosen_batch(len(primaries), batch_size, exact),
+        )
+
+    def sample(
+        self,
+        primaries: Primaries,
+        *,
+        seed: int = 0,
+        first_event: int = 0,
+        batch_size: int | None = None,
+        exact: bool = False,
+        on_outside: OnOutside = "error",
+    ) -> Events:
+        """Generates one response for each particle.
+
+        Args:
+            primaries: the particles.
+            seed: 0 to 2^64 - 1.
+            first_event: number of the first particle's event: a shard or a resumed job starts where it is.
+            batch_size: events at once; `BATCH` where not given, or as many as there are.
+            exact: batches of `BATCH` however few are asked for.
+            on_outside: what to do about particles unlike those of the training.
+
+        Raises:
+            ValueError: particles of another detector, outside the domain, or a readout.
+        """
+        source = self.source(
+            primaries, seed=seed, first_event=first_event, batch_size=batch_size, exact=exact
+        )
+        self.check(primaries, on_outside)
+        return load(source)
+
+    def channel_sums(
+        self,
+        primaries: Primaries,
+        *,
+        seed: int = 0,
+        first_event: int = 0,
+        batch_size: int | None = None,
+        exact: bool = False,
+        on_outside: OnOutside = "error",
+    ) -> NDArray[np.float64]:
+        """Predicts channel sums in the detector's unit, (N, K); arguments as for `sample`."""
+        self.check(primaries, on_outside)
+        rows = generate_rows(
+            cast(Forward, self.session),
+            self.session.noise_dim,
+            primaries.conditions,
+            seed,
+            events=first_event + np.arange(len(primaries)),
+            batch_size=chosen_batch(len(primaries), batch_size, exact),
+        )
+        if self.card["kind"] == "readout":
+            return rows.astype(np.float64)
+        return self.detector.readout(rows, self.card["channels"])
+
+
+def chosen_batch(events: int, batch_size: int | None, exact: bool) -> int:
+    """Returns the batch size: `BATCH`, or as many as there are, or what the caller wants."""
+    if exact and batch_size not in (None, BATCH):
+        raise ValueError(f"exact fixes the batch at {BATCH} events, got a batch size of {batch_size}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"the batch size must be at least 1, got {batch_size}")
+    return BATCH if exact else batch_size or max(min(BATCH, events), 1)
+
+
+def origin_of_bundle(card: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Returns what a file of generated events says of the bundle it came from."""
+    return {
+        "run": card["name"],
+        "split": card["split"],
+        "split_seed": card["seed"],
+        "particles": card["particles"],
+        "bundle": sha256(folder / CARD),
+        "settings": card["settings"],
+    }

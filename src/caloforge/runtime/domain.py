@@ -1,0 +1,216 @@
+"""The domain of a surrogate: which particles are like those it was trained on.
+
+A network answers whatever it is asked. A particle is inside the domain where
+
+1. it is one particle: mass and charge are those of its PDG id (the tables of the `particle` package), and
+   E^2 = p^2 + m^2;
+2. its PDG id occurs in the training events;
+3. each feature lies between the least and the greatest of the training events; where the detector has a face so
+   does the point at which the particle's straight line meets it;
+4. all of these together do: their Mahalanobis distance is at most the greatest of the training events. Each is
+   first replaced by its normal score s = Phi^-1(F(x)), F the distribution in the training events (33 quantiles),
+   since vertices of decays have long tails; then d^2 = (s - m)^T (C + 10^-3)^-1 (s - m) with mean m and
+   covariance C of the scores.
+
+So every training event is inside. Rules that need a feature a detector lacks are left out. The statistics are
+plain numbers in the card of a run and of a bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.events import Primaries
+from caloforge.particles import particle_name
+
+OnOutside = Literal["error", "warn", "flag"]
+"""What to do about particles outside: refuse them, say so, or only mark them."""
+
+MASS_TOLERANCE = 2e-3
+"""Relative difference of a mass from the table's."""
+
+SMALL_MASS = 1e-4
+"""Absolute difference of a mass from the table's that is always allowed, in GeV."""
+
+ENERGY_TOLERANCE = 1e-4
+"""Relative difference of E from (p^2 + m^2)^1/2."""
+
+_REGULAR = 1e-3
+_QUANTILES = 33
+_SLACK = 1 + 1e-6
+"""Rounding of the distance itself, which goes through a matrix product."""
+
+_MeV = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """The training events in a few numbers.
+
+    Attributes:
+        coordinates: names of what is looked at, C: the features, and `impact x`, `impact y`.
+        particles: PDG ids of the training events.
+        quantiles: of each coordinate, from the least to the greatest value, (C, 33).
+        mean: mean of the normal scores, (C,).
+        whitening: W with d = |W (s - m)|, (C, C).
+        distance: the greatest distance of a training event.
+        rows: number of training events.
+    """
+
+    coordinates: tuple[str, ...]
+    particles: tuple[int, ...]
+    quantiles: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    whitening: NDArray[np.float64]
+    distance: float
+    rows: int
+
+    @classmethod
+    def fit(cls, primaries: Primaries) -> Domain:
+        """Takes the statistics of training particles."""
+        names, x = coordinates(primaries)
+        quantiles = np.quantile(x, np.linspace(0, 1, _QUANTILES), axis=0).T
+        scores = _scores(x, quantiles)
+        mean = scores.mean(0)
+        values, vectors = np.linalg.eigh(np.cov(scores.T, bias=True))
+        whitening = (vectors / np.sqrt(values + _REGULAR)).T
+        return cls(
+            coordinates=names,
+            particles=tuple(int(pdg) for pdg in np.unique(primaries.pdg)),
+            quantiles=quantiles,
+            mean=mean,
+            whitening=whitening,
+            distance=float(np.linalg.norm((scores - mean) @ whitening.T, axis=1).max()),
+            rows=len(x),
+        )
+
+    @classmethod
+    def from_card(cls, values: Mapping[str, Any]) -> Domain:
+        """Reads what `to_card` gave."""
+        arrays = ("quantiles", "mean", "whitening")
+        return cls(
+            coordinates=tuple(values["coordinates"]),
+            particles=tuple(values["particles"]),
+            distance=float(values["distance"]),
+            rows=int(values["rows"]),
+            **{name: np.array(values[name], np.float64) for name in arrays},
+        )
+
+    def to_card(self) -> dict[str, Any]:
+        """Returns plain numbers; JSON keeps every digit of them."""
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in vars(self).items()
+        }
+
+    def distances(self, primaries: Primaries) -> NDArray[np.float64]:
+        """Returns the Mahalanobis distance of each particle, (N,)."""
+        scores = _scores(coordinates(primaries)[1], self.quantiles)
+        return np.asarray(np.linalg.norm((scores - self.mean) @ self.whitening.T, axis=1))
+
+    def problems(self, primaries: Primaries) -> dict[str, NDArray[np.bool_]]:
+        """Returns for each rule, named as in messages, the rows that break it, (N,)."""
+        found = dict(_inconsistent(primaries))
+        found["a PDG id that is not among the training events"] = ~np.isin(primaries.pdg, self.particles)
+        _, x = coordinates(primaries)
+        for name, column, (low, *_, high) in zip(self.coordinates, x.T, self.quantiles, strict=True):
+            found[f"{name} outside {low:g} to {high:g}"] = (column < low) | (column > high)
+        far = self.distances(primaries) > self.distance * _SLACK
+        found["an unusual combination of features"] = far
+        return found
+
+    def inside(self, primaries: Primaries) -> NDArray[np.bool_]:
+        """Returns for each particle whether it is inside the domain, (N,)."""
+        inside = np.ones(len(primaries), np.bool_)
+        for rows in self.problems(primaries).values():
+            inside &= ~rows
+        return inside
+
+    def explain(self, primaries: Primaries) -> str:
+        """Returns what is outside, in one sentence; empty where nothing is."""
+        broken = {name: rows for name, rows in self.problems(primaries).items() if rows.any()}
+        if not broken:
+            return ""
+        outside = np.logical_or.reduce(list(broken.values()))
+        row = int(np.argmax(outside))
+        reasons = "; ".join(f"{np.count_nonzero(rows):,} with {name}" for name, rows in broken.items())
+        return (
+            f"{np.count_nonzero(outside):,} of {len(primaries):,} particles are outside the domain the surrogate "
+            f"was trained on: {reasons} (the first in row {row}, {particle_name(int(primaries.pdg[row]))})"
+        )
+
+
+def check_choice(on_outside: str) -> None:
+    """Raises ValueError unless `on_outside` is one of the choices."""
+    if on_outside not in get_args(OnOutside):
+        raise ValueError(f"on_outside must be one of {', '.join(get_args(OnOutside))}, got {on_outside!r}")
+
+
+def coordinates(primaries: Primaries) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Returns the names and values of what the domain looks at, (C,) and (N, C): features, point of impact in cm."""
+    detector, x = primaries.detector, primaries.conditions.astype(np.float64)
+    if detector.face is None or not {"vx", "vy", "vz", "px", "py", "pz"} <= set(detector.features):
+        return detector.features, x
+    vx, vy, vz, px, py, pz = (
+        x[:, detector.features.index(name)] for name in ("vx", "vy", "vz", "px", "py", "pz")
+    )
+    length = (detector.face - np.sign(pz) * vz) / np.maximum(np.abs(pz), 1e-6)
+    impact = np.column_stack([vx + px * length, vy + py * length])
+    return (*detector.features, "impact x", "impact y"), np.concatenate([x, impact], 1)
+
+
+def _scores(x: NDArray[np.float64], quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the normal scores of coordinates, (N, C); equal quantiles share the mean of theirs."""
+    size = quantiles.shape[1]
+    normals = np.array([NormalDist().inv_cdf((i + 0.5) / size) for i in range(size)])
+    columns = []
+    for column, edges in zip(x.T, quantiles, strict=True):
+        knots, index = np.unique(edges, return_inverse=True)
+        columns.append(np.interp(column, knots, np.bincount(index, normals) / np.bincount(index)))
+    return np.stack(columns, 1)
+
+
+def _inconsistent(primaries: Primaries) -> Sequence[tuple[str, NDArray[np.bool_]]]:
+    """Returns the rows that are no particle, rule by rule."""
+    names = primaries.detector.features
+    found = []
+    kinds, kind = np.unique(primaries.pdg, return_inverse=True)
+    table = np.array([_mass_and_charge(int(pdg)) for pdg in kinds], np.float64).reshape(len(kinds), 2)[kind]
+    if {"mass", "charge"} & set(names):
+        found.append(("a PDG id that is not in the tables", np.isnan(table[:, 0])))
+    if "mass" in names:
+        mass = primaries.feature("mass").astype(np.float64)
+        allowed = np.maximum(MASS_TOLERANCE * table[:, 0], SMALL_MASS)
+        found.append(("a mass that is not the PDG id's", np.abs(mass - table[:, 0]) > allowed))
+    if "charge" in names:
+        wrong = np.abs(primaries.feature("charge") - table[:, 1]) > 1e-3
+        found.append(("a charge that is not the PDG id's", wrong))
+    if {"energy", "px", "py", "pz", "mass"} <= set(names):
+        energy, *parts = (
+            primaries.feature(name).astype(np.float64) for name in ("energy", "px", "py", "pz", "mass")
+        )
+        expected = np.sqrt(sum(part**2 for part in parts))
+        found.append(
+            ("an energy that is not sqrt(p^2 + m^2)", np.abs(energy - expected) > ENERGY_TOLERANCE * energy)
+        )
+    return found
+
+
+@cache
+def _mass_and_charge(pdg: int) -> tuple[float, float]:
+    """Returns mass in GeV and charge in e from the PDG tables; NaN for an unknown id."""
+    from particle import InvalidParticle, Particle, ParticleNotFound
+
+    try:
+        found = Particle.from_pdgid(pdg)
+    except (InvalidParticle, ParticleNotFound):
+        return float("nan"), float("nan")
+    # the tables leave out the masses of neutrinos
+    return float(found.mass or 0.0) * _MeV, float(found.charge or 0.0)

@@ -1,0 +1,64 @@
+"""ONNX Runtime on one CPU: one thread unless asked, and no memory kept for later.
+
+Many sites give a job one core and two gigabytes. ONNX Runtime would start a thread a core and keep an arena of
+memory that never shrinks; both are off here. One thread or several give the same bytes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Session:
+    """A graph ready to run: a function of conditions (B, F) and noise (B, D).
+
+    Args:
+        path: the ONNX file.
+        threads: threads of one batch.
+
+    Attributes:
+        features: number of conditions, F.
+        noise_dim: standard normals an event, D.
+        shape: shape of the output without the batch.
+
+    Raises:
+        ValueError: no graph that this version of ONNX Runtime can run, or one with other inputs.
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        runtime: Any = importlib.import_module("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+        options.enable_cpu_mem_arena = False
+        options.log_severity_level = 3
+        # a thread that waits sleeps, as neighbours on the machine expect
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no class of their own
+            raise ValueError(
+                f"onnxruntime {runtime.__version__} cannot run {path}: {str(error).splitlines()[0]}"
+            ) from error
+        inputs = {value.name: value.shape for value in self._session.get_inputs()}
+        outputs = self._session.get_outputs()
+        if list(inputs) != ["conditions", "noise"] or len(outputs) != 1:
+            raise ValueError(
+                f"{path} must have the inputs conditions, noise and one output, "
+                f"got {', '.join(inputs)} and {len(outputs)}"
+            )
+        self.features, self.noise_dim = int(inputs["conditions"][1]), int(inputs["noise"][1])
+        self.shape = tuple(outputs[0].shape[1:])
+        self._output = outputs[0].name
+
+    def __call__(self, conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.generic]:
+        """Runs one batch; returns (B, *shape), integers or float32 as the graph has them."""
+        (result,) = self._session.run([self._output], {"conditions": conditions, "noise": noise})
+        return np.asarray(result)

@@ -1,0 +1,203 @@
+"""Export: bundles that agree with PyTorch, or none."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from caloforge import cli
+from caloforge.detectors import ZN
+from caloforge.events import split
+from caloforge.export import bundle as bundles
+from caloforge.export import export
+from caloforge.io import create, open_events
+from caloforge.io.files import read_json, write_json
+from caloforge.models import MODELS, READOUTS
+from caloforge.models.base import generate_in_memory
+from caloforge.runtime import Surrogate
+from caloforge.runtime.domain import Domain
+from caloforge.training.checkpoint import load_model
+from made import made_events
+from made_run import SMALL, made_run
+
+NETWORKS = [name for name in (*MODELS, *READOUTS) if name in SMALL and name != "nearest"]
+
+
+@pytest.fixture(scope="module")
+def exported(flow_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bundles") / "bundle"
+    export(flow_run, out)
+    return out
+
+
+def test_every_network_is_exportable():
+    assert {*MODELS, *READOUTS} - set(NETWORKS) == {
+        "nearest",
+        "resample",
+        "gradient_boosting",
+        "knn",
+        "tree",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_bundle_gives_what_its_run_gives(tmp_path, name):
+    run = made_run(tmp_path / "run", name)
+    agreement = export(run, tmp_path / "bundle")["agreement"]
+    assert agreement["log1p_difference"] < bundles.TOLERANCE
+    assert agreement["flipped_share"] < 1e-4
+    _, model = load_model(run)
+    primaries = made_events(particles=20, repeats=2).primaries
+    surrogate = Surrogate.load(tmp_path / "bundle")
+    wanted = generate_in_memory(model, primaries.conditions, seed=3, batch_size=32)
+    if name in READOUTS:
+        got = surrogate.channel_sums(primaries, seed=3, on_outside="flag")
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-3)
+    else:
+        got = surrogate.sample(primaries, seed=3, on_outside="flag").responses
+        assert got.dtype == np.uint16
+        assert (got != wanted).mean() < 1e-4
+
+
+@pytest.mark.slow
+def test_the_card_says_what_it_is(exported, flow_run):
+    card = read_json(exported / "card.json")
+    assert (card["format"], card["detector"], card["noise_dim"], card["opset"]) == (1, "zn", 5, 18)
+    assert (card["rounding"], card["agreement"]["batches"]) == ("floor", [1, 3, 17, 256])
+    assert "uniform" in card["rounding_rule"]
+    assert card["recipe"]["model"]["solver"]["steps"] == 3
+    assert card["data"] == read_json(flow_run / "card.json")["data"]
+    assert card["scores"] == {}
+    assert sorted(path.name for path in exported.iterdir()) == ["SHA256SUMS", "card.json", "response.onnx"]
+
+
+@pytest.mark.slow
+def test_the_domain_is_that_of_the_training_rows(exported, flow_run):
+    source = open_events(flow_run / "made.h5")
+    rows = split(source, "canonical")["train"]
+    domain = Surrogate.load(exported).domain
+    assert domain.rows == len(rows)
+    assert domain.inside(source.primaries.select(rows)).all()
+
+
+@pytest.mark.slow
+def test_exact_and_threads(exported):
+    primaries = made_events(particles=60, repeats=1).primaries
+    one, two = (Surrogate.load(exported, threads=n) for n in (1, 2))
+    whole = one.channel_sums(primaries, seed=1, exact=True, on_outside="flag")
+    np.testing.assert_array_equal(two.channel_sums(primaries, seed=1, exact=True, on_outside="flag"), whole)
+    few = one.channel_sums(
+        primaries.select(slice(50, 53)), seed=1, first_event=50, exact=True, on_outside="flag"
+    )
+    np.testing.assert_array_equal(few, whole[50:53])
+    alone = one.channel_sums(primaries, seed=1, batch_size=1, on_outside="flag")
+    assert (alone != whole).mean() < 0.01
+
+
+@pytest.mark.slow
+def test_a_graph_that_does_not_agree_is_not_written(flow_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundles, "TOLERANCE", 0.0)
+    with pytest.raises(ValueError, match="does not agree with PyTorch"):
+        export(flow_run, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_disagreement_before_rounding(flow_run, tmp_path):
+    _, generator = load_model(made_run(tmp_path / "run", "factorized_flow_matching"))
+    _, readout = load_model(flow_run)
+    image = np.full((2, 44, 44), 0.25)
+    assert bundles.disagreement(image, image, generator) == (0.0, 0)
+    nearby = image.copy()
+    nearby[1, 0, 0] += 1.25e-4
+    difference, flipped = bundles.disagreement(image, nearby, generator)
+    assert (round(difference / 1e-4, 2), flipped) == (1.0, 0)
+    # 1936 cells in channels of 242, 242, 242, 242 and 968: quarters give half a photon, so no sum is drawn whole
+    shifted = image + 0.001
+    assert bundles.disagreement(image, shifted, generator)[1] == 0
+    # whole sums: of one event a channel has one more
+    whole = np.zeros((2, 44, 44))
+    other = whole.copy()
+    other[1, 0, 0] = 1.0
+    assert bundles.disagreement(whole, other, generator) == (0.0, 1)
+    broken = np.array([[1.0, np.nan]])
+    assert bundles.disagreement(broken, broken, readout) == (np.inf, 0)
+
+
+def test_scores_of_the_same_settings_go_along(flow_run, tmp_path):
+    run = shutil.copytree(flow_run, tmp_path / "run")
+    groups = {"all": {"n": 3, "metrics": {}}, "gamma": {"n": 1}}
+    scores = {"settings": {}, "sets": {"made": {"reference": {"sha256": "0"}, "groups": groups}}}
+    write_json(run / "scores.json", scores)
+    found = bundles._scores(bundles.Run(run), [])
+    assert found == {"made": {"sha256": "0", "n": 3, "metrics": {}}}
+    assert bundles._scores(bundles.Run(run), ["solver.steps=1"]) == {}
+
+
+@pytest.fixture
+def caloforge(monkeypatch, capfd):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["caloforge", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_what_export_refuses(caloforge, flow_run, tmp_path):
+    def refused(*arguments):
+        code, _, err = caloforge("export", *arguments)
+        assert code == 2
+        assert not (tmp_path / "bundle").exists()
+        return err
+
+    out = tmp_path / "bundle"
+    assert "exists already" in refused(flow_run, "--out", tmp_path)
+    assert "there is no folder" in refused(flow_run, "--out", tmp_path / "no" / "bundle")
+    assert "cannot be changed after the training" in refused(flow_run, "--out", out, "--set", "width=8")
+    nearest = made_run(tmp_path / "nearest", "nearest")
+    assert "keeps fitted tables" in refused(nearest, "--out", out)
+    other = tmp_path / "other.h5"
+    with create(other, ZN) as writer:
+        writer.append(made_events(seed=1))
+    assert "made.h5 of zn-channel_flow_matching are not all there" in refused(
+        flow_run, "--out", out, "--data", other
+    )
+    moved = shutil.copytree(flow_run, tmp_path / "moved")
+    recipe = (moved / "recipe.toml").read_text().replace("made.h5", "gone.h5")
+    (moved / "recipe.toml").write_text(recipe)
+    assert "say with --data where they are" in refused(moved, "--out", out)
+
+
+def test_a_card_with_a_domain_needs_no_training_data(flow_run):
+    recipe = bundles.Run(flow_run).recipe()
+    lost = {"data": [{"name": "lost.h5", "sha256": "0"}]}
+    primaries = made_events(particles=9).primaries
+    card = {**lost, "domain": Domain.fit(primaries).to_card()}
+    domain, particles = bundles._domain_and_particles(recipe, card, [])
+    assert domain.to_card() == card["domain"]
+    assert len(particles) > 1000  # those of the sample
+    with pytest.raises(ValueError, match=r"lost.h5 of zn-channel_flow_matching are not all there"):
+        bundles._domain_and_particles(recipe, lost, [])
+
+
+@pytest.mark.slow
+def test_the_command(caloforge, flow_run, tmp_path):
+    out = tmp_path / "bundle"
+    code, text, err = caloforge(
+        "export", flow_run, "--out", out, "--set", "solver.steps=1", "--data", flow_run / "made.h5"
+    )
+    assert (code, err) == (0, "")
+    assert "agree to" in text
+    card = read_json(out / "card.json")
+    assert card["settings"] == ["solver.steps=1"]
+    assert card["recipe"]["model"]["solver"]["steps"] == 1
+    code, _, err = caloforge("sample", out, flow_run / "made.h5", tmp_path / "events.h5")
+    assert (code, "predicts channel sums only" in err) == (2, True)

@@ -1,0 +1,89 @@
+"""Graphs: what they hold, and that they give what PyTorch gives. Tracing takes seconds, so most are slow."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from caloforge.export.onnx import check_exportable, graph_of
+from caloforge.models.base import as_function
+from caloforge.runtime.noise import standard_normals
+from caloforge.runtime.session import Session
+from caloforge.training.checkpoint import load_model
+from made_run import made_run
+
+
+@pytest.fixture(scope="module")
+def model(flow_run):
+    return load_model(flow_run)[1]
+
+
+@pytest.fixture(scope="module")
+def graph(model):
+    return graph_of(model, whole=True)
+
+
+def nodes(graph):
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from nodes(attribute.g)
+
+
+@pytest.mark.slow
+def test_inputs_output_and_batch(graph):
+    shapes = {
+        value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*graph.graph.input, *graph.graph.output)
+    }
+    assert shapes == {"conditions": ["batch", 9], "noise": ["batch", 5], "channels": ["batch", 5]}
+    assert graph.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.INT32
+    assert [opset.version for opset in graph.opset_import] == [18]
+
+
+@pytest.mark.slow
+def test_nothing_of_the_machine_is_left(graph):
+    assert list(graph.metadata_props) == []
+    assert not any(node.name or node.doc_string or node.metadata_props for node in nodes(graph.graph))
+    for text in (b".py", b"site-packages", b"/home", b"caloforge/"):
+        assert text not in graph.SerializeToString()
+
+
+@pytest.mark.slow
+def test_one_step_whatever_their_number(flow_run, graph):
+    more = graph_of(load_model(flow_run, ["solver.steps=40"])[1], whole=True)
+    assert len(list(nodes(more.graph))) == len(list(nodes(graph.graph)))
+    assert more.ByteSize() < graph.ByteSize() + 1000
+
+
+@pytest.mark.slow
+def test_no_random_operator(graph):
+    assert not [node.op_type for node in nodes(graph.graph) if "Random" in node.op_type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["midpoint", "rk4"])
+def test_every_solver_is_the_same_in_a_loop(flow_run, events, tmp_path, method):
+    _, model = load_model(flow_run, [f"solver.method={method}", "rounding=none"])
+    onnx.save(graph_of(model, whole=False), tmp_path / "x.onnx")
+    session, rows = Session(tmp_path / "x.onnx"), 8
+    noise = standard_normals(0, np.arange(rows), model.noise_dim)
+    np.testing.assert_allclose(
+        session(events.conditions[:rows], noise),
+        as_function(model)(events.conditions[:rows], noise),
+        atol=1e-3,
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.slow
+def test_exporting_leaves_the_model_as_it_was(model, graph, events):
+    noise = torch.zeros(2, 5)
+    with torch.no_grad():
+        assert model(torch.from_numpy(events.conditions[:2]), noise).dtype == torch.float32
+
+
+def test_a_yardstick_is_refused(tmp_path):
+    recipe, model = load_model(made_run(tmp_path / "run", "nearest"))
+    with pytest.raises(ValueError, match=r"zn-nearest keeps fitted tables .* no network"):
+        check_exportable(model, recipe.name)
