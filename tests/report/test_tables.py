@@ -1,9 +1,9 @@
 from html.parser import HTMLParser
 
 import pytest
-from made_scores import entry, scores
 
 from caloforge.report import tables
+from made_scores import entry, scores
 
 
 @pytest.fixture
