@@ -311,6 +311,9 @@ def _train(fabric: Fabric, recipe: Recipe, run: Run, resume: bool, reporter: Cal
         if state["history"]["data"] != history.data:
             raise ValueError(f"{run.path} was started with other data: the files' content has changed")
         history = History(**state["history"])
+        if fabric.is_global_zero:
+            for stale in run.path.glob(".*.partial-*"):  # what a killed process was writing
+                stale.unlink()
     elif fabric.is_global_zero:
         run.path.mkdir(parents=True, exist_ok=True)
         run.write_recipe(recipe)
