@@ -563,9 +563,9 @@ def demo(
     output.rule("2. train a miniature and two yardsticks")
     miniature = [
         "name=miniature",
-        "model.epochs=3",
+        "model.epochs=2",
         "model.validation_events=256",
-        "training.validate_every=3",
+        "training.validate_every=2",
     ]
     train(f"{detector}-flow_matching", out=Path(runs["miniature"]), settings=miniature)
     for yardstick in ("resample", "nearest"):
