@@ -29,9 +29,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 def main() -> None:
     """Prints one row a size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", nargs="?", default="zn-flow_matching")
+    parser.add_argument("run", nargs="?", default="zn-factorized_flow_matching")
     parser.add_argument("--events", nargs="+", type=int, default=[10_000, 200_000])
-    parser.add_argument("--set", dest="settings", default="solver.steps=1")
+    parser.add_argument("--set", dest="settings", nargs="*", default=[])
     arguments = parser.parse_args()
     particles = open_primaries(samples.sample("zn_wide"))
     print("| events | peak memory, MB |\n|---|---|")
@@ -45,7 +45,10 @@ def main() -> None:
                     writer.append(part)
             command = [sys.executable, "-c", CHILD, arguments.run, str(path), str(Path(folder) / "out.h5")]
             done = subprocess.run(
-                [*command, "--set", arguments.settings], check=True, capture_output=True, text=True
+                [*command, *(part for one in arguments.settings for part in ("--set", one))],
+                check=True,
+                capture_output=True,
+                text=True,
             )
             print(f"| {events:,} | {float(done.stdout.splitlines()[-1]):.0f} |", flush=True)
 
