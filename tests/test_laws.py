@@ -13,11 +13,23 @@ from made import made_events
 
 SMALL = {
     "factorized_flow_matching": {
-        "sums": {"width": 16, "blocks": 1, "solver": {"steps": 2}, "batch_size": 16},
+        "sums": {
+            "width": 16,
+            "blocks": 1,
+            "solver": {"method": "bespoke", "steps": 2},
+            "bespoke": {"steps": 2, "reference": 4, "batch_size": 16},
+            "batch_size": 16,
+        },
+        "place": {"width": 16, "batch_size": 16},
         "image": {"network": {"width": 8, "blocks": 1}, "solver": {"steps": 2}, "batch_size": 16},
         "validation_events": 20,
     },
-    "flow_matching": {"network": {"patch": 4, "blocks": 1}, "solver": {"steps": 2}, "batch_size": 16},
+    "flow_matching": {
+        "network": {"patch": 4, "blocks": 1},
+        "solver": {"method": "bespoke", "steps": 2},
+        "bespoke": {"steps": 2, "reference": 4, "batch_size": 16},
+        "batch_size": 16,
+    },
     "gradient_boosting": {"candidates": 1},
     "tree": {"candidates": 2},
 }

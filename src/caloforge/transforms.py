@@ -141,12 +141,7 @@ class ImpactFeatures(nn.Module):
 
     def impact(self, conditions: Tensor) -> Tensor:
         """Returns where the straight line meets the face, in cm from the axis, (B, 2) float64."""
-        # float64: the place within a fibre is a small part of the path from the vertex
-        exact = conditions.double()
-        _, vx, vy, vz, px, py, pz, _ = (exact[:, column] for column in self._columns)
-        ahead = pz.abs().clamp(min=1e-6)
-        length = self._face - torch.sign(pz) * vz
-        return torch.stack([vx + px / ahead * length, vy + py / ahead * length], 1)
+        return _impact(conditions[:, self._columns], self._face)
 
     def cell(self, conditions: Tensor) -> Tensor:
         """Returns the same in cells from the first, (B, 2), of the dtype of the conditions."""
@@ -185,6 +180,47 @@ class ImpactFeatures(nn.Module):
             *(neutral * wave for wave in within),
         ]
         return torch.cat([conditions, torch.stack(derived, 1).to(conditions.dtype)], 1)
+
+
+class BendingFeatures(nn.Module):
+    """What magnets between vertex and detector act on, for charged particles: all are 0 for neutral ones.
+
+    With k = q / E in units of e / TeV, s the side (the sign of pz) and (x, y) where the straight line meets the
+    plane of the detector's face, in decimetres: k, k x, k y, k^2, s k, s k x, s k y.
+
+    Args:
+        detector: as for `ImpactFeatures`.
+    """
+
+    size = 7
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        if detector.face is None or not set(_NEEDED) <= set(detector.features):
+            raise ValueError(
+                f"features of bending need a face and the conditions {', '.join(_NEEDED)}; {detector.name} has "
+                f"face {detector.face} and {', '.join(detector.features)}"
+            )
+        self._face = detector.face
+        self._columns = [detector.features.index(name) for name in _NEEDED]
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to (B, 7)."""
+        needed = conditions[:, self._columns].double()
+        energy, *_, pz, charge = needed.unbind(1)
+        x, y = (_impact(needed, self._face) / 10).unbind(1)
+        k = charge * 1000 / energy.clamp(min=1)
+        side = torch.sign(pz) * k
+        return torch.stack([k, k * x, k * y, k * k, side, side * x, side * y], 1).to(conditions.dtype)
+
+
+def _impact(needed: Tensor, face: float) -> Tensor:
+    """Returns where straight lines meet the plane |z| = face, (B, 2) float64, from the features `_NEEDED`."""
+    # float64: the place within a fibre is a small part of the path from the vertex
+    _, vx, vy, vz, px, py, pz, _ = needed.double().unbind(1)
+    ahead = pz.abs().clamp(min=1e-6)
+    length = face - torch.sign(pz) * vz
+    return torch.stack([vx + px / ahead * length, vy + py / ahead * length], 1)
 
 
 def _arcsinh(x: Tensor) -> Tensor:

@@ -49,6 +49,24 @@ def test_euler_evaluates_at_the_papers_times():
     np.testing.assert_allclose(times, np.arange(11) / 11)
 
 
+def test_steps_of_equal_shares_and_an_earlier_end():
+    times = []
+    end = integrate(
+        lambda x, t: times.append(t[0].item()) or (3 - x) / (1 - t)[:, None],
+        torch.ones(1, 1).double(),
+        SolverConfig(steps=3),
+        0.875,
+        shares=True,
+    )
+    np.testing.assert_allclose(times, [0, 0.5, 0.75])
+    assert end.item() == pytest.approx(1 + 0.875 * 2)  # a straight path to 3
+
+
+def test_bespoke_is_no_rule():
+    with pytest.raises(ValueError, match="no bespoke solver here"):
+        integrate(velocity, torch.ones(1, 1), SolverConfig(method="bespoke"))
+
+
 def test_the_path_and_its_loss_by_hand():
     x0, x1, t = torch.zeros(1, 2), torch.tensor([[2.0, 4.0]]), torch.tensor([0.25])
     torch.testing.assert_close(on_path(x0, x1, t), torch.tensor([[0.5, 1.0]]))

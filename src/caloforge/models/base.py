@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector, Feature
 from caloforge.events import Events, EventSource, in_slices
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
+from caloforge.ode.path import Velocity
 from caloforge.optim import AdamConfig, build, update_average
 from caloforge.runtime.generate import Forward, generate_rows
 
@@ -260,6 +262,44 @@ class LossStage:
         """The scores, with the first again as `score`."""
         scores = dict(self._scores(source))
         return {"score": next(iter(scores.values()))} | scores
+
+
+def solver_stage(
+    name: str,
+    solver: BespokeSolver,
+    network: nn.Module,
+    problem: Callable[[Events, BatchRandom], tuple[Velocity, Tensor]],
+    scores: Callable[[EventSource], Mapping[str, float]],
+    config: BespokeConfig,
+    events: int,
+) -> LossStage:
+    """Returns the stage that fits a bespoke solver to a trained network.
+
+    Args:
+        name: for logs.
+        solver: what is trained.
+        network: what the velocity is made of; stays as it is.
+        problem: velocity and starting points of a batch. The velocity is asked at any multiple of the batch, its
+            events repeated in order.
+        scores: as for `LossStage`.
+        config: loss, reference and training.
+        events: number of training events.
+    """
+
+    def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        with frozen(network):
+            return solver.loss(*problem(batch, rng), config)
+
+    return LossStage(
+        name,
+        solver,
+        loss,
+        scores,
+        config.optimizer,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        events=events,
+    )
 
 
 def as_function(model: Generator | Readout) -> Forward:

@@ -10,15 +10,21 @@ error of a hundredth on each of two thousand empty fibres, which would add tens 
 Sums. As in `channel_flow_matching`: with a uniform u, x_1 = standardised sqrt((sums + u) / E), a residual network
 gives the velocity of the straight path from noise, the floor takes u off again.
 
-Image. x_1 = ln(1 + n). The network is told the sums and where the particle's straight line meets the detector,
-and predicts the image x_1^ itself; the velocity is (x_1^ - x_t) / (1 - t) and the loss that of the velocity,
-E | x_1^ - x_1 |^2 / max(1 - t, 0.05)^2.
+Image. x_1 = ln(1 + n). The network is told the sums and two places: where the particle's straight line meets the
+detector, and where the middle of the light is expected, which a regression learns first from particle and sums, since
+magnets bend charged particles and decays leave the line. It predicts the image x_1^ itself, so that the velocity is
+(x_1^ - x_t) / (1 - t), and a correction c, which says where light is: p_k, the share of cell k in its channel, is
+proportional to (exp(x_1^) - 1 + 10^-3) exp(c). The loss is that of the velocity with the likelihood of the counts,
+multinomial in each channel, for a photon on average:
 
-Counts. Where x_1 is below `dark` no light is expected: a residue of a hundredth on each of two thousand fibres
-would take a few photons from the shower and spread them over the module, and the circle around a faint response
-that holds 90 % of its photons doubles. The expected counts exp(x_1) - 1 of a channel are scaled to its sum and
-rounded by systematic sampling channel by channel (`nn.rounding`): the sums of the image equal the sums drawn first,
-exactly.
+    E | x_1^ - x_1 |^2 / max(1 - t, 0.05)^2  -  `likelihood` E (1 / sum_k n_k) sum_k n_k ln p_k,
+
+t with density 2 t. The path is followed in steps that leave equal shares of the way, 1 - t_i = (1 - `end`)^(i / n).
+
+Counts. At t = `end` p gives the expected counts: sum of the channel times p. The image x_1^ is a mean of
+logarithms, and undoing the logarithm of a mean would take light from cells that are faint or uncertain: a third of
+it where one photon is as likely as none. p has no such bias. The expected counts are rounded by systematic sampling
+channel by channel (`nn.rounding`): the sums of the image equal the sums drawn first, exactly.
 
 Noise: the image's starting point, one normal a cell; K normals for the sums; one for the rounding.
 """
@@ -26,13 +32,14 @@ Noise: the image's starting point, one normal a cell; K normals for the sums; on
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from caloforge.detectors import Detector
@@ -48,37 +55,82 @@ from caloforge.models.base import (
     channel_sums,
     generate_in_memory,
     mirrored,
+    solver_stage,
 )
 from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
+from caloforge.nn.place_network import PlaceNetwork
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
 from caloforge.nn.velocity_network import VelocityNetwork
-from caloforge.ode.path import cfm_loss, on_path
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
+from caloforge.ode.path import Velocity, cfm_loss, on_path
 from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.optim import AdamConfig
 from caloforge.runtime.noise import standard_normals
-from caloforge.transforms import ImpactFeatures, Standardize
+from caloforge.transforms import BendingFeatures, ImpactFeatures, Standardize
+
+FAINT = 1e-3
+"""Light of a cell that the image has dark, in photons before the correction."""
 
 
 class SumsConfig(BaseModel):
-    """Network, solver and training of the channel sums."""
+    """Network, solver and training of the channel sums.
+
+    Attributes:
+        width: of every hidden layer.
+        blocks: residual blocks.
+        solver: of the sampling; may be changed after the training.
+        bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = Field(128, ge=1)
     blocks: int = Field(4, ge=1)
     solver: SolverConfig = SolverConfig(steps=16)
+    bespoke: BespokeConfig = BespokeConfig()
     optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, schedule="cosine", warmup=0.05)
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(256, ge=1)
 
+    @model_validator(mode="after")
+    def _solver(self) -> Self:
+        check_solver(self.solver, self.bespoke)
+        return self
+
+
+class PlaceConfig(BaseModel):
+    """Network and training of the expected middle of the light."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(96, ge=1)
+    optimizer: AdamConfig = AdamConfig(learning_rate=3e-3, schedule="cosine", warmup=0.05, weight_decay=0.01)
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(128, ge=1)
+
 
 class ImageConfig(BaseModel):
-    """Network, solver and training of the image."""
+    """Network, solver and training of the image.
+
+    Attributes:
+        network: sizes.
+        likelihood: weight of the likelihood of the counts in the loss.
+        end: time at which the counts are read off the path; may be changed after the training.
+        solver: from 0 to `end`.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: PatchNetworkConfig = PatchNetworkConfig()
-    solver: SolverConfig = SolverConfig(steps=4)
+    likelihood: float = Field(0.3, gt=0)
+    end: float = Field(0.9, gt=0, lt=1)
+    solver: SolverConfig = SolverConfig(steps=3)
     optimizer: AdamConfig = AdamConfig(
         learning_rate=3e-3, beta2=0.99, schedule="cosine", warmup=0.05, gradient_clip=1.0
     )
@@ -92,9 +144,9 @@ class FactorizedFlowMatchingConfig(BaseModel):
     Attributes:
         channels: channel map of the sums.
         sums: the first factor.
+        place: where the light is expected.
         image: the second factor; both solvers may be changed after the training.
         rounding: `systematic` or `none`; may be changed after the training.
-        dark: ln(1 + n) below which a cell is dark; may be changed after the training.
         mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events generated for each validation.
@@ -104,9 +156,9 @@ class FactorizedFlowMatchingConfig(BaseModel):
 
     channels: str = "paper"
     sums: SumsConfig = SumsConfig()
+    place: PlaceConfig = PlaceConfig()
     image: ImageConfig = ImageConfig()
     rounding: Literal["systematic", "none"] = "systematic"
-    dark: float = Field(0.03, ge=0)
     mirror: bool = False
     average: float = Field(0.999, ge=0, lt=1)
     validation_events: int = Field(1024, ge=2)
@@ -121,7 +173,7 @@ class FactorizedFlowMatching(Generator):
     """
 
     config_class: ClassVar[type[BaseModel]] = FactorizedFlowMatchingConfig
-    sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "image.solver", "rounding", "dark")
+    sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "image.solver", "image.end", "rounding")
 
     def __init__(self, detector: Detector, config: FactorizedFlowMatchingConfig) -> None:
         super().__init__()
@@ -134,12 +186,16 @@ class FactorizedFlowMatching(Generator):
         self.outputs = len(channel_map.labels)
         self.noise_dim = detector.cells + self.outputs + 1
         self.derive = ImpactFeatures(detector)
-        self.standardize = Standardize(self.derive.size)
+        self.bend = BendingFeatures(detector)
+        features = self.derive.size + self.bend.size
+        self.standardize = Standardize(features)
         self.standardize_sums = Standardize(self.outputs)
         self.standardize_logs = Standardize(self.outputs)
-        self.sums = VelocityNetwork(self.outputs, self.derive.size, config.sums.width, config.sums.blocks)
+        self.sums = VelocityNetwork(self.outputs, features, config.sums.width, config.sums.blocks)
+        self.sums_solver = BespokeSolver(config.sums.bespoke.steps) if config.sums.bespoke.steps else None
         height, width = detector.shape
-        self.image = PatchNetwork((height, width), self.derive.size + self.outputs, config.image.network)
+        self.place = PlaceNetwork((height, width), features + self.outputs, config.place.width)
+        self.image = PatchNetwork((height, width), features + self.outputs, 2, config.image.network)
         self.channel: Tensor
         self.order: Tensor
         self.register_buffer("channel", torch.from_numpy(channel_map.matrix.argmax(0)))
@@ -153,10 +209,18 @@ class FactorizedFlowMatching(Generator):
 
     def draw_sums(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates channel sums, whole numbers, (B, K), from noise (B, K)."""
-        embedding = self.sums.condition(self._features(conditions))
-        x1 = integrate(lambda x, t: self.sums(x, t, embedding), noise, self.config.sums.solver)
+        x1 = solve(self._sums_velocity(conditions), noise, self.config.sums.solver, self.sums_solver)
         scaled = self.standardize_sums.inverse(x1).clamp(min=0)
         return torch.floor(scaled.square() * self._energy(conditions))
+
+    def _sums_velocity(self, conditions: Tensor) -> Velocity:
+        embedding = self.sums.condition(self._features(conditions))
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            found: Tensor = self.sums(x, t, repeated(embedding, x))
+            return found
+
+        return velocity
 
     def draw_image(self, conditions: Tensor, sums: Tensor, noise: Tensor, rounding: Tensor) -> Tensor:
         """Generates an image with given sums.
@@ -171,30 +235,45 @@ class FactorizedFlowMatching(Generator):
             responses, (B, *shape).
         """
         features = self._image_features(conditions, sums)
-        around = self.image.around(self.derive.cell(conditions))
+        around = self.image.around(self._places(conditions, features))
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            predicted: Tensor = self.image(x, t, features, around)
-            return (predicted - x) / (1 - t).clamp(min=0.01)[:, None, None]
+            predicted, _ = self.image(x, t, features, around)
+            direction: Tensor = (predicted - x) / (1 - t)[:, None, None]
+            return direction
 
-        x1 = integrate(velocity, noise.view(-1, *self.detector.shape), self.config.image.solver)
-        # the smallest number keeps a channel without any light, but with a sum, from a division by zero
-        lit = torch.where(x1 > self.config.dark, x1, 0.0)
-        expected = torch.expm1(lit).flatten(1).double() + 1e-6
-        found = torch.zeros_like(sums, dtype=torch.float64).index_add_(1, self.channel, expected)
-        expected = expected * (sums.double() / found)[:, self.channel]
+        end = self.config.image.end
+        x = integrate(
+            velocity, noise.view(-1, *self.detector.shape), self.config.image.solver, end, shares=True
+        )
+        image, correction = self.image(x, torch.full_like(x[:, 0, 0], end), features, around)
+        shares, found = self._shares(image.double(), correction.double())
+        expected = shares * (sums.double() / found)[:, self.channel]
         if self.config.rounding == "systematic":
             expected = systematic_rounding(expected, normal_to_uniform(rounding), self.order)
-        return expected.to(noise.dtype).view_as(x1)
+        return expected.to(noise.dtype).view_as(x)
+
+    def _shares(self, image: Tensor, correction: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns cells in proportion to their expected light, (B, cells), and their channel sums, (B, K)."""
+        light = torch.expm1(image.clamp(0, 12)) + FAINT
+        shares = (light * correction.clamp(-12, 12).exp()).flatten(1)
+        return shares, shares.new_zeros(len(image), self.outputs).index_add(1, self.channel, shares)
+
+    def _places(self, conditions: Tensor, features: Tensor) -> Tensor:
+        """Returns where the straight line meets the detector and where light is expected, in cells, (B, 2, 2)."""
+        straight = self.derive.cell(conditions)
+        return torch.stack([straight, self.place(straight, features)], 1)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
-        """Fits the normalization and returns the two stages: sums, image."""
+        """Fits the normalization and returns the stages: sums, their solver, place, image."""
         conditions = torch.from_numpy(train.primaries.conditions)
         counts = torch.from_numpy(channel_sums(train, self.config.channels))
-        self.standardize.refit(self.derive(conditions))
+        self.standardize.refit(self._derived(conditions))
         self.standardize_sums.refit(torch.sqrt((counts + 0.5) / self._energy(conditions)))
         self.standardize_logs.refit(torch.log1p(counts))
-        return [self._sums_stage(len(train)), self._image_stage(len(train))]
+        events = len(train)
+        solver = [] if self.sums_solver is None else [self._solver_stage(self.sums_solver, events)]
+        return [self._sums_stage(events), *solver, self._place_stage(events), self._image_stage(events)]
 
     def _sums_stage(self, events: int) -> Stage:
         config = self.config.sums
@@ -207,20 +286,49 @@ class FactorizedFlowMatching(Generator):
             x0, t = rng.normal(self.outputs), rng.uniform()
             return cfm_loss(lambda x, time: network(x, time, embedding), x0, self.standardize_sums(scaled), t)
 
-        def scores(source: EventSource) -> Mapping[str, float]:
-            reference = self._validation(source)
-            true = self.detector.readout(reference.responses, self.config.channels)
-            conditions = torch.from_numpy(reference.conditions).to(self.order.device)
-            numbers = np.arange(len(reference))
-            noise = [standard_normals(seed, numbers, self.outputs) for seed in range(4)]
-            with torch.no_grad():
-                drawn = [
-                    self.draw_sums(conditions, torch.from_numpy(one).to(conditions.device)) for one in noise
-                ]
-            sums = torch.stack(drawn).double().cpu().numpy()
-            return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
+        return self._stage("sums", network, self.sums, loss, self._sums_scores, config, events)
 
-        return self._stage("sums", network, self.sums, loss, scores, config, events)
+    def _sums_scores(self, source: EventSource) -> Mapping[str, float]:
+        reference = self._validation(source)
+        true = self.detector.readout(reference.responses, self.config.channels)
+        conditions = torch.from_numpy(reference.conditions).to(self.order.device)
+        numbers = np.arange(len(reference))
+        noise = [standard_normals(seed, numbers, self.outputs) for seed in range(4)]
+        with torch.no_grad():
+            drawn = [self.draw_sums(conditions, torch.from_numpy(one).to(conditions.device)) for one in noise]
+        sums = torch.stack(drawn).double().cpu().numpy()
+        return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
+
+    def _solver_stage(self, solver: BespokeSolver, events: int) -> Stage:
+        def problem(batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
+            return self._sums_velocity(self._tensors(batch)[0]), rng.normal(self.outputs)
+
+        config = self.config.sums.bespoke
+        return solver_stage("sums_solver", solver, self.sums, problem, self._sums_scores, config, events)
+
+    def _place_stage(self, events: int) -> Stage:
+        network = copy.deepcopy(self.place) if self.config.average else self.place
+
+        def distance(network: torch.nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+            conditions, responses, counts = batch
+            found = network(self.derive.cell(conditions), self._image_features(conditions, counts))
+            photons = responses.sum((1, 2)).clamp(min=1)
+            axes = [
+                torch.arange(size, device=found.device, dtype=found.dtype) for size in responses.shape[1:]
+            ]
+            middle = [responses.sum(2) @ axes[0], responses.sum(1) @ axes[1]]
+            true = torch.stack(middle, 1) / photons[:, None]
+            return torch.nn.functional.huber_loss(found, true, reduction="none").sum(1)
+
+        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+            return distance(network, self._batch(batch, rng))
+
+        def scores(source: EventSource) -> Mapping[str, float]:
+            with torch.no_grad():
+                found = distance(self.place, self._tensors(self._validation(source)))
+            return {"distance": float(found.mean())}
+
+        return self._stage("place", network, self.place, loss, scores, self.config.place, events)
 
     def _image_stage(self, events: int) -> Stage:
         config = self.config.image
@@ -229,10 +337,15 @@ class FactorizedFlowMatching(Generator):
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
             conditions, responses, counts = self._batch(batch, rng)
             features = self._image_features(conditions, counts)
-            around = network.around(self.derive.cell(conditions))
-            x1, x0, t = torch.log1p(responses), rng.normal(*self.detector.shape), rng.uniform()
-            error: Tensor = network(on_path(x0, x1, t), t, features, around) - x1
-            return error.square().flatten(1).mean(1) / (1 - t).clamp(min=0.05).square()
+            with torch.no_grad():
+                around = network.around(self._places(conditions, features))
+            x1, x0, t = torch.log1p(responses), rng.normal(*self.detector.shape), rng.uniform().sqrt()
+            image, correction = network(on_path(x0, x1, t), t, features, around)
+            error = (image - x1).square().flatten(1).mean(1) / (1 - t).clamp(min=0.05).square()
+            shares, found = self._shares(image.detach(), correction)
+            likelihood = (responses.flatten(1) * shares.log()).sum(1) - (counts * found.log()).sum(1)
+            each: Tensor = error - config.likelihood * likelihood / counts.sum(1).clamp(min=1)
+            return each
 
         def scores(source: EventSource) -> Mapping[str, float]:
             reference = self._validation(source)
@@ -247,7 +360,7 @@ class FactorizedFlowMatching(Generator):
         generates: torch.nn.Module,
         loss: Callable[[Events, BatchRandom], Tensor],
         scores: Callable[[EventSource], Mapping[str, float]],
-        config: SumsConfig | ImageConfig,
+        config: SumsConfig | PlaceConfig | ImageConfig,
         events: int,
     ) -> Stage:
         return LossStage(
@@ -265,13 +378,17 @@ class FactorizedFlowMatching(Generator):
 
     def _batch(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor, Tensor]:
         """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K), half of them mirrored."""
-        conditions, responses = batch.conditions, batch.responses
         if self.config.mirror:
             chosen = (rng.uniform() < 0.5).cpu().numpy()
-            conditions, responses = mirrored(self.detector, conditions, responses, chosen)
-        counts = self.detector.readout(responses, self.config.channels)
+            conditions, responses = mirrored(self.detector, batch.conditions, batch.responses, chosen)
+            batch = dataclasses.replace(batch, conditions=conditions, responses=responses)
+        return self._tensors(batch)
+
+    def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K)."""
+        counts = self.detector.readout(events.responses, self.config.channels)
         device = self.order.device
-        arrays = (conditions, responses.astype(np.float32), counts.astype(np.float32))
+        arrays = (events.conditions, events.responses.astype(np.float32), counts.astype(np.float32))
         first, second, third = (torch.from_numpy(array).to(device) for array in arrays)
         return first, second, third
 
@@ -281,8 +398,11 @@ class FactorizedFlowMatching(Generator):
 
     def _features(self, conditions: Tensor) -> Tensor:
         # the tails of the inputs are long
-        features: Tensor = self.standardize(self.derive(conditions))
+        features: Tensor = self.standardize(self._derived(conditions))
         return features.clamp(-10, 10)
+
+    def _derived(self, conditions: Tensor) -> Tensor:
+        return torch.cat([self.derive(conditions), self.bend(conditions)], 1)
 
     def _image_features(self, conditions: Tensor, sums: Tensor) -> Tensor:
         return torch.cat([self._features(conditions), self.standardize_logs(torch.log1p(sums))], 1)

@@ -30,21 +30,30 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import mean_wasserstein
-from caloforge.models.base import BatchRandom, Generator, LossStage, Stage, cell_order, generate_in_memory
+from caloforge.models.base import (
+    BatchRandom,
+    Generator,
+    LossStage,
+    Stage,
+    cell_order,
+    generate_in_memory,
+    solver_stage,
+)
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
 from caloforge.nn.unet import UNet, UNetConfig
-from caloforge.ode.path import cfm_loss, on_path
-from caloforge.ode.solvers import SolverConfig, integrate
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
+from caloforge.ode.path import Velocity, cfm_loss, on_path
+from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.transforms import Log1p, Standardize
 
@@ -55,6 +64,7 @@ class FlowMatchingConfig(BaseModel):
     Attributes:
         network: sizes of the U-Net.
         solver: method and steps of the sampling; may be changed after the training.
+        bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
         prediction: `velocity`, the paper's, or `data`.
         rounding: `systematic`, `nearest` or `none`; may be changed after the training.
         optimizer: the paper's is Adam with rates tuned for each detector, without clipping or weight decay.
@@ -68,6 +78,7 @@ class FlowMatchingConfig(BaseModel):
 
     network: UNetConfig = UNetConfig()
     solver: SolverConfig = SolverConfig()
+    bespoke: BespokeConfig = BespokeConfig()
     prediction: Literal["velocity", "data"] = "velocity"
     rounding: Literal["systematic", "nearest", "none"] = "systematic"
     optimizer: AdamConfig = AdamConfig()
@@ -75,6 +86,11 @@ class FlowMatchingConfig(BaseModel):
     batch_size: int = Field(256, ge=1)
     average: float = Field(0.0, ge=0, lt=1)
     validation_events: int = Field(2048, ge=2)
+
+    @model_validator(mode="after")
+    def _solver(self) -> Self:
+        check_solver(self.solver, self.bespoke)
+        return self
 
 
 class FlowMatching(Generator):
@@ -101,14 +117,14 @@ class FlowMatching(Generator):
         height, width = detector.shape
         self.network = UNet((height, width), len(detector.conditions), config.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.solver = BespokeSolver(config.bespoke.steps) if config.bespoke.steps else None
         self.order: Tensor
         self.register_buffer("order", torch.from_numpy(cell_order(detector, next(iter(detector.channels)))))
 
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates responses, (B, *shape), from conditions (B, F) and noise (B, cells + 1)."""
-        condition = self.standardize(conditions)
         x0 = noise[:, :-1].reshape(-1, *self.detector.shape)
-        x1 = integrate(lambda x, t: self._velocity(x, t, condition), x0, self.config.solver)
+        x1 = solve(self._velocity(conditions), x0, self.config.solver, self.solver)
         expected = self.transform.inverse(torch.relu(x1))
         if self.config.rounding == "nearest":
             return torch.round(expected)
@@ -117,15 +133,20 @@ class FlowMatching(Generator):
         u = normal_to_uniform(noise[:, -1])
         return systematic_rounding(expected.flatten(1), u, self.order).view_as(expected)
 
-    def _velocity(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        output: Tensor = self.network(x, t, condition)
-        if self.config.prediction == "velocity":
-            return output
-        # rk4 evaluates at t = 1, where the bound keeps the velocity finite
-        return (output - x) / (1 - t).clamp(min=0.01)[:, None, None]
+    def _velocity(self, conditions: Tensor) -> Velocity:
+        condition = self.standardize(conditions)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            output: Tensor = self.network(x, t, repeated(condition, x))
+            if self.config.prediction == "velocity":
+                return output
+            # rk4 evaluates at t = 1, where the bound keeps the velocity finite
+            return (output - x) / (1 - t).clamp(min=0.01)[:, None, None]
+
+        return velocity
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
-        """Fits the standardisation and returns the one stage."""
+        """Fits the standardisation and returns the stages: the velocity, and its solver where one is trained."""
         config = self.config
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
         trained = copy.deepcopy(self.network) if config.average else self.network
@@ -140,7 +161,11 @@ class FlowMatching(Generator):
             error: Tensor = trained(on_path(x0, x1, t), t, condition) - x1
             return error.square().flatten(1).mean(1) / (1 - t).clamp(min=0.05).square()
 
-        return [
+        def problem(batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
+            conditions = torch.from_numpy(batch.conditions).to(self.order.device)
+            return self._velocity(conditions), rng.normal(*self.detector.shape)
+
+        stages = [
             LossStage(
                 "velocity",
                 trained,
@@ -154,6 +179,12 @@ class FlowMatching(Generator):
                 decay=config.average,
             )
         ]
+        if self.solver is not None:
+            events, bespoke = len(train), config.bespoke
+            stages.append(
+                solver_stage("solver", self.solver, self.network, problem, self.scores, bespoke, events)
+            )
+        return stages
 
     def scores(self, source: EventSource) -> Mapping[str, float]:
         """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""

@@ -18,7 +18,6 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-
 HEAD = 16
 """Numbers a head of attention is filled up to."""
 
@@ -123,8 +122,8 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     size = q.shape[-1]
     if size >= HEAD or torch.compiler.is_exporting():
         return F.scaled_dot_product_attention(q, k, v)
-    padded = (F.pad(tensor, (0, HEAD - size)) for tensor in (q, k, v))
-    return F.scaled_dot_product_attention(*padded, scale=1 / math.sqrt(size))[..., :size]
+    q, k, v = (F.pad(tensor, (0, HEAD - size)) for tensor in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, scale=1 / math.sqrt(size))[..., :size]
 
 
 class Upsample(nn.Module):

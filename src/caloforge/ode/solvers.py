@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Literal
 
@@ -21,11 +22,16 @@ Method = Literal["euler", "midpoint", "rk4", "rk4_classic"]
 
 
 class SolverConfig(BaseModel):
-    """A solver and its number of steps."""
+    """A solver and its number of steps.
+
+    Attributes:
+        method: one of `STEPS`, or `bespoke` where the model has trained one (`ode.bespoke`).
+        steps: from 0 to the end; those of the training where bespoke.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Method = "euler"
+    method: Method | Literal["bespoke"] = "euler"
     steps: int = Field(11, ge=1)
 
 
@@ -35,18 +41,18 @@ def _times(x: Tensor, t: float | Tensor) -> Tensor:
     return torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)
 
 
-def euler(velocity: Velocity, x: Tensor, t: float | Tensor, h: float) -> Tensor:
+def euler(velocity: Velocity, x: Tensor, t: float | Tensor, h: float | Tensor) -> Tensor:
     """Makes one step of order 1."""
     return x + h * velocity(x, _times(x, t))
 
 
-def midpoint(velocity: Velocity, x: Tensor, t: float | Tensor, h: float) -> Tensor:
+def midpoint(velocity: Velocity, x: Tensor, t: float | Tensor, h: float | Tensor) -> Tensor:
     """Makes one step of order 2."""
     half = x + h / 2 * velocity(x, _times(x, t))
     return x + h * velocity(half, _times(x, t + h / 2))
 
 
-def rk4(velocity: Velocity, x: Tensor, t: float | Tensor, h: float) -> Tensor:
+def rk4(velocity: Velocity, x: Tensor, t: float | Tensor, h: float | Tensor) -> Tensor:
     """Makes one step of order 4, by Kutta's 3/8 rule."""
     k1 = velocity(x, _times(x, t))
     k2 = velocity(x + h / 3 * k1, _times(x, t + h / 3))
@@ -55,7 +61,7 @@ def rk4(velocity: Velocity, x: Tensor, t: float | Tensor, h: float) -> Tensor:
     return x + h / 8 * (k1 + 3 * k2 + 3 * k3 + k4)
 
 
-def rk4_classic(velocity: Velocity, x: Tensor, t: float | Tensor, h: float) -> Tensor:
+def rk4_classic(velocity: Velocity, x: Tensor, t: float | Tensor, h: float | Tensor) -> Tensor:
     """Makes one step of order 4, by the classical rule."""
     k1 = velocity(x, _times(x, t))
     k2 = velocity(x + h / 2 * k1, _times(x, t + h / 2))
@@ -64,37 +70,48 @@ def rk4_classic(velocity: Velocity, x: Tensor, t: float | Tensor, h: float) -> T
     return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
 
 
-Step = Callable[[Velocity, Tensor, float | Tensor, float], Tensor]
+Step = Callable[[Velocity, Tensor, float | Tensor, float | Tensor], Tensor]
 STEPS: MappingProxyType[Method, Step] = MappingProxyType(
     {"euler": euler, "midpoint": midpoint, "rk4": rk4, "rk4_classic": rk4_classic}
 )
 
 
-def integrate(velocity: Velocity, x: Tensor, solver: SolverConfig) -> Tensor:
-    """Integrates from t = 0 to 1 in equal steps.
+def integrate(
+    velocity: Velocity, x: Tensor, solver: SolverConfig, end: float = 1.0, *, shares: bool = False
+) -> Tensor:
+    """Integrates from t = 0 to the end.
 
     Args:
         velocity: v(x, t).
         x: the start, (B, *).
         solver: method and number of steps.
+        end: the last time.
+        shares: each step takes the same share of the way that is left to t = 1; steps are equal otherwise.
 
     Returns:
-        x at t = 1, (B, *).
+        x at the end, (B, *).
+
+    Raises:
+        ValueError: the method is `bespoke`, which is no rule but a trained module.
     """
-    h = 1 / solver.steps
+    if solver.method == "bespoke":
+        raise ValueError(f"there is no bespoke solver here; solver.method may be {', '.join(STEPS)}")
+    step = STEPS[solver.method]
+    done = [i / solver.steps for i in range(solver.steps + 1)]
+    times = [1 - (1 - end) ** share for share in done] if shares else [end * share for share in done]
+    steps = [last - first for first, last in pairwise(times)]
     if torch.compiler.is_exporting():
-        return _looped(velocity, x, solver)
-    for i in range(solver.steps):
-        x = STEPS[solver.method](velocity, x, i * h, h)
+        return _looped(step, velocity, x, times[:-1], steps)
+    for t, h in zip(times[:-1], steps, strict=True):
+        x = step(velocity, x, t, h)
     return x
 
 
-def _looped(velocity: Velocity, x: Tensor, solver: SolverConfig) -> Tensor:
+def _looped(step: Step, velocity: Velocity, x: Tensor, times: list[float], steps: list[float]) -> Tensor:
     """Integrates in a loop of the exported graph, which then holds one step and not all of them."""
     from torch._higher_order_ops.scan import scan
 
-    h = 1 / solver.steps
-    times = torch.tensor([i * h for i in range(solver.steps)], dtype=x.dtype)
     start = x.clone(memory_format=torch.contiguous_format)  # a loop wants the same strides in and out
-    end: Tensor = scan(lambda x, t: (STEPS[solver.method](velocity, x, t, h), t.clone()), start, times)[0]
+    each = torch.tensor([times, steps], dtype=x.dtype).T
+    end: Tensor = scan(lambda x, now: (step(velocity, x, now[0], now[1]), now[0].clone()), start, each)[0]
     return end
