@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
+from caloforge.nn.patch_network import BENDS, PatchNetwork, PatchNetworkConfig
 
 
 def network(shape, **sizes):
@@ -42,19 +42,32 @@ def test_an_event_does_not_depend_on_its_batch():
 
 
 def test_tiles_go_back_where_they_came_from():
-    # with no blocks' change pixels stay at home, and the second image is minus the first
+    # with no blocks' change the constant term of the second image is the normalised tile, that of the first nothing
     net = PatchNetwork((8, 12), 3, 1, PatchNetworkConfig(patch=2, width=4, blocks=1)).double()
     for parameter in net.parameters():
         torch.nn.init.zeros_(parameter)
     net.first.weight.data[:, :4] = torch.eye(4)
-    net.last.weight.data = torch.cat([torch.eye(4), -torch.eye(4)]).double()
+    terms = 2 + len(BENDS)
+    net.last.weight.data[terms * 4 : terms * 4 + 4] = torch.eye(4)
     x = torch.randn(2, 8, 12).double()
     around = net.around(torch.zeros(2, 1, 2).double())
-    image, second = net(x, torch.zeros(2).double(), torch.zeros(2, 3).double(), around)
+    first, second = net(x, torch.zeros(2).double(), torch.zeros(2, 3).double(), around)
     tiles = x.view(2, 4, 2, 6, 2).transpose(2, 3).reshape(2, 4, 6, 4)
     normalized = torch.nn.functional.layer_norm(tiles, (4,), eps=1e-6)
-    torch.testing.assert_close(image, normalized.view(2, 4, 6, 2, 2).transpose(2, 3).reshape(2, 8, 12))
-    torch.testing.assert_close(second, -image)
+    torch.testing.assert_close(second, normalized.view(2, 4, 6, 2, 2).transpose(2, 3).reshape(2, 8, 12))
+    assert not first.any()
+
+
+def test_a_pixel_passes_beside_the_tokens():
+    net = PatchNetwork((8, 12), 3, 1, PatchNetworkConfig(patch=4, width=4, blocks=1)).double()
+    # the first image: pixel by pixel x + 10 relu(x - bend t); the second: twice x
+    factors = torch.zeros(2, 2 + len(BENDS), 16)
+    factors[0, 1], factors[0, 2], factors[1, 1] = 1, 10, 2
+    net.last.bias.data = factors.flatten().double()
+    x, t = torch.randn(2, 8, 12).double(), torch.tensor([0.3, 0.9]).double()
+    first, second = net(x, t, torch.zeros(2, 3).double(), net.around(torch.zeros(2, 1, 2).double()))
+    torch.testing.assert_close(first, x + 10 * (x - BENDS[0] * t[:, None, None]).clamp(min=0))
+    torch.testing.assert_close(second, 2 * x)
 
 
 def test_a_token_knows_where_the_hit_is():
