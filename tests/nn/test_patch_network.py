@@ -1,7 +1,10 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 
-from caloforge.nn.patch_network import BENDS, PatchNetwork, PatchNetworkConfig
+from caloforge.nn.patch_network import FAINT, OUTPUTS, PatchNetwork, PatchNetworkConfig, posterior
 
 
 def network(shape, **sizes):
@@ -42,32 +45,43 @@ def test_an_event_does_not_depend_on_its_batch():
 
 
 def test_tiles_go_back_where_they_came_from():
-    # with no blocks' change the constant term of the second image is the normalised tile, that of the first nothing
+    # with no blocks' change the correction is the normalised tile
     net = PatchNetwork((8, 12), 3, 1, PatchNetworkConfig(patch=2, width=4, blocks=1)).double()
     for parameter in net.parameters():
         torch.nn.init.zeros_(parameter)
     net.first.weight.data[:, :4] = torch.eye(4)
-    terms = 2 + len(BENDS)
-    net.last.weight.data[terms * 4 : terms * 4 + 4] = torch.eye(4)
-    x = torch.randn(2, 8, 12).double()
-    around = net.around(torch.zeros(2, 1, 2).double())
-    first, second = net(x, torch.zeros(2).double(), torch.zeros(2, 3).double(), around)
+    net.last.weight.data[-4:] = torch.eye(4)
+    x, t = torch.randn(2, 8, 12).double(), torch.zeros(2).double()
+    _, light = net(x, t, torch.zeros(2, 3).double(), net.around(torch.zeros(2, 1, 2).double()))
     tiles = x.view(2, 4, 2, 6, 2).transpose(2, 3).reshape(2, 4, 6, 4)
     normalized = torch.nn.functional.layer_norm(tiles, (4,), eps=1e-6)
-    torch.testing.assert_close(second, normalized.view(2, 4, 6, 2, 2).transpose(2, 3).reshape(2, 8, 12))
-    assert not first.any()
+    wanted = normalized.view(2, 4, 6, 2, 2).transpose(2, 3).reshape(2, 8, 12)
+    assert (light - wanted).std() < 1e-9  # the expected counts are the same everywhere, at t = 0
 
 
-def test_a_pixel_passes_beside_the_tokens():
-    net = PatchNetwork((8, 12), 3, 1, PatchNetworkConfig(patch=4, width=4, blocks=1)).double()
-    # the first image: pixel by pixel x + 10 relu(x - bend t); the second: twice x
-    factors = torch.zeros(2, 2 + len(BENDS), 16)
-    factors[0, 1], factors[0, 2], factors[1, 1] = 1, 10, 2
-    net.last.bias.data = factors.flatten().double()
-    x, t = torch.randn(2, 8, 12).double(), torch.tensor([0.3, 0.9]).double()
-    first, second = net(x, t, torch.zeros(2, 3).double(), net.around(torch.zeros(2, 1, 2).double()))
-    torch.testing.assert_close(first, x + 10 * (x - BENDS[0] * t[:, None, None]).clamp(min=0))
-    torch.testing.assert_close(second, 2 * x)
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.7, 0.95])
+def test_the_posterior_is_that_of_bayes(t):
+    """Against sums over counts and an integral over the density, worked out on a grid."""
+    torch.manual_seed(0)
+    numbers = torch.randn(OUTPUTS, 1, 2, 3, dtype=torch.float64)
+    numbers[-1] = 0
+    x = torch.randn(1, 2, 3, dtype=torch.float64) + t
+    image, light = posterior(x, torch.tensor(t, dtype=torch.float64), numbers)
+    y = torch.linspace(-25, 29, 200_001, dtype=torch.float64)
+    for place in np.ndindex(1, 2, 3):
+        *odds, mean, spread, _ = (float(value[place]) for value in numbers)
+        spread = math.sqrt(0.5) * math.exp(spread)
+        density = torch.exp(-0.5 * ((y - 1.8 - mean) / spread) ** 2) / (spread * math.sqrt(2 * math.pi))
+        like = torch.exp(-0.5 * ((x[place] - t * y) / (1 - t)) ** 2) * density * (y[1] - y[0])
+        counts = torch.arange(4, dtype=torch.float64)
+        known = torch.log1p(counts)
+        weights = torch.exp(torch.tensor(odds) - 0.5 * ((x[place] - t * known) / (1 - t)) ** 2)
+        total = weights.sum() + like.sum()
+        mean = ((weights * known).sum() + (like * y).sum()) / total
+        torch.testing.assert_close(image[place], mean, atol=1e-6, rtol=1e-6)
+        if 0 < float(torch.log((like * torch.exp(y)).sum() / like.sum())) < 12:  # beyond the limits it is cut
+            number = ((weights * counts).sum() + (like * torch.expm1(y)).sum()) / total
+            torch.testing.assert_close(torch.exp(light[place]), number + FAINT, atol=1e-6, rtol=1e-6)
 
 
 def test_a_token_knows_where_the_hit_is():

@@ -12,19 +12,18 @@ gives the velocity of the straight path from noise, the floor takes u off again.
 
 Image. x_1 = ln(1 + n). The network is told the sums and two places: where the particle's straight line meets the
 detector, and where the middle of the light is expected, which a regression learns first from particle and sums, since
-magnets bend charged particles and decays leave the line. It predicts the image x_1^ itself, so that the velocity is
-(x_1^ - x_t) / (1 - t), and a correction c, which says where light is: p_k, the share of cell k in its channel, is
-proportional to (exp(x_1^) - 1 + 10^-3) exp(c). The loss is that of the velocity with the likelihood of the counts,
-multinomial in each channel, for a photon on average:
+magnets bend charged particles and decays leave the line. It predicts for each cell, given the noisy image, the mean
+x_1^ of x_1, so that the velocity is (x_1^ - x_t) / (1 - t), and the mean of n, whose share in the channel is p. The
+loss is that of the velocity with the likelihood of the counts, multinomial in each channel, for a photon on average:
 
     E | x_1^ - x_1 |^2 / max(1 - t, 0.05)^2  -  `likelihood` E (1 / sum_k n_k) sum_k n_k ln p_k,
 
 t with density 2 t. The path is followed in steps that leave equal shares of the way, 1 - t_i = (1 - `end`)^(i / n).
 
-Counts. At t = `end` p gives the expected counts: sum of the channel times p. The image x_1^ is a mean of
-logarithms, and undoing the logarithm of a mean would take light from cells that are faint or uncertain: a third of
-it where one photon is as likely as none. p has no such bias. The expected counts are rounded by systematic sampling
-channel by channel (`nn.rounding`): the sums of the image equal the sums drawn first, exactly.
+Counts. At t = `end` p gives the expected counts: sum of the channel times p. x_1^ is a mean of logarithms, and
+undoing the logarithm of a mean would take light from cells that are faint or uncertain: a third of it where one
+photon is as likely as none. p has no such bias. The expected counts are rounded by systematic sampling channel by
+channel (`nn.rounding`): the sums of the image equal the sums drawn first, exactly.
 
 Noise: the image's starting point, one normal a cell; K normals for the sums; one for the rounding.
 """
@@ -67,9 +66,6 @@ from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.optim import AdamConfig
 from caloforge.runtime.noise import standard_normals
 from caloforge.transforms import BendingFeatures, ImpactFeatures, Standardize
-
-FAINT = 1e-3
-"""Light of a cell that the image has dark, in photons before the correction."""
 
 
 class SumsConfig(BaseModel):
@@ -246,18 +242,17 @@ class FactorizedFlowMatching(Generator):
         x = integrate(
             velocity, noise.view(-1, *self.detector.shape), self.config.image.solver, end, shares=True
         )
-        image, correction = self.image(x, torch.full_like(x[:, 0, 0], end), features, around)
-        shares, found = self._shares(image.double(), correction.double())
+        _, light = self.image(x, torch.full_like(x[:, 0, 0], end), features, around)
+        shares, found = self._shares(light.double())
         expected = shares * (sums.double() / found)[:, self.channel]
         if self.config.rounding == "systematic":
             expected = systematic_rounding(expected, normal_to_uniform(rounding), self.order)
         return expected.to(noise.dtype).view_as(x)
 
-    def _shares(self, image: Tensor, correction: Tensor) -> tuple[Tensor, Tensor]:
+    def _shares(self, light: Tensor) -> tuple[Tensor, Tensor]:
         """Returns cells in proportion to their expected light, (B, cells), and their channel sums, (B, K)."""
-        light = torch.expm1(image.clamp(0, 12)) + FAINT
-        shares = (light * correction.clamp(-12, 12).exp()).flatten(1)
-        return shares, shares.new_zeros(len(image), self.outputs).index_add(1, self.channel, shares)
+        shares = light.flatten(1).clamp(-25, 15).exp()
+        return shares, shares.new_zeros(len(light), self.outputs).index_add(1, self.channel, shares)
 
     def _places(self, conditions: Tensor, features: Tensor) -> Tensor:
         """Returns where the straight line meets the detector and where light is expected, in cells, (B, 2, 2)."""
@@ -340,9 +335,9 @@ class FactorizedFlowMatching(Generator):
             with torch.no_grad():
                 around = network.around(self._places(conditions, features))
             x1, x0, t = torch.log1p(responses), rng.normal(*self.detector.shape), rng.uniform().sqrt()
-            image, correction = network(on_path(x0, x1, t), t, features, around)
+            image, light = network(on_path(x0, x1, t), t, features, around)
             error = (image - x1).square().flatten(1).mean(1) / (1 - t).clamp(min=0.05).square()
-            shares, found = self._shares(image.detach(), correction)
+            shares, found = self._shares(light)
             likelihood = (responses.flatten(1) * shares.log()).sum(1) - (counts * found.log()).sum(1)
             each: Tensor = error - config.likelihood * likelihood / counts.sum(1).clamp(min=1)
             return each

@@ -7,12 +7,16 @@ takes as long as the products. Besides its pixels a token sees where it lies fro
 which the particle's straight line meets the image: a network told of them by numbers alone would have to learn to
 draw a shower at every place.
 
-It gives two images. Their pixels are combinations of a few functions of the same pixel of the noisy image, which
-bend where it tells dark from one photon and one photon from more; a token gives the factors. So a photon that shows
-through the noise need not pass through the tokens, which have few numbers for the pixels of a tile.
+What comes out is, for each pixel of the noisy image, what it says about the clean one by Bayes' theorem. The image
+holds y = ln(1 + n) of a count n, and the noisy pixel is x = t y + (1 - t) noise. A token gives a prior of each of its
+pixels: the odds of n = 0, 1, 2, 3 and of a normal density of y (mean m, standard deviation s) for more. The likelihood
+of a count is N(x; t y, (1 - t)^2), that of the density N(x; t m, t^2 s^2 + (1 - t)^2), and the posterior is exact:
 
-It is meant to predict an image, not a velocity: noise on a tile of pixels does not pass through a token
-with fewer numbers (`models.flow_matching`, prediction "data").
+    E[y | x] = sum_k p_k ln(1 + k) + p_m mu,    E[n | x] = sum_k p_k k + p_m (exp(mu + v / 2) - 1),
+
+with mu and v the mean and variance of y given x under the density. So the threshold between a dark fibre and one
+photon, which moves and sharpens with t, need not be learnt, and a photon that shows through the noise need not pass
+through a token, which has few numbers for the pixels of a tile.
 """
 
 from __future__ import annotations
@@ -24,8 +28,14 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-BENDS = (0.35, 0.9, 1.6)
-"""Where the functions of a pixel bend, in ln(1 + n) of a clean image: between 0 and 1, 1 and 2, 3 and 5 photons."""
+COUNTS = 4
+"""Counts with odds of their own: 0 to 3 photons."""
+
+FAINT = 1e-4
+"""Photons of a pixel that is dark for certain, before the correction."""
+
+OUTPUTS = COUNTS + 3
+"""Numbers a pixel: log odds of the counts against the density, its mean and spread, a correction of the counts."""
 
 
 class PatchNetworkConfig(BaseModel):
@@ -75,7 +85,7 @@ class ModulatedBlock(nn.Module):
 
 
 class PatchNetwork(nn.Module):
-    """Predicts an image, and where light is, from a noisy image.
+    """Predicts an image and its counts from a noisy image.
 
     Args:
         shape: height and width of the image.
@@ -102,11 +112,13 @@ class PatchNetwork(nn.Module):
         )
         self.blocks = nn.ModuleList(ModulatedBlock(config) for _ in range(config.blocks))
         self.modulation = nn.Linear(config.embedding, 2 * config.width)
-        self.last = nn.Linear(config.width, 2 * (2 + len(BENDS)) * config.patch**2)
+        self.last = nn.Linear(config.width, OUTPUTS * config.patch**2)
         for layer in (self.modulation, self.last):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         centres = [torch.arange(n) * float(config.patch) + (config.patch - 1) / 2 for n in (rows, columns)]
+        # a start without knowledge: nearly all pixels are dark
+        self.last.bias.data.view(OUTPUTS, -1)[0] = 4.0
         self.centres: Tensor
         self.frequencies: Tensor
         self.register_buffer(
@@ -123,11 +135,11 @@ class PatchNetwork(nn.Module):
         return maps.flatten(1, 2).permute(0, 2, 3, 1)
 
     def forward(self, x: Tensor, t: Tensor, conditions: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicts the image and where light is, both (B, H, W).
+        """Returns E[ln(1 + n)], (B, H, W), and the logarithm of the expected counts, (B, H, W), corrected.
 
         Args:
             x: the noisy image, (B, H, W).
-            t: times in [0, 1], (B,).
+            t: times in [0, 1), (B,).
             conditions: standardised, (B, C).
             around: what `around` gives for the places.
         """
@@ -141,13 +153,38 @@ class PatchNetwork(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, embedding)
         shift, scale = self.modulation(embedding)[:, None, None].chunk(2, -1)
-        factors = self.last(_norm(tokens) * (1 + scale) + shift).view(b, rows, columns, 2, -1, p, p)
-        factors = factors.permute(3, 4, 0, 1, 5, 2, 6).reshape(2, -1, b, rows * p, columns * p)
-        factors = factors[..., :height, :width]
-        time = t[:, None, None]
-        pixels = torch.stack([torch.ones_like(x), x, *(F.relu(x - bend * time) for bend in BENDS)])
-        image, light = (factors * pixels).sum(1)
-        return image, light
+        tiles = self.last(_norm(tokens) * (1 + scale) + shift).view(b, rows, columns, OUTPUTS, p, p)
+        numbers = tiles.permute(3, 0, 1, 4, 2, 5).reshape(OUTPUTS, b, rows * p, columns * p)
+        image, logs = posterior(x, t[:, None, None], numbers[:, :, :height, :width])
+        return image, logs
+
+
+def posterior(x: Tensor, t: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Applies Bayes' theorem to each pixel.
+
+    Args:
+        x: the noisy image, (B, H, W).
+        t: times in [0, 1), broadcast to it.
+        numbers: of the prior, (7, B, H, W): log odds of 0 to 3 photons, mean and log spread of the density (from
+            1.8 and 0.7), and a correction.
+
+    Returns:
+        E[ln(1 + n)] and ln E[n] plus the correction, both (B, H, W).
+    """
+    odds, (mean, spread, correction) = numbers[:COUNTS], numbers[COUNTS:]
+    mean, variance = 1.8 + mean, 0.5 * torch.exp(2 * spread.clamp(-4, 3))
+    noise = (1 - t).clamp(min=0.02).square()
+    total = t * t * variance + noise
+    values = torch.log1p(torch.arange(COUNTS, dtype=x.dtype, device=x.device)).view(-1, 1, 1, 1)
+    # likelihoods of the counts over that of the density, in logarithms
+    of_counts = -0.5 * ((x - t * values).square() / noise + torch.log(noise))
+    of_density = -0.5 * ((x - t * mean).square() / total + torch.log(total))
+    weights = torch.softmax(torch.cat([odds + of_counts, of_density[None]]), 0)
+    mu = (mean * noise + t * variance * x) / total
+    image = (weights[:COUNTS] * values).sum(0) + weights[COUNTS] * mu
+    more = torch.expm1((mu + 0.5 * variance * noise / total).clamp(0, 12))
+    counts = sum(weights[k] * k for k in range(1, COUNTS)) + weights[COUNTS] * more
+    return image, torch.log(counts + FAINT) + correction
 
 
 def _norm(tokens: Tensor) -> Tensor:
