@@ -176,14 +176,15 @@ def posterior(x: Tensor, t: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     noise = (1 - t).clamp(min=0.02).square()
     total = t * t * variance + noise
     values = torch.log1p(torch.arange(COUNTS, dtype=x.dtype, device=x.device)).view(-1, 1, 1, 1)
-    # likelihoods of the counts over that of the density, in logarithms
-    of_counts = -0.5 * ((x - t * values).square() / noise + torch.log(noise))
-    of_density = -0.5 * ((x - t * mean).square() / total + torch.log(total))
-    weights = torch.softmax(torch.cat([odds + of_counts, of_density[None]]), 0)
+    # each count over the density: no largest value has to be found, and e^30 to one is certain
+    of_density = (x - t * mean).square() / total + torch.log(total / noise)
+    ratios = 0.5 * (of_density - (x - t * values).square() / noise)
+    weights = torch.exp((odds + ratios).clamp(-30, 30))
+    every = 1 + weights.sum(0)
     mu = (mean * noise + t * variance * x) / total
-    image = (weights[:COUNTS] * values).sum(0) + weights[COUNTS] * mu
     more = torch.expm1((mu + 0.5 * variance * noise / total).clamp(0, 12))
-    counts = sum(weights[k] * k for k in range(1, COUNTS)) + weights[COUNTS] * more
+    image = ((weights * values).sum(0) + mu) / every
+    counts = ((weights * torch.expm1(values)).sum(0) + more) / every
     return image, torch.log(counts + FAINT) + correction
 
 
