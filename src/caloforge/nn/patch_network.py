@@ -176,15 +176,16 @@ def posterior(x: Tensor, t: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     noise = (1 - t).clamp(min=0.02).square()
     total = t * t * variance + noise
     values = torch.log1p(torch.arange(COUNTS, dtype=x.dtype, device=x.device)).view(-1, 1, 1, 1)
-    # each count over the density: no largest value has to be found, and e^30 to one is certain
-    of_density = (x - t * mean).square() / total + torch.log(total / noise)
-    ratios = 0.5 * (of_density - (x - t * values).square() / noise)
-    weights = torch.exp((odds + ratios).clamp(-30, 30))
-    every = 1 + weights.sum(0)
+    of_counts = odds - 0.5 * (x - t * values).square() / noise
+    of_density = -0.5 * ((x - t * mean).square() / total + torch.log(total / noise))
+    # a softmax over the first axis, which ONNX Runtime would transpose for
+    greatest = torch.maximum(of_counts.amax(0), of_density)
+    weights, more_weight = torch.exp(of_counts - greatest), torch.exp(of_density - greatest)
+    every = weights.sum(0) + more_weight
     mu = (mean * noise + t * variance * x) / total
     more = torch.expm1((mu + 0.5 * variance * noise / total).clamp(0, 12))
-    image = ((weights * values).sum(0) + mu) / every
-    counts = ((weights * torch.expm1(values)).sum(0) + more) / every
+    image = ((weights * values).sum(0) + more_weight * mu) / every
+    counts = ((weights * torch.expm1(values)).sum(0) + more_weight * more) / every
     return image, torch.log(counts + FAINT) + correction
 
 
