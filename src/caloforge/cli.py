@@ -32,6 +32,7 @@ from caloforge import __version__, samples
 if TYPE_CHECKING:
     from caloforge.detectors import Detector
     from caloforge.io import Summary
+    from caloforge.recipe import Recipe
     from caloforge.training.loop import Progress as TrainingProgress
 
 app = typer.Typer(
@@ -271,12 +272,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
 ) -> None:
     """Train a model by a recipe; leaves a run folder."""
-    from caloforge import recipe as recipes
-
-    values = recipes.with_settings(recipes.read(recipe), settings or [])
-    if files:
-        values.setdefault("data", {})["files"] = [str(_data_path(file).resolve()) for file in files]
-    parsed = recipes.parse(values)
+    parsed = _recipe(recipe, files, settings)
     folder = out or Path("runs") / parsed.name
 
     from caloforge.training.loop import train as run_training
@@ -289,6 +285,101 @@ def train(
         )
         sys.exit(130)
     output.print(f"wrote {folder}")
+
+
+def _recipe(name: str, files: list[str] | None, settings: list[str] | None) -> Recipe:
+    """Reads a recipe with the changes of the command line."""
+    from caloforge import recipe as recipes
+
+    values = recipes.with_settings(recipes.read(name), settings or [])
+    if files:
+        values.setdefault("data", {})["files"] = [str(_data_path(file).resolve()) for file in files]
+    return recipes.parse(values)
+
+
+@app.command()
+def tune(
+    recipe: Annotated[
+        str, typer.Argument(help="A TOML file, or the name of a recipe that ships.", show_default=False)
+    ],
+    space: Annotated[
+        str,
+        typer.Option(
+            help="The search space: a TOML file, or the name of one that ships.", show_default=False
+        ),
+    ],
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Begin no trial when the study holds so many that have ended.", show_default=False
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="Begin no trial after so many seconds.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The study folder [default: studies/NAME].", show_default=False)
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.log|URL",
+            help="What workers share: a journal file, or a database such as sqlite:///FILE "
+            "[default: OUT/journal.log].",
+            show_default=False,
+        ),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Name of the study in the storage [default: the recipe's].", show_default=False),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", help="Training data in place of the recipe's; may be repeated.", show_default=False
+        ),
+    ] = None,
+    settings: Settings = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the run folders of the trials.")] = False,
+) -> None:
+    """Search a recipe's settings as one worker of a study; the same command again goes on with it."""
+    from caloforge.training.space import read_space
+
+    parsed = _recipe(recipe, files, settings)
+    found = read_space(space)
+    folder = out or Path("studies") / (study or parsed.name)
+
+    from caloforge.training.tune import BEST, best_of
+    from caloforge.training.tune import tune as run_study
+
+    def show(record: dict[str, Any]) -> None:
+        reached = min((value for _, value in record["validations"]), default=None)
+        text = f"{found.objective} {reached:.4g}" if reached is not None else record["reason"]
+        keys = " ".join(f"{path}={_short(value)}" for path, value in record["parameters"].items())
+        messages.print(f"trial {record['number']} {record['state']}: {text}  {keys}", markup=False)
+
+    try:
+        result = run_study(
+            parsed, found, folder, storage=storage, name=study, trials=trials, timeout=timeout, keep=keep,
+            report=show,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        messages.print("interrupted; the same command goes on with the study")
+        sys.exit(130)
+    best = best_of(result["trials"])
+    ended = sum(record["state"] != "running" for record in result["trials"])
+    if best is None:
+        output.print(f"{ended} trials, none of them finished: see {folder}")
+        return
+    output.print(
+        f"{ended} trials; the best is {best['number']}, {found.objective} {best['value']:.4g}: "
+        f"wrote {folder / BEST}"
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 @app.command()
@@ -601,6 +692,7 @@ def info() -> None:
         "torch",
         "lightning-fabric",
         "matplotlib",
+        "optuna",
         "pyarrow",
         "uproot",
     ):

@@ -114,9 +114,9 @@ def _fields(kind: type[BaseModel], location: Iterable[str]) -> list[str]:
     return list(kind.model_fields)
 
 
-def packaged() -> dict[str, Path]:
-    """Returns the recipes that ship, by name."""
-    folder = Path(str(resources.files("caloforge.recipes")))
+def packaged(kind: str = "") -> dict[str, Path]:
+    """Returns the recipes that ship, by name; of `kind` "spaces" the search spaces."""
+    folder = Path(str(resources.files("caloforge.recipes"))) / kind
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
@@ -145,7 +145,7 @@ def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[st
     Raises:
         ValueError: a setting without "=" or through a key that is no section.
     """
-    changed = _copy(values)
+    changes: dict[str, Any] = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
@@ -154,12 +154,24 @@ def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[st
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text.strip()
-        *sections, key = path.strip().split(".")
+        changes[path.strip()] = value
+    return with_values(values, changes)
+
+
+def with_values(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values changed at paths, such as {"model.optimizer.beta1": 0.8}.
+
+    Raises:
+        ValueError: a path through a key that is no section.
+    """
+    changed = _copy(values)
+    for path, value in changes.items():
+        *sections, key = path.split(".")
         section = changed
         for part in sections:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise ValueError(f"{path.strip()!r}: {part!r} is a value, not a section")
+                raise ValueError(f"{path!r}: {part!r} is a value, not a section")
         section[key] = value
     return changed
 

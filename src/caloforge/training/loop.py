@@ -64,6 +64,31 @@ def unreported() -> Reporter:
     return silent
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found.
+
+    Attributes:
+        stage: name of the stage.
+        epoch: epochs of this stage that are done.
+        values: what the stage's `validate` gave, `best_by` among it.
+        best: whether these weights are the stage's best so far.
+    """
+
+    stage: str
+    epoch: int
+    values: Mapping[str, float]
+    best: bool
+
+
+Watcher = Callable[[Validation], None]
+"""Called after each validation; what it raises ends the training, which can be resumed."""
+
+
+def unwatched(validation: Validation) -> None:
+    """Lets the training go on."""
+
+
 @dataclass
 class History:
     """What a run has done so far: part of every checkpoint.
@@ -122,6 +147,7 @@ class Fitting:
         recipe: for the seed and the intervals.
         history: changed in place.
         report: called after each step.
+        watch: called after each validation.
     """
 
     model: Generator | Readout
@@ -133,21 +159,26 @@ class Fitting:
     recipe: Recipe
     history: History
     report: Reporter = silent
+    watch: Watcher = unwatched
     _saved: float = field(default_factory=time.monotonic)
 
     def fit(self) -> None:
         """Trains to the stage's last epoch and leaves the model with the stage's best weights."""
         history, stage = self.history, self.stage
         while history.epoch < stage.epochs:
-            row = self._epoch()
+            row, scores = self._epoch(), {}
             last = history.epoch + 1 == stage.epochs
             if self.fabric.is_global_zero:
-                row |= self._validate(last)
+                scores = self._validate(last)
+                row |= {f"validation_{key}": scores[key] for key in scores if key != stage.best_by}
                 history.rows.append(row)
                 self.run.write_log(history.rows)
                 self._tensorboard(row)
             history.epoch, history.step, history.sums = history.epoch + 1, 0, {}
             self._checkpoint(now=last)
+            if scores:
+                best = history.best_epoch == history.epoch
+                self.watch(Validation(stage.name, history.epoch, scores, best))
         self.fabric.barrier()
         load_weights(self.model, self.run.weights)
 
@@ -223,12 +254,12 @@ class Fitting:
             return {}
         if not last and (history.epoch + 1) % self.recipe.training.validate_every:
             return {}
-        scores = self.stage.validate(self.validation)
+        scores = dict(self.stage.validate(self.validation))
         score = scores[self.stage.best_by]
         if score < history.best or history.best_epoch < 0:
             history.best, history.best_epoch = score, history.epoch + 1
             save_weights(self.model, self.run.weights)
-        return {f"validation_{key}": value for key, value in scores.items() if key != self.stage.best_by}
+        return scores
 
     def _checkpoint(self, now: bool = False) -> None:
         """Writes a checkpoint, now or where the last is old enough."""
@@ -255,7 +286,12 @@ class Fitting:
 
 
 def train(
-    recipe: Recipe, out: Path, *, resume: bool = False, reporter: Callable[[], Reporter] = unreported
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    reporter: Callable[[], Reporter] = unreported,
+    watch: Watcher = unwatched,
 ) -> None:
     """Trains the model of a recipe and leaves a run folder.
 
@@ -264,6 +300,7 @@ def train(
         out: the run folder, made if need be.
         resume: go on from the folder's checkpoint.
         reporter: makes what shows the progress, in the process that shows it.
+        watch: called after each validation, in that process; what it raises ends the training.
 
     Raises:
         ValueError: a recipe or data that do not fit, a folder that holds another run, nothing to resume.
@@ -288,10 +325,13 @@ def train(
         precision=settings.precision,
         strategy="auto" if settings.devices == 1 else "ddp_spawn",
     )
-    fabric.launch(partial(_train, recipe=recipe, run=run, resume=resume, reporter=reporter))
+    launched = partial(_train, recipe=recipe, run=run, resume=resume, reporter=reporter, watch=watch)
+    fabric.launch(launched)
 
 
-def _train(fabric: Fabric, recipe: Recipe, run: Run, resume: bool, reporter: Callable[[], Reporter]) -> None:
+def _train(
+    fabric: Fabric, recipe: Recipe, run: Run, resume: bool, reporter: Callable[[], Reporter], watch: Watcher
+) -> None:
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model = build(recipe)
     model.to(fabric.device)
@@ -336,7 +376,7 @@ def _train(fabric: Fabric, recipe: Recipe, run: Run, resume: bool, reporter: Cal
         if recipe.training.compile:
             for module in stage.modules().values():
                 module.compile()
-        Fitting(model, stage, train_part, validation, fabric, run, recipe, history, report).fit()
+        Fitting(model, stage, train_part, validation, fabric, run, recipe, history, report, watch).fit()
     if fabric.is_global_zero:
         if not stages:
             save_weights(model, run.weights)

@@ -1,0 +1,194 @@
+"""What a search may change: keys of a recipe, each with its range, as strict TOML.
+
+    objective = "w1"
+
+    [parameters.model.optimizer]
+    learning_rate = { type = "float", low = 1e-6, high = 1e-2, log = true }
+    schedule = { type = "categorical", choices = ["constant", "cosine"] }
+
+The sections below `parameters` are those of the recipe; "model.optimizer.beta1" in quotes is the same key. Ranges
+hold both ends. A key that the model's configuration does not have, or an end that it refuses, is an error before
+anything is trained.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from caloforge._lookup import nearest
+from caloforge.models import configuration
+from caloforge.recipe import Recipe, packaged, parse, validated, with_values
+
+FIXED = ("name", "detector", "data")
+"""Keys of a recipe that no search may change: trials are compared on the same events."""
+
+
+class FloatRange(BaseModel):
+    """A real number from `low` to `high`, on a logarithmic scale with `log`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["float"] = "float"
+    low: float
+    high: float
+    log: bool = False
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Values that stand for all: the two ends."""
+        return self.low, self.high
+
+
+class IntRange(BaseModel):
+    """An integer from `low` to `high`, on a logarithmic scale with `log`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["int"] = "int"
+    low: int
+    high: int
+    log: bool = False
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Values that stand for all: the two ends."""
+        return self.low, self.high
+
+
+class Choices(BaseModel):
+    """One of several values, lists among them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["categorical"] = "categorical"
+    choices: tuple[Any, ...] = Field(min_length=2)
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Values that stand for all: all."""
+        return self.choices
+
+
+Parameter = FloatRange | IntRange | Choices
+
+KINDS: Mapping[str, type[Parameter]] = {"float": FloatRange, "int": IntRange, "categorical": Choices}
+
+
+class PruningConfig(BaseModel):
+    """When a trial is stopped early: its best value is worse than the median of others at the same epoch.
+
+    Attributes:
+        startup_trials: finished trials before any is stopped.
+        warmup_epochs: epochs, through all stages, before a trial may be stopped.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    startup_trials: int = Field(5, ge=0)
+    warmup_epochs: int = Field(0, ge=0)
+
+
+class Space(BaseModel):
+    """A search.
+
+    Attributes:
+        objective: entry of the stage's validation that is made small.
+        pruning: when a trial is stopped early.
+        parameters: ranges by the path of the key in the recipe.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    objective: str = "w1"
+    pruning: PruningConfig = PruningConfig()
+    parameters: dict[str, Parameter] = Field(min_length=1)
+
+
+def read_space(name: str | Path) -> Space:
+    """Reads a search space from a file, or one that ships by its name.
+
+    Raises:
+        ValueError: neither a file nor one that ships, not valid TOML, an unknown key or a range that is none.
+    """
+    ship = packaged("spaces")
+    path = ship.get(str(name), Path(name))
+    try:
+        with path.open("rb") as file:
+            return parse_space(tomllib.load(file))
+    except FileNotFoundError:
+        raise ValueError(
+            f"no search space {str(name)!r}: neither a file nor one that ships{nearest(str(name), ship)} "
+            f"(there are {', '.join(ship)})"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"cannot read the search space {path}: {error}") from error
+
+
+def parse_space(values: Mapping[str, Any]) -> Space:
+    """Validates the values of a search space.
+
+    Raises:
+        ValueError: as `read_space`.
+    """
+    parameters = values.get("parameters", {})
+    if not isinstance(parameters, Mapping):
+        raise ValueError(f"parameters must be a section, got {parameters!r}")
+    found = {path: _parameter(path, one) for path, one in _by_path(parameters).items()}
+    return validated(Space, {**values, "parameters": found}, "")
+
+
+def _by_path(section: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """Returns the ranges of nested sections by their path; a section holds sections and ranges alone."""
+    found: dict[str, Any] = {}
+    for key, one in section.items():
+        path = f"{at}.{key}" if at else key
+        inner = isinstance(one, Mapping) and one and all(isinstance(part, Mapping) for part in one.values())
+        found |= _by_path(one, path) if inner else {path: one}
+    return found
+
+
+def _parameter(path: str, values: Any) -> Parameter:
+    where = f"parameters.{path}"
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f'{where} must be a range such as {{ type = "float", low = 0.1, high = 0.9 }}, got {values!r}'
+        )
+    kind = str(values.get("type"))
+    if kind not in KINDS:
+        raise ValueError(f"{where}.type must be {', '.join(KINDS)}, got {kind}{nearest(kind, KINDS)}")
+    found = validated(KINDS[kind], values, where)
+    if not isinstance(found, Choices):
+        if not found.low < found.high:
+            raise ValueError(f"{where}: low must be less than high, got {found.low} and {found.high}")
+        if found.log and found.low <= 0:
+            raise ValueError(f"{where}: a logarithmic range must begin above 0, got {found.low}")
+    return found
+
+
+def check(space: Space, recipe: Recipe) -> None:
+    """Tries the ends of every range in a recipe.
+
+    Raises:
+        ValueError: a key that may not be searched, that the recipe's model does not have, or whose ends it refuses.
+    """
+    for path, parameter in space.parameters.items():
+        if path.partition(".")[0] in FIXED:
+            raise ValueError(
+                f"parameters.{path}: {', '.join(FIXED)} cannot be searched, since trials are compared on equal events"
+            )
+        for value in parameter.ends:
+            configuration(with_parameters(recipe, {path: value}))
+
+
+def with_parameters(recipe: Recipe, parameters: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe with values at paths.
+
+    Raises:
+        ValueError: a path or a value that no recipe has; those of the model's section are the model's to check.
+    """
+    return parse(with_values(recipe.model_dump(), parameters))
