@@ -621,14 +621,16 @@ def _print_scores(scores: dict[str, Any]) -> None:
 
 @app.command()
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Evaluated run folders.", show_default=False)],
+    runs: Annotated[
+        list[str], typer.Argument(help="Evaluated run folders, and studies of `tune`.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     reference: Annotated[
         list[str] | None,
         typer.Option(help="Where a reference now lies, if not where it was.", show_default=False),
     ] = None,
 ) -> None:
-    """Write one self-contained page: runs side by side with floors, figures and published results."""
+    """Write one self-contained page: runs side by side with floors, figures and published results; studies."""
     from caloforge.report import write_report
 
     references = {path.stem: path for path in map(_data_path, reference or [])}

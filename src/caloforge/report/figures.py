@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -566,30 +566,192 @@ def sweep(curves: Sequence[Curve], floor: tuple[float, float] | None, xlabel: st
         return _svg(figure)
 
 
-def quality_against_time(
-    points: Sequence[Curve], sweeps: Sequence[Curve], floor: tuple[float, float] | None, ylabel: str
-) -> bytes:
-    """Draws a metric against milliseconds an event, both log: a large point a run, a line a sweep, as SVG."""
+@dataclass(frozen=True)
+class Priced:
+    """Holds one model at one setting: its quality and what it costs.
+
+    Attributes:
+        look: how the run is drawn.
+        kind: "generator", "readout" or "yardstick".
+        ms: milliseconds an event.
+        value: the metric, smaller is better.
+        spread: over repeats; 0 where there is one.
+        setting: the swept value as text; empty for the run as scored.
+    """
+
+    look: Style
+    kind: str
+    ms: float
+    value: float
+    spread: float = 0.0
+    setting: str = ""
+
+
+@dataclass(frozen=True)
+class PricePanel:
+    """Holds the points of one metric, its floor with its spread, and the label of the axis with the unit."""
+
+    points: tuple[Priced, ...]
+    floor: tuple[float, float] | None
+    ylabel: str
+
+
+MARKS = {"generator": "o", "readout": "^", "yardstick": "X"}
+FRONTIERS: Mapping[str, Mapping[str, Any]] = {
+    "generator": {"color": INK, "linestyle": "-"},
+    "readout": {"color": GREY, "linestyle": (0, (4, 2))},
+}
+TALLEST = 100.0
+"""A value beyond so many times the smallest is shown at the upper edge, with its number."""
+
+
+def frontier(points: Iterable[Priced]) -> list[Priced]:
+    """Returns the points that no other one beats in time and quality, by rising time."""
+    best: list[Priced] = []
+    for point in sorted(points, key=lambda point: (point.ms, point.value)):
+        if not best or point.value < best[-1].value:
+            best.append(point)
+    return best
+
+
+def quality_against_time(panels: Sequence[PricePanel], image: Literal["svg", "png"] = "svg") -> bytes:
+    """Draws metrics against milliseconds an event, both log: a mark a run and a setting, and the frontiers.
+
+    Args:
+        panels: one a metric, side by side.
+        image: format of the image.
+    """
+    runs = {point.look: point.kind for panel in panels for point in panel.points}
+    lines = require("matplotlib.lines", "report")
+    width, height, gap, legend = 3.5, 3.3, 0.75, 2.35
+    with _settings():
+        figure = _figure(0.7 + len(panels) * (width + gap) - gap + legend, height + 0.7)
+        for number, panel in enumerate(panels):
+            axes = _axes(figure, 0.7 + number * (width + gap), 0.52, width, height)
+            _price_panel(axes, panel)
+        handles = [
+            lines.Line2D([], [], color=look.colour, marker=MARKS[kind], linestyle="none", markersize=7,
+                markeredgecolor="white", label=_wrapped(look.label, 30))
+            for look, kind in sorted(runs.items(), key=lambda pair: list(MARKS).index(pair[1]))
+        ]  # fmt: skip
+        handles += [
+            lines.Line2D([], [], linewidth=1, label=f"best {kind}s", **options)
+            for kind, options in FRONTIERS.items()
+            if kind in runs.values()
+        ]
+        across, up = figure.get_size_inches()
+        place = (1 - (legend - 0.05) / across, (0.52 + height) / up)
+        figure.legend(
+            handles=handles, loc="upper left", bbox_to_anchor=place, borderaxespad=0, handletextpad=0.3
+        )
+        return _svg(figure) if image == "svg" else _png(figure)
+
+
+def _price_panel(axes: Axes, panel: PricePanel) -> None:
+    top = TALLEST * min(point.value for point in panel.points)
+    shown = [point for point in panel.points if point.value <= top]
+    _floor_line(axes, panel.floor)
+    for kind, options in FRONTIERS.items():
+        best = frontier(point for point in shown if point.kind == kind)
+        axes.plot([one.ms for one in best], [one.value for one in best], linewidth=1, zorder=3, **options)
+    for point in panel.points:
+        beyond = point.value > top
+        large = not point.setting
+        axes.errorbar(
+            point.ms, min(point.value, top), 0 if beyond else point.spread, color=point.look.colour,
+            marker=MARKS[point.kind], markersize=8 if large else 4.5, linestyle="none", markeredgecolor="white",
+            markeredgewidth=0.7, elinewidth=1, capsize=0, zorder=6 if large else 5,
+        )  # fmt: skip
+        text = f"↑ {point.value:,.0f}" if beyond else point.setting
+        if text:
+            axes.annotate(
+                text, (point.ms, min(point.value, top)), (0, 5), textcoords="offset points", fontsize=7, ha="center",
+                color=point.look.colour, zorder=7,
+            )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.margins(0.09)
+    _plain_ticks(axes.xaxis)
+    _plain_ticks(axes.yaxis)
+    axes.set_xlabel("time [ms an event]")
+    axes.set_ylabel(panel.ylabel)
+
+
+def cumulative(values: Sequence[float], total: int, finished: Sequence[float], xlabel: str) -> bytes:
+    """Draws the share of trials whose value lies below x, against x on a log scale, as SVG.
+
+    Args:
+        values: what each trial reached, where it reached anything.
+        total: number of trials; those without a value count and never come below.
+        finished: values of the finished trials, drawn dashed as a share of themselves.
+        xlabel: label of the values with their unit.
+    """
     with _settings():
         figure = _figure(5.4, 3.6)
         axes = _axes(figure, 0.68, 0.52, 4.58, 2.94)
-        _floor_line(axes, floor)
-        for curve in sweeps:
-            axes.plot(
-                curve.x, curve.y, color=curve.look.colour, linewidth=1, marker="o", markersize=3, alpha=0.7
-            )
-        for curve in points:
-            axes.errorbar(
-                curve.x, curve.y, curve.spread, color=curve.look.colour, marker="D", markersize=7, linestyle="none",
-                markeredgecolor="white", markeredgewidth=0.8, capsize=2, label=curve.look.label, zorder=5,
-            )  # fmt: skip
+        right = 1.08 * max(values)
+        for drawn, among, options in (
+            (
+                finished,
+                len(finished),
+                {"color": GREY, "linestyle": (0, (4, 2)), "label": f"finished ({len(finished)})"},
+            ),
+            (values, total, {"color": COLOURS[0], "linewidth": 2, "label": f"all ended ({total})"}),
+        ):
+            if drawn:
+                ordered = sorted(drawn)
+                shares = [number / among for number in range(len(ordered) + 1)]
+                axes.step([*ordered, right], [*shares[1:], shares[-1]], where="post", **options)
+                axes.vlines(
+                    ordered[0], 0, shares[1], color=options["color"], linestyle=options.get("linestyle", "-")
+                )
         axes.set_xscale("log")
-        axes.set_yscale("log")
+        axes.set_xlim(min(values) / 1.08, right)
+        axes.set_ylim(0, 1.03)
         _plain_ticks(axes.xaxis)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel("share of trials below")
+        axes.legend(loc="upper left")
+        return _svg(figure)
+
+
+def parameter(
+    points: Sequence[tuple[Any, float | None, str]],
+    choices: Sequence[Any] | None,
+    log: bool,
+    xlabel: str,
+    ylabel: str,
+) -> bytes:
+    """Draws what trials reached against one of their parameters, as SVG.
+
+    Args:
+        points: value of the parameter, what the trial reached (None: nothing) and its state.
+        choices: the values, where they are a list of choices.
+        log: whether the parameter has a logarithmic range.
+        xlabel: label of the parameter.
+        ylabel: label of what is reached.
+    """
+    with _settings():
+        figure = _figure(3.7, 3.0)
+        axes = _axes(figure, 0.68, 0.52, 2.9, 2.36)
+        transform = axes.get_xaxis_transform()
+        for value, height, state in points:
+            place = list(choices).index(value) if choices else value
+            if height is None or state == "failed":
+                axes.plot(place, 0.97, "x", color=COLOURS[1], markersize=5, transform=transform)
+                continue
+            face = COLOURS[0] if state == "finished" else "white"
+            axes.plot(place, height, "o", color=COLOURS[0], markerfacecolor=face, markersize=5, zorder=4)
+        if choices:
+            axes.set_xticks(range(len(choices)), [str(choice) for choice in choices])
+            axes.set_xlim(-0.6, len(choices) - 0.4)
+        elif log:
+            axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.margins(0.06, 0.12)
         _plain_ticks(axes.yaxis)
-        axes.set_xlabel("time [ms an event]")
+        axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
-        axes.legend()
         return _svg(figure)
 
 

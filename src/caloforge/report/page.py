@@ -6,9 +6,8 @@ detector and, within, by set, with the runs side by side. What is missing is sai
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib import resources
@@ -24,7 +23,12 @@ from caloforge.events import EventSource
 from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
 from caloforge.particles import particle_name
-from caloforge.report import figures, tables
+from caloforge.report import figures, pareto, study, tables
+from caloforge.report.pieces import figure as _figure
+from caloforge.report.pieces import image as _image
+from caloforge.report.pieces import joined as _joined
+from caloforge.report.pieces import missing as _missing
+from caloforge.report.pieces import plural as _plural
 from caloforge.report.runs import Comparison, Run, comparisons, read_runs
 
 SPLITS = {
@@ -45,15 +49,18 @@ FLOOR_NOTE = "The floor is of half the rows, so a score over all of them can lie
 IMAGE_WIDTH = 8.5
 """Least width of one image of a gallery on the page, in rem; narrower screens scroll."""
 
+PANEL_WIDTH = 19.0
+"""Least width of a panel of quality against time, in rem."""
+
 LOG_COLUMNS = ("stage", "epoch", "step", "seconds", "samples_per_second")
 """Columns of a log that are no loss."""
 
 
 def write_report(runs: Sequence[Path], out: Path, references: Mapping[str, Path] | None = None) -> None:
-    """Writes the report of one or more runs as one HTML file.
+    """Writes the report of one or more runs and studies as one HTML file.
 
     Args:
-        runs: run folders with `scores.json`; the order is that of the page.
+        runs: run folders with `scores.json` and study folders with `trials.json`; the order is that of the page.
         out: the page; it appears whole or not at all.
         references: reference files by the name of the set, where they are no longer where the scores say.
 
@@ -61,40 +68,14 @@ def write_report(runs: Sequence[Path], out: Path, references: Mapping[str, Path]
         ValueError: no runs, no scores, a reference that is missing or is another file, or generated events that
             do not belong to its rows.
     """
-    found = read_runs(runs)
+    studies = [study.read_study(path) for path in runs if study.is_study(path)]
+    folders = [path for path in runs if not study.is_study(path)]
+    found = read_runs(folders) if folders or not studies else []
     parts = comparisons(found, references or {})
-    write_text(out, _page(found, parts))
+    write_text(out, _page(found, parts, studies))
 
 
 # Pieces of HTML
-
-
-def _image(data: bytes, alt: str, wide: float = 0.0) -> str:
-    """Embeds an image; a `wide` one keeps that width in rem and scrolls on a narrow screen."""
-    kind = "png" if data.startswith(b"\x89PNG") else "svg+xml"
-    text = base64.b64encode(data).decode("ascii")
-    size = f' style="min-width:{wide:g}rem;max-width:{1.7 * wide:g}rem"' if wide else ""
-    image = f'<img src="data:image/{kind};base64,{text}" alt="{escape(alt, quote=True)}"{size}>'
-    return f'<div class="scroll wide">{image}</div>' if wide else image
-
-
-def _figure(images: Iterable[str], caption: str, kind: str = "") -> str:
-    drawn = "".join(images)
-    return (
-        f'<figure class="{kind}"><div class="images">{drawn}</div><figcaption>{caption}</figcaption></figure>'
-    )
-
-
-def _missing(text: str) -> str:
-    return f'<p class="missing">{escape(text)}</p>'
-
-
-def _joined(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _legend(runs: Sequence[Run]) -> str:
@@ -423,7 +404,7 @@ def _mean_shower(part: Comparison) -> str:
     return _figure([_image(image, alt, IMAGE_WIDTH * (1 + len(part.shown)))], caption)
 
 
-# Speed and settings
+# Settings and speed
 
 
 def _w1(scores: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -441,24 +422,11 @@ def _point(run: Run, points: Sequence[tuple[float, Mapping[str, Any]]]) -> figur
     )
 
 
-def _ms(timing: Mapping[str, Any] | None) -> float | None:
-    value = ((timing or {}).get("ms_per_event") or {}).get("median")
-    return None if value is None else float(value)
-
-
-def _speed(part: Comparison) -> str:
-    floor = next(
-        (
-            (float(entry["floor"]["mean"]), float(entry["floor"]["std"] or 0.0))
-            for run in part.runs
-            if (entry := _w1(run.scores["sets"][part.stem])) and entry.get("floor")
-        ),
-        None,
-    )
+def _settings(part: Comparison) -> str:
+    floor = tables.floor_of(part.scores, part.stem, "w1")
     ylabel = f"W1 [{part.detector.unit}]"
     blocks = []
     swept: dict[str, list[figures.Curve]] = {}
-    by_time = []
     for run in part.runs:
         found = [
             (one, entry)
@@ -473,35 +441,43 @@ def _speed(part: Comparison) -> str:
                 blocks.append(
                     _missing(f"{run.name}: the values of {path} are no numbers, so they have no curve.")
                 )
-            timed = [(ms, entry) for one, entry in mine if (ms := _ms(one)) is not None]
-            if timed:
-                by_time.append(_point(run, timed))
     for path, curves in swept.items():
         image = figures.sweep(curves, floor, path, ylabel)
         caption = f"<b>W1 against {escape(path)}</b> {FLOOR_NOTE}"
         blocks.append(_figure([_image(image, f"W1 against {path}")], caption))
     if not swept:
         blocks.append(_missing("No sweep was recorded: no W1 against the number of steps."))
-    timed_runs = [
-        (run, ms, entry)
-        for run in part.runs
-        if (ms := _ms(run.scores.get("timing"))) is not None and (entry := _w1(run.scores["sets"][part.stem]))
-    ]
-    if timed_runs:
-        points = [_point(run, [(ms, entry)]) for run, ms, entry in timed_runs]
-        image = figures.quality_against_time(points, by_time, floor, ylabel)
-        caption = (
-            "<b>Quality against time</b> Diamonds: the runs as scored; small points: their sweeps. Lower left is "
-            "better, but yardsticks simulate nothing."
-        )
-        places = {str((run.scores["timing"] or {}).get("machine")) for run, _, _ in timed_runs}
-        if len(places) > 1:
-            caption += " <b>Times come from different machines</b>, named below the first table."
-        blocks.append(_figure([_image(image, "W1 against milliseconds an event")], caption))
-    untimed = [run.name for run in part.runs if run not in [one for one, _, _ in timed_runs]]
-    if untimed:
-        blocks.append(_missing(f"No timing was recorded for {_joined(untimed)}."))
     return f'<div class="grid">{"".join(blocks)}</div>'
+
+
+def _quality_against_time(part: Comparison) -> str:
+    """Draws every run and every setting of its sweeps, one panel a metric that there is."""
+    panels = []
+    for metric in pareto.METRICS:
+        if points := pareto.priced(part.runs, part.stem, metric):
+            label = f"{metrics.METRICS[metric].title} [{metrics.METRICS[metric].unit}]"
+            floor = tables.floor_of(part.scores, part.stem, metric)
+            panels.append(figures.PricePanel(tuple(points), floor, label))
+    untimed = [run.name for run in part.runs if pareto.milliseconds(run.scores.get("timing")) is None]
+    note = _missing(f"No timing was recorded for {_joined(untimed)}.") if untimed else ""
+    if not panels:
+        return note
+    caption = (
+        "Lower left is better. Large marks: the runs as scored; small ones: their sweeps, each with its value. Circles "
+        "are generators, triangles readouts, which give no image, crosses yardsticks, which simulate nothing. Lines "
+        "join the generators, and the readouts, that no other of their kind beats in both time and quality. "
+        f"{FLOOR_NOTE}"
+    )
+    places = {str(timing.get("machine")) for run in part.runs if (timing := run.scores.get("timing"))}
+    if len(places) > 1:
+        caption += " <b>Times come from different machines</b>, named below the first table."
+    titles = _joined([panel.ylabel.partition(" [")[0] for panel in panels])
+    image = _image(
+        figures.quality_against_time(panels),
+        f"{titles} against milliseconds an event",
+        PANEL_WIDTH * (len(panels) + 0.6),
+    )
+    return _figure([image], caption) + note
 
 
 # Training, data, provenance
@@ -682,7 +658,7 @@ class _Contents:
         return f"<nav>{''.join(f'<div>{chr(10).join(line)}</div>' for line in self.links)}</nav>"
 
 
-def _page(runs: Sequence[Run], parts: Sequence[Comparison]) -> str:
+def _page(runs: Sequence[Run], parts: Sequence[Comparison], studies: Sequence[study.Study]) -> str:
     contents = _Contents()
     for name in dict.fromkeys(part.detector.name for part in parts):
         mine = [part for part in parts if part.detector.name == name]
@@ -701,12 +677,19 @@ def _page(runs: Sequence[Run], parts: Sequence[Comparison]) -> str:
             contents.add(4, f"{title}: distributions", body, "distributions")
             contents.add(4, f"{title}: events", _gallery(part), "events")
             contents.add(4, f"{title}: mean shower", _mean_shower(part), "mean shower")
-            contents.add(4, f"{title}: settings and speed", _speed(part), "settings and speed")
+            contents.add(4, f"{title}: settings", _settings(part), "settings")
+            contents.add(
+                4, f"{title}: quality against time", _quality_against_time(part), "quality against time"
+            )
         contents.add(3, f"{detector.title}: published results", _published(detector))
         contents.add(3, f"{detector.title}: training", _training(ours), "training")
         contents.add(3, f"{detector.title}: data", _data(mine, ours), "data")
-    contents.add(2, "Provenance", _provenance(runs))
-    names = escape(_joined([run.name for run in runs]))
+    for one in studies:
+        contents.add(2, f"Tuning of {one.name}", study.section(one))
+    if runs:
+        contents.add(2, "Provenance", _provenance(runs))
+    names = escape(_joined([*(run.name for run in runs), *(one.name for one in studies)]))
+    title = "Surrogates against GEANT" if runs else "Tuning"
     style = (resources.files("caloforge.report") / "page.css").read_text(encoding="utf-8")
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
@@ -714,7 +697,7 @@ def _page(runs: Sequence[Run], parts: Sequence[Comparison]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<title>{names}: surrogate report</title><style>{style}</style></head><body>"
-        f"<header><h1>Surrogates against GEANT</h1><p>{names}</p></header>"
+        f"<header><h1>{title}</h1><p>{names}</p></header>"
         f"{contents.navigation()}<main>{''.join(contents.lines)}</main></body></html>\n"
     )
 

@@ -157,6 +157,12 @@ def _floor(scores: Iterable[Scores], stem: str, group: str, metric: str) -> Mapp
     return None
 
 
+def floor_of(scores: Iterable[Scores], stem: str, metric: str) -> tuple[float, float] | None:
+    """Returns the floor of a metric over all particles of a set and its spread, or None."""
+    floor = _floor(scores, stem, "all", metric)
+    return None if floor is None else (float(floor["mean"]), float(floor.get("std") or 0.0))
+
+
 def _floor_cell(floor: Mapping[str, Any] | None) -> Cell:
     if floor is None:
         return Cell(MISSING)

@@ -143,11 +143,13 @@ def parse_space(values: Mapping[str, Any]) -> Space:
 
 
 def _by_path(section: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    """Returns the ranges of nested sections by their path; a section holds sections and ranges alone."""
+    """Returns what nested sections hold by its path; a section with a key of a range is a range."""
     found: dict[str, Any] = {}
     for key, one in section.items():
         path = f"{at}.{key}" if at else key
-        inner = isinstance(one, Mapping) and one and all(isinstance(part, Mapping) for part in one.values())
+        inner = isinstance(one, Mapping) and not any(
+            name in one and not isinstance(one[name], Mapping) for name in ("type", "low", "high", "choices")
+        )
         found |= _by_path(one, path) if inner else {path: one}
     return found
 

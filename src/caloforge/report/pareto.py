@@ -1,0 +1,42 @@
+"""Quality and time of every run and of every setting of its sweeps, as `scores.json` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from caloforge.report.figures import Priced
+from caloforge.report.runs import Run
+from caloforge.report.tables import kind_of
+
+METRICS = ("w1", "conditional_w1", "mae_c")
+"""Metrics that are drawn against time; smaller is better in all."""
+
+
+def milliseconds(timing: Mapping[str, Any] | None) -> float | None:
+    """Returns the median of milliseconds an event, or None where no time was taken."""
+    value = ((timing or {}).get("ms_per_event") or {}).get("median")
+    return None if value is None else float(value)
+
+
+def priced(runs: Sequence[Run], stem: str, metric: str) -> list[Priced]:
+    """Returns the points of one metric on one set: each timed run, then each timed setting of its sweeps.
+
+    Args:
+        runs: evaluated runs.
+        stem: name of the set.
+        metric: one of `METRICS`, or another of which less is better.
+    """
+    found = []
+    for run in runs:
+        settings = [("", run.scores.get("timing"), run.scores["sets"])]
+        settings += [(str(one["value"]), one, one["sets"]) for one in run.scores.get("sweep") or []]
+        for setting, timing, sets in settings:
+            entry = (sets.get(stem) or {"groups": {"all": {"metrics": {}}}})["groups"]["all"]["metrics"].get(
+                metric
+            )
+            ms = milliseconds(timing)
+            if ms is not None and entry is not None and entry.get("mean") is not None:
+                spread = float(entry.get("std") or 0.0)
+                found.append(Priced(run.look, kind_of(run.scores), ms, float(entry["mean"]), spread, setting))
+    return found
