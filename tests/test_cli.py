@@ -165,6 +165,29 @@ def test_unrounded_output_by_name(caloforge, run_folder, events_file, tmp_path):
     assert (responses != np.rint(responses)).any()
 
 
+SPACE = """
+[parameters.model.optimizer]
+learning_rate = { type = "float", low = 1e-5, high = 1e-2, log = true }
+"""
+
+
+def test_a_study_and_its_report(caloforge, events_file, tmp_path):
+    (tmp_path / "space.toml").write_text(SPACE)
+    study = tmp_path / "study"
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    command = ("tune", "zn-flow_matching", "--data", events_file, "--out", study, *settings)
+    code, out, err = caloforge(*command, "--space", tmp_path / "space.toml", "--trials", 1)
+    assert code == 0, err
+    assert "trial 0 finished: w1" in err
+    assert "the best is 0" in out
+    code, _, err = caloforge(*command, "--space", "flow_matching-paper", "--trials", 2)
+    assert code == 2
+    assert "begun with another space" in err
+    code, _, err = caloforge("report", study, "--out", tmp_path / "report.html")
+    assert (code, err) == (0, "")
+    assert "What trials reach" in (tmp_path / "report.html").read_text()
+
+
 # --- what it refuses ---------------------------------------------------------------------------------------
 
 
@@ -312,6 +335,12 @@ def test_a_run_without_weights_or_no_run(caloforge, run_folder, events_file, tmp
         (("sample", "RUN", "EVENTS", "x.h5", "--set", "prediction=velocity"), "cannot be changed after"),
         (("sample", "RUN", "EVENTS", "x.xyz"), ".parquet"),
         (("data", "inspect", "sample:zm"), "zn_wide"),
+        (
+            ("tune", "zn-flow_matching", "--space", "flow_matching-papr", "--trials", "1"),
+            "did you mean 'flow_matching-paper'",
+        ),
+        (("tune", "zn-flow_matching", "--space", "flow_matching-paper"), "when to stop"),
+        (("report", "nothing"), "no run folder nothing"),
     ],
 )
 def test_arguments_that_do_not_fit(
@@ -336,7 +365,7 @@ def test_the_numpy_world_needs_no_torch():
         "import sys; sys.modules['torch'] = None\n"
         "import caloforge.io, caloforge.metrics, caloforge.report, caloforge.recipe, caloforge.cli\n"
         "import caloforge.runtime.generate, caloforge.runtime.noise\n"
-        "heavy = {'torch', 'matplotlib', 'pyarrow', 'uproot', 'sklearn', 'onnxruntime'} & "
+        "heavy = {'torch', 'matplotlib', 'pyarrow', 'uproot', 'sklearn', 'onnxruntime', 'optuna'} & "
         "{name for name, module in sys.modules.items() if module}\n"
         "assert not heavy, heavy"
     )

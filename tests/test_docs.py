@@ -26,6 +26,7 @@ from caloforge.models.flow_matching import FlowMatchingConfig
 from caloforge.nn.patch_network import PatchNetworkConfig
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
+from caloforge.training import space, tune
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -171,6 +172,30 @@ def test_every_key_of_a_recipe_is_documented_with_its_default(heading):
 def test_no_section_is_documented_that_does_not_exist():
     headings = {heading for heading in tables(DOCS / "formats.md") if heading.startswith("`[")}
     assert headings <= set(SECTIONS)
+
+
+# --- studies -----------------------------------------------------------------------------------------------
+
+
+def test_the_search_space_of_the_page_fits_the_recipe_of_its_commands():
+    (text,) = blocks(DOCS / "tune.md", "toml")
+    found = space.parse_space(tomllib.loads(text))
+    space.check(found, recipe.parse(recipe.read("zn-flow_matching")))
+    for words in commands(DOCS / "tune.md"):
+        named = parse(words).get("space")
+        assert named is None or named.endswith(".toml") or named in recipe.packaged("spaces")
+
+
+def test_the_keys_of_a_search_space_and_of_a_study_are_documented():
+    page = tables(DOCS / "tune.md")
+    for heading, config in {"The search space": space.Space, "Pruning": space.PruningConfig}.items():
+        assert keys(page[heading]) == list(config.model_fields)
+        for row, field in zip(page[heading], config.model_fields.values(), strict=True):
+            assert row[1] in ("required", "section") or default(row[1]) == field.default
+    assert keys(page["Ranges"]) == list(space.KINDS)
+    for row, kind in zip(page["Ranges"], space.KINDS.values(), strict=True):
+        assert ["type", *re.findall(r"`(\w+)`", row[1])] == list(kind.model_fields)
+    assert keys(page["The study folder"])[:3] == [tune.TRIALS, tune.BEST, tune.JOURNAL]
 
 
 # --- the toy of extend.md ----------------------------------------------------------------------------------

@@ -67,7 +67,8 @@ def test_the_page_is_whole_and_self_contained(page):
 def test_every_section_is_there(page):
     headings = Page(page).headings
     for wanted in (
-        "ALICE ZN", "made", "made: distributions", "made: events", "made: mean shower", "made: settings and speed",
+        "ALICE ZN", "made", "made: distributions", "made: events", "made: mean shower", "made: settings",
+        "made: quality against time",
         "By particle type", "ALICE ZN: published results", "ALICE ZN: training", "ALICE ZN: data", "Provenance",
     ):  # fmt: skip
         assert wanted in headings

@@ -80,6 +80,31 @@ def test_a_resumed_training_is_bit_identical(events_file, tmp_path, at):
     ]
 
 
+def test_every_validation_is_shown_and_may_end_the_training(events_file, tmp_path):
+    seen = []
+
+    def watch(validation):
+        seen.append(validation)
+        if len(seen) == 2:
+            raise StopError
+
+    run = Run(tmp_path / "run")
+    with pytest.raises(StopError):
+        loop.train(recipe(events_file, checkpoint_every=0), run.path, watch=watch)
+    assert [(one.stage, one.epoch) for one in seen] == [("velocity", 1), ("velocity", 2)]
+    assert [float(row["validation_w1"]) for row in run.log()] == [one.values["w1"] for one in seen]
+    assert all(one.values["score"] == one.values["w1"] for one in seen)
+    assert [one.best for one in seen] == [True, seen[1].values["w1"] < seen[0].values["w1"]]
+    loop.train(recipe(events_file, checkpoint_every=0), run.path, resume=True)
+    assert [row["epoch"] for row in run.log()] == ["1", "2", "3"]
+
+
+def test_validations_are_shown_where_there_are_some(events_file, tmp_path):
+    seen = []
+    loop.train(recipe(events_file, validate_every=2), tmp_path / "run", watch=seen.append)
+    assert [one.epoch for one in seen] == [2, 3]
+
+
 @pytest.mark.slow
 def test_a_killed_training_resumes_to_the_same_weights(events_file, tmp_path):
     tiny = recipe(events_file, checkpoint_every=0)

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +82,9 @@ def test_the_best_recipe_trains_to_the_value_of_the_best_trial(events_file, tmp_
         "journal.log",
         "trials.json",
     ]
+    page = (Path(__file__).parents[2] / "docs" / "tune.md").read_text()
+    for key in result.keys() - {"trials"} | {f"trials[].{key}" for key in best}:
+        assert f"`{key}`" in page
     winner = parse(read(tmp_path / "study" / "best.toml"))
     assert winner.name == "tiny-tuned"
     assert winner.model["optimizer"]["learning_rate"] == best["parameters"][RATE]

@@ -82,7 +82,7 @@ class Validation:
 
 
 Watcher = Callable[[Validation], None]
-"""Called after each validation; what it raises ends the training, which can be resumed."""
+"""Called after each validation; what it raises ends the training; its last checkpoint stays."""
 
 
 def unwatched(validation: Validation) -> None:
