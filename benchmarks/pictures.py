@@ -1,6 +1,6 @@
 """Draws the figures of the documentation as SVG: quality against time, and what the trials of a study reach.
 
-    python benchmarks/pictures.py time RUN... --panels zn_wide:w1 zn_wide:conditional_w1 zn:mae_c --out docs/images/time.svg
+    python benchmarks/pictures.py time RUN... --panels zn_wide:w1 zn_wide:conditional_w1 zn:mae_c --out time.svg
     python benchmarks/pictures.py study STUDY --out docs/images/study.svg
 
 Runs are evaluated run folders, on the sets that the panels name; every setting of their sweeps is drawn too.
@@ -14,7 +14,7 @@ from pathlib import Path
 from caloforge.metrics import METRICS
 from caloforge.report import figures, pareto
 from caloforge.report.runs import read_runs
-from caloforge.report.study import read_study, reached
+from caloforge.report.study import reached, read_study
 from caloforge.report.tables import floor_of
 
 

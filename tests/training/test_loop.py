@@ -99,12 +99,6 @@ def test_every_validation_is_shown_and_may_end_the_training(events_file, tmp_pat
     assert [row["epoch"] for row in run.log()] == ["1", "2", "3"]
 
 
-def test_validations_are_shown_where_there_are_some(events_file, tmp_path):
-    seen = []
-    loop.train(recipe(events_file, validate_every=2), tmp_path / "run", watch=seen.append)
-    assert [one.epoch for one in seen] == [2, 3]
-
-
 @pytest.mark.slow
 def test_a_killed_training_resumes_to_the_same_weights(events_file, tmp_path):
     tiny = recipe(events_file, checkpoint_every=0)

@@ -654,6 +654,10 @@ def _price_panel(axes: Axes, panel: PricePanel) -> None:
     for kind, options in FRONTIERS.items():
         best = frontier(point for point in shown if point.kind == kind)
         axes.plot([one.ms for one in best], [one.value for one in best], linewidth=1, zorder=3, **options)
+    for look in dict.fromkeys(point.look for point in panel.points):
+        swept = sorted((one.ms, one.value) for one in shown if one.look == look and one.setting)
+        times, values = ([one[column] for one in swept] for column in (0, 1))
+        axes.plot(times, values, color=look.colour, linewidth=2.5, alpha=0.25)
     for point in panel.points:
         beyond = point.value > top
         large = not point.setting
@@ -663,11 +667,10 @@ def _price_panel(axes: Axes, panel: PricePanel) -> None:
             markeredgewidth=0.7, elinewidth=1, capsize=0, zorder=6 if large else 5,
         )  # fmt: skip
         text = f"↑ {point.value:,.0f}" if beyond else point.setting
-        if text:
-            axes.annotate(
-                text, (point.ms, min(point.value, top)), (0, 5), textcoords="offset points", fontsize=7, ha="center",
-                color=point.look.colour, zorder=7,
-            )  # fmt: skip
+        axes.annotate(
+            text, (point.ms, min(point.value, top)), (0, -6), textcoords="offset points", fontsize=7, ha="center",
+            va="top", color=point.look.colour, zorder=7,
+        )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.margins(0.09)
