@@ -183,6 +183,13 @@ def test_run_folders_are_kept_where_wanted(events_file, tmp_path):
     assert Run(tmp_path / "trial-0").card()["name"] == "tiny"
 
 
+def test_a_folder_that_is_there_is_left_alone(events_file, tmp_path):
+    (tmp_path / "trial-0").mkdir()
+    with pytest.raises(ValueError, match="trial-0 is already there"):
+        tune(recipe(events_file), space(), tmp_path, trials=1)
+    assert (tmp_path / "trial-0").is_dir()
+
+
 def test_an_error_that_is_not_the_trial_s_ends_the_worker(events_file, tmp_path, pretended):
     def broken(rate):
         raise OSError("no space left")

@@ -169,12 +169,14 @@ class _Worker:
             path: _suggested(trial, path, parameter) for path, parameter in self.space.parameters.items()
         }
         folder = self.out / f"trial-{trial.number}"
+        if folder.exists():  # of another study: not to be removed below
+            raise ValueError(f"{folder} is already there: choose another --out")
         watch = _Watch(trial, self.space.objective, self.epochs)
         try:
             recipe = _trial_recipe(self.recipe, parameters)
             train(recipe, folder, watch=watch)
         except (FloatingPointError, torch.OutOfMemoryError, _UnfitError) as error:
-            trial.set_user_attr("reason", str(error).splitlines()[0])
+            trial.set_user_attr("reason", (str(error).splitlines() or [type(error).__name__])[0])
             raise FailedTrialError(str(error)) from error
         finally:
             if watch.epoch >= 0:
@@ -202,7 +204,7 @@ class _Worker:
         )
         best = best_of(list(records.values()))
         if best is not None:
-            recipe = _trial_recipe(self.recipe, best["parameters"])
+            recipe = resolved(with_parameters(self.recipe, best["parameters"]))
             write_text(
                 self.out / BEST, to_toml(recipe.model_copy(update={"name": f"{self.recipe.name}-tuned"}))
             )
