@@ -354,8 +354,9 @@ def tune(
     from caloforge.training.tune import tune as run_study
 
     def show(record: dict[str, Any]) -> None:
-        reached = min((value for _, value in record["validations"]), default=None)
-        text = f"{found.objective} {reached:.4g}" if reached is not None else record["reason"]
+        seen = [value for _, value in record["validations"]]
+        reached = record["value"] if record["value"] is not None else min(seen, default=None)
+        text = record["reason"] or f"{found.objective} {reached:.4g}"
         keys = " ".join(f"{path}={_short(value)}" for path, value in record["parameters"].items())
         messages.print(f"trial {record['number']} {record['state']}: {text}  {keys}", markup=False)
 

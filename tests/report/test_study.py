@@ -46,7 +46,7 @@ def write_study(folder, trials, **more):
 
 
 TRIALS = [
-    trial(0, "finished", 9.0, [(1, 12.0), (2, 9.0)]),
+    trial(0, "finished", 9.0, [(1, 8.0), (2, 9.0)]),  # the weights of epoch 2 were kept
     trial(1, "pruned", None, [(1, 20.0)], rate=1e-5),
     trial(2, "failed", reason="the loss became nan"),
     trial(3, "finished", 4.0, [(1, 7.0), (2, 4.0)], rate=2e-3),

@@ -668,7 +668,7 @@ def _price_panel(axes: Axes, panel: PricePanel) -> None:
         )  # fmt: skip
         text = f"↑ {point.value:,.0f}" if beyond else point.setting
         axes.annotate(
-            text, (point.ms, min(point.value, top)), (0, -6), textcoords="offset points", fontsize=7, ha="center",
+            text, (point.ms, min(point.value, top)), (4, -3), textcoords="offset points", fontsize=7, ha="left",
             va="top", color=point.look.colour, zorder=7,
         )  # fmt: skip
     axes.set_xscale("log")

@@ -75,7 +75,9 @@ def read_study(path: Path) -> Study:
 
 
 def reached(trial: Mapping[str, Any]) -> float | None:
-    """Returns the smallest objective of a trial's validations, of a stopped one until then; None without any."""
+    """Returns the value of a finished trial, of a stopped one the smallest objective until then, or None."""
+    if trial["value"] is not None:
+        return float(trial["value"])
     return min((float(value) for _, value in trial["validations"]), default=None)
 
 
