@@ -21,9 +21,10 @@ from caloforge.evaluation.scoring import evaluate_events, evaluate_run
 from caloforge.io import FORMATS, create, open_events, provenance
 from caloforge.metrics import METRICS
 from caloforge.models import MODELS, READOUTS
-from caloforge.models.factorized_flow_matching import ImageConfig, SumsConfig
+from caloforge.models.factorized_flow_matching import ImageConfig, PlaceConfig, SumsConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
 from caloforge.nn.patch_network import PatchNetworkConfig
+from caloforge.ode.bespoke import BespokeConfig
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.training import space, tune
@@ -135,9 +136,11 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[training]`": recipe.TrainingConfig,
     "`[model.network]` of `flow_matching`": type(FlowMatchingConfig().network),
     "`[model.sums]` of `factorized_flow_matching`": SumsConfig,
+    "`[model.place]` of `factorized_flow_matching`": PlaceConfig,
     "`[model.image]` of `factorized_flow_matching`": ImageConfig,
     "`[model.image.network]` of `factorized_flow_matching`": PatchNetworkConfig,
     "`[model.solver]`": SolverConfig,
+    "`[model.bespoke]`": BespokeConfig,
     "`[model.optimizer]`": AdamConfig,
     **{f"`[model]` of `{name}`": kind.config_class for name, kind in {**MODELS, **READOUTS}.items()},
 }

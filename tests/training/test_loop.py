@@ -14,7 +14,7 @@ from caloforge.io.run import Run, read_weights
 from caloforge.models.base import BatchRandom, shuffled_batches
 from caloforge.recipe import parse, to_toml
 from caloforge.training import loop
-from caloforge.training.checkpoint import load_model, load_weights
+from caloforge.training.checkpoint import load_checkpoint, load_model, load_weights
 
 
 def recipe(file, **training):
@@ -52,6 +52,15 @@ def test_a_run_folder_holds_everything(events_file, tmp_path):
     assert run.recipe().model["solver"] == {"method": "euler", "steps": 2}
     scores = [float(row["validation_w1"]) for row in log]
     assert card["training"]["best_epoch"] == 1 + int(np.argmin(scores))
+
+
+def test_a_checkpoint_holds_plain_numbers_whatever_a_validation_returns(events_file, tmp_path, monkeypatch):
+    found = {"w1": np.float64(1.5), "photons": np.float32(2)}
+    monkeypatch.setattr("caloforge.models.flow_matching.FlowMatching.scores", lambda *_: found)
+    loop.train(recipe(events_file, checkpoint_every=0), tmp_path / "run")
+    (first, *_) = load_checkpoint(Run(tmp_path / "run").checkpoint)["history"]["rows"]
+    assert type(first["validation_w1"]) is float
+    assert first["validation_w1"] == 1.5
 
 
 class StopError(Exception):

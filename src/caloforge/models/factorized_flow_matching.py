@@ -420,7 +420,7 @@ def image_distances(reference: NDArray[np.generic], generated: NDArray[np.generi
     distances = {}
     found = _places(generated)
     for name, true in _places(reference).items():
-        distances[name] = float(wasserstein(true, found[name]) / true.std())
+        distances[name] = wasserstein(true, found[name]) / true.std()
     return {"shape": float(np.mean(list(distances.values()))), **distances}
 
 

@@ -254,7 +254,8 @@ class Fitting:
             return {}
         if not last and (history.epoch + 1) % self.recipe.training.validate_every:
             return {}
-        scores = dict(self.stage.validate(self.validation))
+        # plain numbers: a checkpoint holds nothing else
+        scores = {key: float(value) for key, value in self.stage.validate(self.validation).items()}
         score = scores[self.stage.best_by]
         if score < history.best or history.best_epoch < 0:
             history.best, history.best_epoch = score, history.epoch + 1
