@@ -1,7 +1,6 @@
 """Turns a model into an ONNX graph: two inputs, one output, no random operator, only the batch dynamic.
 
-The solver's step is traced once and stays one step in the graph: `ode.solvers.integrate` becomes a Scan node over
-the times. Unrolled, the 11 steps of the flow matching took ten times as long to trace and half a minute to load.
+The solver's step is traced once and stays one step in the graph, the body of a Scan node: see `export.loops`.
 
 ONNX Runtime prepares weights (packing, convolution layouts) only where they belong to the graph that uses them,
 so the weights of a step are moved into the body of its Scan: twice as fast at batch 1.
@@ -19,10 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from caloforge._lookup import require
+from caloforge.export.loops import fix_shapes, make_loops
 from caloforge.models import Generator, Readout
 from caloforge.nn.stored import Stored
 
-OPSET = 18
+OPSET = 20
+"""The first with Gelu as one operator."""
+
 INPUTS = ("conditions", "noise")
 
 _RANDOM = {
@@ -102,6 +104,8 @@ def graph_of(model: Generator | Readout, *, whole: bool) -> Any:
         )
         assert program is not None
         program.optimize()
+    fix_shapes(program.model)
+    make_loops(program.model)
     proto = program.model_proto
     _tidy(proto)
     _check(proto)

@@ -143,7 +143,7 @@ class PatchNetwork(nn.Module):
             conditions: standardised, (B, C).
             around: what `around` gives for the places.
         """
-        b, (height, width), p = len(x), self.shape, self.patch
+        b, (height, width), p = x.shape[0], self.shape, self.patch
         rows, columns = self.centres.shape[1:]
         tiles = F.pad(x, (0, columns * p - width, 0, rows * p - height)).view(b, rows, p, columns, p)
         tiles = tiles.transpose(2, 3).reshape(b, rows, columns, p * p)

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from caloforge.ode.loop import repeated
 from caloforge.ode.path import Velocity
 
 Method = Literal["euler", "midpoint", "rk4", "rk4_classic"]
@@ -109,9 +110,5 @@ def integrate(
 
 def _looped(step: Step, velocity: Velocity, x: Tensor, times: list[float], steps: list[float]) -> Tensor:
     """Integrates in a loop of the exported graph, which then holds one step and not all of them."""
-    from torch._higher_order_ops.scan import scan
-
-    start = x.clone(memory_format=torch.contiguous_format)  # a loop wants the same strides in and out
     each = torch.tensor([times, steps], dtype=x.dtype).T
-    end: Tensor = scan(lambda x, now: (step(velocity, x, now[0], now[1]), now[0].clone()), start, each)[0]
-    return end
+    return repeated(lambda x, now: step(velocity, x, now[0], now[1]), x, each)
