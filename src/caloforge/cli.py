@@ -441,7 +441,7 @@ def sample(
     batch_size = batch_size or 256
 
     from caloforge.evaluation.scoring import origin_of
-    from caloforge.io import create, open_primaries
+    from caloforge.io import create, open_particles
     from caloforge.io.files import sha256
     from caloforge.io.run import Run
     from caloforge.models.base import Generator, as_function
@@ -451,7 +451,7 @@ def sample(
     recipe, model = load_model(path, settings or [])
     if not isinstance(model, Generator):
         raise ValueError(f"{run} predicts channel sums only: sample needs a generator of responses")
-    particles = open_primaries(_data_path(primaries), model.detector)
+    particles = open_particles(_data_path(primaries), model.detector)
     origin = {
         **origin_of(recipe),
         "weights": sha256(Run(path).weights),
@@ -477,7 +477,7 @@ def _sample_bundle(
     """Generates events with a bundle; PyTorch is not imported."""
     import numpy as np
 
-    from caloforge.io import create, open_primaries
+    from caloforge.io import create, open_particles
     from caloforge.io.formats import format_of
     from caloforge.runtime.bundle import Surrogate, origin_of_bundle
     from caloforge.runtime.domain import check_choice
@@ -485,19 +485,18 @@ def _sample_bundle(
 
     check_choice(on_outside)
     surrogate = Surrogate.load(path, threads=threads)
-    particles = open_primaries(_data_path(primaries), surrogate.detector)
+    particles = open_particles(_data_path(primaries), surrogate.detector)
     source = surrogate.source(particles, **numbers)
-    inside = surrogate.check(particles, "flag")
-    outside = int(np.count_nonzero(~inside))
-    if outside and on_outside == "error":
-        raise ValueError(f"{surrogate.domain.explain(particles)}; --on-outside warn or flag generates them")
-    if outside and on_outside == "warn":
-        messages.print(f"warning: {surrogate.domain.explain(particles)}", markup=False)
+    inside, problem = surrogate.domain.inspect(particles)
+    if problem and on_outside == "error":
+        raise ValueError(f"{problem}; --on-outside warn or flag generates them")
+    if problem and on_outside == "warn":
+        messages.print(f"warning: {problem}", markup=False)
     origin = {
         **origin_of_bundle(surrogate.card, path),
         **numbers,
         "batch_size": source.batch_size,
-        "outside_domain": outside,
+        "outside_domain": int(np.count_nonzero(~inside)),
         "version": __version__,
     }
     with create(out, surrogate.detector, origin) as writer, _bar("events") as bar:

@@ -178,6 +178,19 @@ class Events(Primaries):
         )
 
 
+class ParticleSource(Protocol):
+    """Particles that are read by rows, from memory or a file; `Primaries` is one."""
+
+    @property
+    def detector(self) -> Detector:
+        """The detector they enter."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, rows: Rows) -> Primaries:
+        """Reads some of the particles."""
+
+
 class EventSource(Protocol):
     """Events whose particles are at hand and whose responses are read by rows, from memory or a file."""
 

@@ -1,10 +1,9 @@
 """Makes Scan nodes of the loops that `ode.loop` marked, and takes out of them what no step waits for.
 
-A step uses its image and, besides, what follows from its time and the particle alone: an embedding, and the shifts,
-scales and gates that each block makes of it. The latter are computed for all steps at once, before the loop, as one
-batch of steps x B rows, so that large matrices are read once and not once a step. What comes out goes into the Scan row by
-row. This needs operators that treat each row of a batch by itself; others are known by `_each_row` not to be, and
-stay in the loop.
+Besides its image a step uses what follows from its time and the particle alone: an embedding, and the shifts, scales
+and gates that each block makes of it. These are computed for all steps at once, before the loop, as one batch of
+steps x B rows, so that large matrices are read once and not once a step; the Scan node then takes B rows a step. It
+needs operators that treat each row of a batch by itself (`_each_row`); what follows from others stays in the loop.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ import numpy as np
 from caloforge._lookup import require
 from caloforge.ode.loop import DOMAIN, END
 
-_ELEMENTWISE = {
-    *("Abs", "Cast", "Cos", "Erf", "Exp", "Gelu", "Identity", "Log", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sign"),
-    *("Sin", "Softplus", "Sqrt", "Tanh", "Add", "Clip", "Div", "Max", "Min", "Mul", "Pow", "Sub"),
-}
+_ELEMENTWISE = frozenset(
+    "Abs Add Cast Clip Cos Div Erf Exp Gelu Identity Log Max Min Mul Neg Pow Reciprocal Relu Sigmoid Sign Sin "
+    "Softplus Sqrt Sub Tanh".split()
+)
 
 
 def make_loops(model: Any) -> None:
@@ -33,17 +32,25 @@ def make_loops(model: Any) -> None:
 
 def fix_shapes(model: Any) -> None:
     """Writes down the shapes that are known but for the batch, so that nothing computes them at run time."""
-    ir = require("onnx_ir", "export")
     passes = require("onnx_ir.passes.common", "export")
     for node in list(model.graph):
-        shape = node.outputs[0].shape if node.op_type == "Reshape" and node.outputs else None
-        if not shape or _constant(node.inputs[1]) or not all(isinstance(size, int) for size in shape[1:]):
+        if node.op_type != "Reshape" or _constant(node.inputs[1]):
             continue
-        sizes = ir.tensor(np.array([-1, *shape[1:]], np.int64))
-        known = ir.node("Constant", [], {"value": sizes})
-        model.graph.insert_before(node, known)
-        node.replace_input_with(1, known.outputs[0])
+        shape = node.outputs[0].shape
+        if shape is not None and all(isinstance(size, int) for size in shape[1:]):
+            node.replace_input_with(1, _sizes(model.graph, [-1, *shape[1:]]))
     passes.RemoveUnusedNodesPass()(model)
+
+
+def _sizes(graph: Any, numbers: Sequence[int]) -> Any:
+    """Returns the constant of these numbers."""
+    ir = require("onnx_ir", "export")
+    name = "_".join(["sizes", *map(str, numbers)])
+    if name not in graph.initializers:
+        graph.register_initializer(
+            ir.val(name, const_value=ir.tensor(np.array(numbers, np.int64), name=name))
+        )
+    return graph.initializers[name]
 
 
 def _make_loop(graph: Any, end: Any) -> None:
@@ -52,16 +59,15 @@ def _make_loop(graph: Any, end: Any) -> None:
     x, row = begin.outputs
     inside = _after(graph, [x, row], end)
     moving = set(_after(graph, [x], end))
-    ahead = _Ahead(begin.inputs[1], row)
+    ahead = _Ahead(graph, begin.inputs[1], row)
     body = [node for node in inside if node in moving or not ahead.take(node)]
 
-    outputs = {output for node in body for output in node.outputs}
-    wanted = [value for value in _inputs(body) if value in ahead or value is row]
-    rows = {value: _like(ir, value) for value in dict.fromkeys(wanted)} or {row: _like(ir, row)}
+    last = end.inputs[0]
+    wanted = dict.fromkeys(value for value in (*_inputs(body), last) if value in ahead)
+    rows = {value: _like(ir, value) for value in wanted or [row]}
     state = _like(ir, x)
     _replace(body, {x: state, **rows})
-    last = end.inputs[0]
-    if last not in outputs:
+    if last not in {output for node in body for output in node.outputs}:
         body.append(ir.node("Identity", [{x: state, **rows}.get(last, last)]))
         last = body[-1].outputs[0]
     sequences = [ahead.sequence(value) for value in rows]
@@ -108,13 +114,15 @@ def _constant(value: Any) -> bool:
 
 
 def _batched(value: Any) -> bool:
-    return bool(value.shape) and not isinstance(value.shape[0], int)
+    """Tells whether a value has one row, or several, for each particle: its first size is not known."""
+    return not _constant(value) and len(value.shape) > 0 and not isinstance(value.shape[0], int)
 
 
 class _Ahead:
     """Computes for all steps at once.
 
     Args:
+        graph: the graph of the loop.
         values: what differs from step to step, (steps, *).
         row: one of its rows, as the step sees it.
 
@@ -122,8 +130,8 @@ class _Ahead:
         nodes: what has to be computed before the loop.
     """
 
-    def __init__(self, values: Any, row: Any) -> None:
-        self._ir = require("onnx_ir", "export")
+    def __init__(self, graph: Any, values: Any, row: Any) -> None:
+        self._graph, self._ir = graph, require("onnx_ir", "export")
         self._steps = int(values.shape[0])
         self._single = {row: values}  # (*,) in the step -> (steps, *)
         self._rows: dict[Any, Any] = {}  # (B, *) in the step -> (steps * B, *)
@@ -135,52 +143,60 @@ class _Ahead:
 
     def take(self, node: Any) -> bool:
         """Tries to compute a node for all steps; tells whether it could."""
+        values = _inputs([node])
+        if any(value.shape is None for value in (*values, *node.outputs)):
+            return False
         if node.op_type == "Expand":
             return self._spread(node)
-        if any(value is not None and not (value in self or _constant(value) or _batched(value)) for value in node.inputs):
+        if not all(value in self or _constant(value) or _batched(value) for value in values):
             return False
-        if any(value in self._rows for value in node.inputs):
-            return self._take_rows(node)
-        return self._take_single(node)
+        if all(value in self._single or _constant(value) for value in values):
+            return self._take_single(node)
+        return self._take_rows(node)
 
     def sequence(self, value: Any) -> Any:
         """Returns a value of the step for all steps, (steps, *)."""
         if value in self._single:
             return self._single[value]
-        return self._add("Reshape", [self._rows[value], self._integers([self._steps, -1, *value.shape[1:]])])
+        return self._add("Reshape", [self._rows[value], self._sizes([self._steps, -1, *value.shape[1:]])])
 
     def _spread(self, node: Any) -> bool:
         """A number of each step for all particles, () -> (B,)."""
         number, output = node.inputs[0], node.outputs[0]
         if number not in self._single or len(number.shape) or len(output.shape) != 1 or not _batched(output):
             return False
-        column = self._add("Reshape", [self._single[number], self._integers([self._steps, 1])])
+        column = self._add("Reshape", [self._single[number], self._sizes([self._steps, 1])])
         spread = self._add("Expand", [column, node.inputs[1]])
-        self._rows[output] = self._add("Reshape", [spread, self._integers([-1])])
+        self._rows[output] = self._add("Reshape", [spread, self._sizes([-1])])
         return True
 
     def _take_single(self, node: Any) -> bool:
         """A number of each step, the same for all particles."""
-        if node.op_type not in _ELEMENTWISE or any(value is not None and value.shape for value in node.inputs):
+        if node.op_type not in _ELEMENTWISE or any(len(value.shape) for value in _inputs([node])):
             return False
         self._copy(node, [self._single.get(value, value) for value in node.inputs], self._single)
         return True
 
     def _take_rows(self, node: Any) -> bool:
-        if not _each_row(node, [value for value in node.inputs if value in self._rows or _is_rows(value)]):
+        """Rows of all particles."""
+        values = _inputs([node])
+        if any(value in self._single for value in values):
             return False
-        if any(value in self._single for value in node.inputs):
+        rows = [value for value in values if value in self._rows or _batched(value)]
+        if not _each_row(node, rows):
             return False
-        inputs = [self._tile(value) if _is_rows(value) and value not in self._rows else value for value in node.inputs]
-        inputs = [self._rows.get(value, value) for value in inputs]
+        inputs = [self._tile(value) if value in rows else value for value in node.inputs]
         if node.op_type == "Reshape":
-            inputs[1] = self._integers([-1, *node.outputs[0].shape[1:]])
+            inputs[1] = self._sizes([-1, *node.outputs[0].shape[1:]])
         self._copy(node, inputs, self._rows)
         return True
 
     def _tile(self, value: Any) -> Any:
+        """Returns rows for all steps, of a value that is the same in every step by repeating it."""
+        if value in self._rows:
+            return self._rows[value]
         if value not in self._tiled:
-            times = self._integers([self._steps, *[1] * (len(value.shape) - 1)])
+            times = self._sizes([self._steps, *[1] * (len(value.shape) - 1)])
             self._tiled[value] = self._add("Tile", [value, times])
         return self._tiled[value]
 
@@ -194,39 +210,29 @@ class _Ahead:
         self.nodes.append(self._ir.node(operator, inputs))
         return self.nodes[-1].outputs[0]
 
-    def _integers(self, numbers: Sequence[int]) -> Any:
-        tensor = self._ir.tensor(np.array(numbers, np.int64))
-        self.nodes.append(self._ir.node("Constant", [], {"value": tensor}))
-        return self.nodes[-1].outputs[0]
-
-
-def _is_rows(value: Any) -> bool:
-    return value is not None and not _constant(value) and _batched(value)
+    def _sizes(self, numbers: Sequence[int]) -> Any:
+        return _sizes(self._graph, numbers)
 
 
 def _each_row(node: Any, rows: Sequence[Any]) -> bool:
-    """Tells whether a node treats each row of its batched inputs by itself."""
-    rank = len(node.outputs[0].shape)
-    first, *rest = node.inputs
-    attributes = node.attributes
+    """Tells whether a node treats each row of its batched inputs, `rows`, by itself."""
+    first, rank = node.inputs[0], len(node.outputs[0].shape)
     if node.op_type in _ELEMENTWISE:
-        return all(len(value.shape) == rank for value in rows) and all(
-            value in rows or len(value.shape) < rank or value.shape[0] == 1
-            for value in node.inputs
-            if value is not None
+        same = all(len(value.shape) == rank for value in rows)
+        return same and all(
+            value in rows or len(value.shape) < rank or value.shape[0] == 1 for value in _inputs([node])
         )
-    if node.op_type in ("Concat", "Split"):
-        axis = attributes["axis"].as_int()
-        return axis % rank != 0 and all(value in rows for value in (node.inputs if node.op_type == "Concat" else [first]))
+    if node.op_type == "Concat":
+        return len(rows) == len(node.inputs) and node.attributes["axis"].as_int() % rank != 0
+    if rows != [first]:
+        return False
+    if node.op_type in ("Split", "LayerNormalization", "Softmax"):
+        return bool(node.attributes["axis"].as_int() % rank != 0)
     if node.op_type in ("Squeeze", "Unsqueeze", "Slice"):
-        axes = node.inputs[3 if node.op_type == "Slice" else 1] if len(node.inputs) > 1 else None
-        return axes is not None and rest and first in rows and bool((axes.const_value.numpy() > 0).all())
-    if node.op_type == "LayerNormalization":
-        return first in rows and attributes["axis"].as_int() % rank != 0
+        axes = node.inputs[3 if node.op_type == "Slice" else 1].const_value
+        return axes is not None and bool((axes.numpy() > 0).all())
     if node.op_type == "Gemm":
-        return rows == [first] and not attributes["transA"].as_int()
+        return not node.attributes["transA"].as_int()
     if node.op_type == "MatMul":
-        return rows == [first] and len(node.inputs[1].shape) == 2
-    if node.op_type == "Reshape":
-        return first in rows and all(isinstance(size, int) for size in node.outputs[0].shape[1:])
-    return False
+        return len(node.inputs[1].shape) == 2
+    return node.op_type == "Reshape" and all(isinstance(size, int) for size in node.outputs[0].shape[1:])

@@ -99,6 +99,7 @@ def graph_of(model: Generator | Readout, *, whole: bool) -> Any:
             input_names=list(INPUTS),
             output_names=[output],
             opset_version=OPSET,
+            custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
             optimize=False,
             verbose=False,
         )
@@ -111,6 +112,18 @@ def graph_of(model: Generator | Readout, *, whole: bool) -> Any:
     _check(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def _attention(
+    query: Any, key: Any, value: Any, *mask: Any, scale: float | None = None, **options: Any
+) -> Any:
+    """Writes attention of (B, heads, tokens, width); the exporter's own computes its shapes at run time."""
+    if mask or scale or any(options.values()):
+        raise ValueError(f"attention with {mask or scale or options} is not exported")
+    opset = require("onnxscript", "export").values.Opset("", OPSET)
+    keys = opset.Transpose(key, perm=[0, 1, 3, 2])
+    scores = opset.Mul(opset.MatMul(query, keys), opset.Constant(value_float=query.shape[-1] ** -0.5))
+    return opset.MatMul(opset.Softmax(scores), value)
 
 
 @contextmanager

@@ -8,15 +8,17 @@ from caloforge.io.formats import (
     create,
     open_data,
     open_events,
+    open_particles,
     open_primaries,
     provenance,
 )
-from caloforge.io.source import FileSource, NoResponsesError
+from caloforge.io.source import FileParticles, FileSource, NoResponsesError
 from caloforge.io.summary import ResponseSummary, Summary, summarize
 
 __all__ = [
     "FORMATS",
     "EventWriter",
+    "FileParticles",
     "FileSource",
     "NoResponsesError",
     "ResponseSummary",
@@ -25,6 +27,7 @@ __all__ = [
     "create",
     "open_data",
     "open_events",
+    "open_particles",
     "open_primaries",
     "provenance",
     "sha256",

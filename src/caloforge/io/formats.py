@@ -18,7 +18,16 @@ from caloforge.detectors import Detector
 from caloforge.events import SLICE, Events, EventSource, Primaries, in_slices
 from caloforge.io import hdf5, npz, root, table
 from caloforge.io.files import replacing, sha256
-from caloforge.io.source import Columns, NoResponsesError, check_file, columns_of, narrowest, reading
+from caloforge.io.source import (
+    Columns,
+    FileParticles,
+    NoResponsesError,
+    ParticleRows,
+    check_file,
+    columns_of,
+    narrowest,
+    reading,
+)
 
 BUFFERED_ROWS = 1024
 """Rows collected before they are written: one row group, one basket, about one chunk."""
@@ -43,7 +52,7 @@ class Format:
 
     Attributes:
         title: name for messages and tables.
-        open_primaries: reads the particles of a file.
+        open_particles: opens the particles of a file.
         output: starts a file for responses of a type, or for particles alone where the type is None.
         provenance: reads what the writer was given.
         open_events: opens a file of events; None where the format holds particles only.
@@ -51,28 +60,28 @@ class Format:
     """
 
     title: str
-    open_primaries: Callable[[Path, Detector | None], Primaries]
+    open_particles: Callable[[Path, Detector | None], ParticleRows]
     output: Callable[[Path, Detector, str, type[np.generic] | None], Output]
     provenance: Callable[[Path], dict[str, Any]]
     open_events: Callable[[Path, Detector | None], EventSource] | None
     marks: bool = False
 
 
-_HDF5 = Format("HDF5", hdf5.open_primaries, hdf5.Hdf5Output, hdf5.provenance, hdf5.open_events, True)
+_HDF5 = Format("HDF5", hdf5.open_particles, hdf5.Hdf5Output, hdf5.provenance, hdf5.open_events, True)
 
 FORMATS: dict[str, Format] = {
     ".h5": _HDF5,
     ".hdf5": _HDF5,
-    ".npz": Format("NumPy archive", npz.open_primaries, npz.NpzOutput, npz.provenance, npz.open_events, True),
+    ".npz": Format("NumPy archive", npz.open_particles, npz.NpzOutput, npz.provenance, npz.open_events, True),
     ".parquet": Format(
         "Parquet",
-        table.open_parquet_primaries,
+        table.open_parquet_particles,
         table.ParquetOutput,
         table.parquet_provenance,
         table.open_parquet_events,
     ),
-    ".root": Format("ROOT", root.open_primaries, root.RootOutput, root.provenance, root.open_events),
-    ".csv": Format("CSV", table.open_csv_primaries, table.CsvOutput, table.no_provenance, None),
+    ".root": Format("ROOT", root.open_particles, root.RootOutput, root.provenance, root.open_events),
+    ".csv": Format("CSV", table.open_csv_particles, table.CsvOutput, table.no_provenance, None),
 }
 
 
@@ -129,7 +138,25 @@ def open_primaries(path: str | Path, detector: Detector | None = None) -> Primar
     kind = format_of(path)
     check_file(path)
     with reading(path):
-        return kind.open_primaries(path, detector)
+        return kind.open_particles(path, detector).all
+
+
+def open_particles(path: str | Path, detector: Detector | None = None) -> FileParticles:
+    """Opens the particles of a file to read them by rows, for more than fit into memory.
+
+    Args:
+        path: a file of any format in `FORMATS`; a NumPy archive is read as a whole.
+        detector: the detector they enter; needed where the file does not tell it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is broken or of another detector; the message names the file and the row.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    check_file(path)
+    with reading(path):
+        return FileParticles(path, kind.open_particles(path, detector))
 
 
 def open_data(path: str | Path, detector: Detector | None = None) -> EventSource | Primaries:

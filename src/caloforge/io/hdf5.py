@@ -27,6 +27,7 @@ from caloforge.io.source import (
     PARTICLE_COLUMNS,
     Columns,
     FileSource,
+    ParticleRows,
     RangeReader,
     block_edges,
     check_features,
@@ -62,7 +63,7 @@ def _texts(values: Any) -> list[str] | None:
     return [value.decode() if isinstance(value, bytes) else str(value) for value in np.atleast_1d(values)]
 
 
-def _primaries(file: h5py.File, given: Detector | None) -> Primaries:
+def _particles(file: h5py.File, given: Detector | None) -> ParticleRows:
     conditions = _dataset(file, "conditions")
     keys = [key for key in PARTICLE_COLUMNS if key == "pdg" or key in file]
     columns = {key: _dataset(file, key) for key in keys}
@@ -74,20 +75,24 @@ def _primaries(file: h5py.File, given: Detector | None) -> Primaries:
     if names is not None:
         check_features(detector, names, _texts(conditions.attrs.get("units")))
     check_lengths({"conditions": len(conditions), **{key: len(column) for key, column in columns.items()}})
-    return primaries_of(detector, conditions[()], **{key: column[()] for key, column in columns.items()})
+
+    def read(start: int, stop: int) -> Primaries:
+        parts = {key: column[start:stop] for key, column in columns.items()}
+        return primaries_of(detector, conditions[start:stop], **parts)
+
+    return ParticleRows(detector, len(conditions), "group" in columns, read)
 
 
-def open_primaries(path: Path, detector: Detector | None = None) -> Primaries:
-    """Reads the particles of a file, with or without responses."""
-    with _open(path) as file:
-        return _primaries(file, detector)
+def open_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
+    """Opens the particles of a file, with or without responses."""
+    return _particles(_open(path), detector)
 
 
 def open_events(path: Path, detector: Detector | None = None) -> FileSource:
     """Opens a file of events; reads its particles."""
     with _open(path) as file:
         responses = _dataset(file, "responses")
-        primaries = _primaries(file, detector)
+        primaries = _particles(file, detector).all
         check_shape(primaries.detector, responses.shape[1:])
         check_lengths({"conditions": len(primaries), "responses": len(responses)})
         edges = block_edges(len(responses), (responses.chunks or (1,))[0])

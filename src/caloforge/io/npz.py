@@ -26,6 +26,7 @@ from caloforge.events import Events, Primaries, with_responses
 from caloforge.io.source import (
     PARTICLE_COLUMNS,
     Columns,
+    ParticleRows,
     check_cells,
     check_file,
     check_lengths,
@@ -121,8 +122,18 @@ def _own_primaries(file: Columns, given: Detector | None) -> Primaries:
     )
 
 
-def open_primaries(path: Path, detector: Detector | None = None) -> Primaries:
+def open_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
     """Reads the particles of an archive: our own, a pair, or the particles file of a pair alone."""
+    primaries = _primaries(path, detector)
+    return ParticleRows(
+        primaries.detector,
+        len(primaries),
+        grouped=True,  # all of them are at hand
+        read=lambda start, stop: primaries.select(slice(start, stop)),
+    )
+
+
+def _primaries(path: Path, detector: Detector | None) -> Primaries:
     file = _load(path, ["conditions", *PARTICLE_COLUMNS, "detector", PAIR_KEY])
     if PAIR_KEY not in file:
         return _own_primaries(file, detector)

@@ -22,6 +22,7 @@ from caloforge.io.source import (
     PARTICLE_COLUMNS,
     Columns,
     FileSource,
+    ParticleRows,
     RangeReader,
     check_shape,
     detector_of,
@@ -76,16 +77,20 @@ def _array(branch: Any, start: int | None = None, stop: int | None = None) -> ND
         return np.asarray(branch.array(library="np", entry_start=start, entry_stop=stop))
 
 
-def _primaries(file: Any, given: Detector | None) -> Primaries:
+def _particles(file: Any, given: Detector | None) -> ParticleRows:
     tree = _tree(file)
     detector = detector_of(given, _metadata(file).get("detector"), _shape(tree))
-    return named_primaries(detector, tree.keys(), lambda name: _array(tree[name]))
+    names = tree.keys()
+
+    def read(start: int, stop: int) -> Primaries:
+        return named_primaries(detector, names, lambda name: _array(tree[name], start, stop))
+
+    return ParticleRows(detector, int(tree.num_entries), "group" in names, read)
 
 
-def open_primaries(path: Path, detector: Detector | None = None) -> Primaries:
-    """Reads the particles of a file, with or without responses."""
-    with _open(path) as file:
-        return _primaries(file, detector)
+def open_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
+    """Opens the particles of a file, with or without responses."""
+    return _particles(_open(path), detector)
 
 
 def open_events(path: Path, detector: Detector | None = None) -> FileSource:
@@ -95,7 +100,7 @@ def open_events(path: Path, detector: Detector | None = None) -> FileSource:
         shape = _shape(tree)
         if shape is None:
             raise missing("responses", tree.keys(), "branch")
-        primaries = _primaries(file, detector)
+        primaries = _particles(file, detector).all
         check_shape(primaries.detector, shape, flat=True)
         edges = np.asarray(tree["responses"].entry_offsets, np.intp)
     return FileSource(path, primaries, edges, _reader)

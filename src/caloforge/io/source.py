@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from caloforge._lookup import nearest
 from caloforge.detectors import DETECTORS, Detector, detector_named
-from caloforge.events import Events, Primaries, Rows, with_responses
+from caloforge.events import SLICE, Events, Primaries, Rows, with_responses
 
 Columns: TypeAlias = dict[str, NDArray[np.generic]]
 """Arrays of one length by name: conditions, pdg, group, fold and, for events, responses."""
@@ -27,6 +28,28 @@ RangeReader: TypeAlias = Callable[[int, int], NDArray[np.generic]]
 """Reads the responses of the rows from a first to before a last, (rows, *shape) or (rows, cells)."""
 
 PARTICLE_COLUMNS = ("pdg", "group", "fold")
+
+
+@dataclass(frozen=True)
+class ParticleRows:
+    """The particles of an open file by rows.
+
+    Attributes:
+        detector: the detector they enter.
+        rows: their number.
+        grouped: the file numbers its unique particles.
+        read: reads and checks the rows from a first to before a last.
+    """
+
+    detector: Detector
+    rows: int
+    grouped: bool
+    read: Callable[[int, int], Primaries]
+
+    @property
+    def all(self) -> Primaries:
+        """Every particle."""
+        return self.read(0, self.rows)
 
 
 class NoResponsesError(ValueError):
@@ -268,6 +291,65 @@ class FileSource:
             responses = gather(index, self._edges, self._read, self.primaries.detector.shape)
             check_cells(responses, index)
             return with_responses(self.primaries.select(index), responses)
+
+
+class FileParticles:
+    """Particles that stay in their file until they are asked for: a `ParticleSource`.
+
+    Every row is read and checked once, slice by slice, when it is opened. Of a file that does not number its unique
+    particles the numbers are kept, four bytes a row.
+
+    Args:
+        path: the file.
+        opened: what reads it.
+
+    Raises:
+        ValueError: a row is broken; the message names it.
+    """
+
+    def __init__(self, path: Path, opened: ParticleRows) -> None:
+        self.path, self.detector, self._opened = path, opened.detector, opened
+        self._group: NDArray[np.int32] | None = None
+        hashes = []
+        for start in range(0, len(self), SLICE):
+            try:
+                part = opened.read(start, min(start + SLICE, len(self)))
+            except ValueError:
+                opened.all  # noqa: B018 (its message counts the rows from the first)
+                raise
+            if not opened.grouped:
+                hashes.append(_hashes(part))
+        if hashes:
+            self._group = np.unique(np.concatenate(hashes), return_inverse=True)[1].astype(np.int32)
+
+    def __len__(self) -> int:
+        return self._opened.rows
+
+    def select(self, rows: Rows) -> Primaries:
+        """Reads some rows, in the order asked for; scattered ones with all between them."""
+        index = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+        if len(index) == 0:
+            return self._opened.read(0, 1).select(slice(0))
+        first, last = int(index.min()), int(index.max()) + 1
+        with reading(self.path):
+            part = self._opened.read(first, last)
+        if self._group is not None:
+            part = replace(part, group=self._group[first:last])
+        return (
+            part if len(index) == last - first and (np.diff(index) == 1).all() else part.select(index - first)
+        )
+
+
+def _hashes(primaries: Primaries) -> NDArray[np.uint64]:
+    """Returns 64 bits of each unique particle, (N,): the finalizer of SplitMix64 over features and PDG id."""
+    columns = [*(primaries.conditions + np.float32(0)).T.view(np.uint32), primaries.pdg.view(np.uint32)]
+    found = np.zeros(len(primaries), np.uint64)
+    for column in columns:
+        found = (found + np.uint64(0x9E3779B97F4A7C15)) ^ column.astype(np.uint64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)
+        found ^= found >> np.uint64(31)
+    return found
 
 
 def block_edges(rows: int, block: int) -> NDArray[np.intp]:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from caloforge.io.source import (
     PARTICLE_COLUMNS,
     Columns,
     FileSource,
+    ParticleRows,
     RangeReader,
     check_lengths,
     check_shape,
@@ -43,37 +47,56 @@ def _number(text: str) -> bool:
     return True
 
 
-def _read_csv(path: Path) -> tuple[list[str], NDArray[np.str_]]:
-    """Returns the names of the columns and their texts, (rows, columns)."""
+def _csv_lines(path: Path) -> Iterator[list[str]]:
+    """Gives the names of the columns, then the texts of each row."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file)
         names = [name.strip() for name in next(lines, [])]
-        rows = []
-        for row in lines:
-            if len(row) == len(names):
-                rows.append(row)
-            elif row:
+        yield names
+        row = 0
+        for texts in lines:
+            if texts and len(texts) != len(names):
                 raise ValueError(
-                    f"row {len(rows)} (line {lines.line_num}) has {len(row)} columns, "
-                    f"the first line names {len(names)}"
+                    f"row {row} (line {lines.line_num}) has {len(texts)} columns, the first line names {len(names)}"
                 )
-    return names, np.array(rows, np.str_).reshape(len(rows), len(names))
+            if texts:
+                yield texts
+                row += 1
 
 
-def open_csv_primaries(path: Path, detector: Detector | None = None) -> Primaries:
-    """Reads the particles of a CSV file; its first line names the columns."""
+class _CsvReader:
+    """Reads rows of a CSV file; those that follow each other without starting over."""
+
+    def __init__(self, path: Path, detector: Detector) -> None:
+        self._path, self._detector = path, detector
+        self._lines, self._next = _csv_lines(path), 0
+        self.names = next(self._lines)
+        self.rows = sum(1 for _ in self._lines)
+
+    def read(self, start: int, stop: int) -> Primaries:
+        if start != self._next or start == 0:
+            self._lines = islice(_csv_lines(self._path), start + 1, None)
+        texts = np.array(list(islice(self._lines, stop - start)), np.str_).reshape(-1, len(self.names))
+        self._next = stop
+
+        def column(name: str) -> NDArray[np.generic]:
+            found = texts[:, self.names.index(name)]
+            try:
+                return found.astype(np.float64)
+            except ValueError:
+                row = next(row for row, text in enumerate(found) if not _number(text))
+                raise ValueError(
+                    f"{name} must be a number, got {str(found[row])!r} in row {start + row}"
+                ) from None
+
+        return named_primaries(self._detector, self.names, column)
+
+
+def open_csv_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
+    """Opens the particles of a CSV file; its first line names the columns."""
     detector = detector_of(detector, None, None)
-    names, texts = _read_csv(path)
-
-    def read(name: str) -> NDArray[np.generic]:
-        column = texts[:, names.index(name)]
-        try:
-            return column.astype(np.float64)
-        except ValueError:
-            row = next(row for row, text in enumerate(column) if not _number(text))
-            raise ValueError(f"{name} must be a number, got {str(column[row])!r} in row {row}") from None
-
-    return named_primaries(detector, names, read)
+    reader = _CsvReader(path, detector)
+    return ParticleRows(detector, reader.rows, "group" in reader.names, reader.read)
 
 
 def no_provenance(path: Path) -> dict[str, Any]:
@@ -146,23 +169,29 @@ def _cells(file: Any) -> int | None:
     )
 
 
-def _parquet_primaries(file: Any, given: Detector | None) -> Primaries:
+def _parquet_particles(file: Any, given: Detector | None) -> ParticleRows:
     cells = _cells(file)
     detector = detector_of(given, _metadata(file).get("detector"), None if cells is None else (cells,))
     names = file.schema_arrow.names
     wanted = [name for name in (*detector.features, *PARTICLE_COLUMNS) if name in names]
-    parts = [
-        {name: batch[name].to_numpy(zero_copy_only=False) for name in wanted}
-        for batch in file.iter_batches(columns=wanted)
-    ]
-    check_lengths({"every column": len(parts)})
-    return named_primaries(detector, names, lambda name: np.concatenate([part[name] for part in parts]))
+    edges = _row_groups(file)
+    check_lengths({"every column": int(edges[-1])})
+
+    @lru_cache(1)  # a foreign file may be one row group, which can only be decompressed as a whole
+    def groups(first: int, final: int) -> Any:
+        return file.read_row_groups(range(first, final + 1), columns=wanted)
+
+    def read(start: int, stop: int) -> Primaries:
+        first, final = np.searchsorted(edges, [start, stop - 1], side="right") - 1
+        found = groups(int(first), int(final)).slice(start - edges[first], stop - start)
+        return named_primaries(detector, names, lambda name: found[name].to_numpy(zero_copy_only=False))
+
+    return ParticleRows(detector, int(edges[-1]), "group" in names, read)
 
 
-def open_parquet_primaries(path: Path, detector: Detector | None = None) -> Primaries:
-    """Reads the particles of a Parquet file, with or without responses."""
-    with _open_parquet(path) as file:
-        return _parquet_primaries(file, detector)
+def open_parquet_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
+    """Opens the particles of a Parquet file, with or without responses."""
+    return _parquet_particles(_open_parquet(path), detector)
 
 
 def open_parquet_events(path: Path, detector: Detector | None = None) -> FileSource:
@@ -171,7 +200,7 @@ def open_parquet_events(path: Path, detector: Detector | None = None) -> FileSou
         cells = _cells(file)
         if cells is None:
             raise missing("responses", file.schema_arrow.names, "column")
-        primaries = _parquet_primaries(file, detector)
+        primaries = _parquet_particles(file, detector).all
         check_shape(primaries.detector, (cells,), flat=True)
         edges = _row_groups(file)
     return FileSource(path, primaries, edges, _parquet_reader)

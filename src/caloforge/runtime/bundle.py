@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.detectors import Detector, detector_named
-from caloforge.events import Events, Primaries, load
+from caloforge.events import Events, ParticleSource, Primaries
 from caloforge.io.files import read_json, sha256, write_json, write_text
 from caloforge.runtime.domain import Domain, OnOutside, check_choice
-from caloforge.runtime.generate import Forward, Generated, generate_rows
+from caloforge.runtime.generate import Forward, Generated, Particles, generate_rows
 from caloforge.runtime.session import Session
 
 FORMAT = 1
@@ -171,11 +171,11 @@ class Surrogate:
             raise ValueError(f"the graph in {folder} does not fit its card: it has {got}")
         return cls(detector, card, Domain.from_card(card["domain"]), session)
 
-    def check(self, primaries: Primaries, on_outside: OnOutside = "error") -> NDArray[np.bool_]:
-        """Compares particles with the training events.
+    def check(self, primaries: ParticleSource, on_outside: OnOutside = "error") -> NDArray[np.bool_]:
+        """Compares particles with the training events, slice by slice.
 
         Args:
-            primaries: the particles.
+            primaries: the particles, in memory or in a file (`io.open_particles`).
             on_outside: `error` raises, `warn` warns, `flag` does neither.
 
         Returns:
@@ -191,21 +191,22 @@ class Surrogate:
                 f"the bundle is for {self.detector.name} with {', '.join(self.detector.features)}, "
                 f"got particles of {theirs.name} with {', '.join(theirs.features)}"
             )
-        if on_outside != "flag" and (problem := self.domain.explain(primaries)):
-            if on_outside == "error":
-                raise ValueError(f"{problem}; on_outside = 'warn' or 'flag' generates them all the same")
+        inside, problem = self.domain.inspect(primaries)
+        if problem and on_outside == "error":
+            raise ValueError(f"{problem}; 'warn' or 'flag' in place of 'error' generates them all the same")
+        if problem and on_outside == "warn":
             warnings.warn(problem, stacklevel=2)
-        return self.domain.inside(primaries)
+        return inside
 
     def source(
         self,
-        primaries: Primaries,
+        primaries: Particles,
         *,
         seed: int = 0,
         first_event: int = 0,
         batch_size: int | None = None,
         exact: bool = False,
-    ) -> Generated:
+    ) -> Generated[Particles]:
         """Returns events that are generated when they are read, for writing them in constant memory.
 
         The domain is not looked at: see `check`. Arguments as for `sample`.
@@ -251,7 +252,7 @@ class Surrogate:
             primaries, seed=seed, first_event=first_event, batch_size=batch_size, exact=exact
         )
         self.check(primaries, on_outside)
-        return load(source)
+        return source.slices(slice(None))
 
     def channel_sums(
         self,

@@ -18,6 +18,7 @@ plain numbers in the card of a run and of a bundle.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +28,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.events import Primaries
+from caloforge.events import SLICE, ParticleSource, Primaries
 from caloforge.particles import particle_name
 
 OnOutside = Literal["error", "warn", "flag"]
@@ -126,25 +127,38 @@ class Domain:
         found["an unusual combination of features"] = far
         return found
 
-    def inside(self, primaries: Primaries) -> NDArray[np.bool_]:
-        """Returns for each particle whether it is inside the domain, (N,)."""
-        inside = np.ones(len(primaries), np.bool_)
-        for rows in self.problems(primaries).values():
-            inside &= ~rows
-        return inside
+    def inspect(self, primaries: ParticleSource) -> tuple[NDArray[np.bool_], str]:
+        """Looks at every particle, slice by slice.
 
-    def explain(self, primaries: Primaries) -> str:
-        """Returns what is outside, in one sentence; empty where nothing is."""
-        broken = {name: rows for name, rows in self.problems(primaries).items() if rows.any()}
-        if not broken:
-            return ""
-        outside = np.logical_or.reduce(list(broken.values()))
-        row = int(np.argmax(outside))
-        reasons = "; ".join(f"{np.count_nonzero(rows):,} with {name}" for name, rows in broken.items())
-        return (
-            f"{np.count_nonzero(outside):,} of {len(primaries):,} particles are outside the domain the surrogate "
-            f"was trained on: {reasons} (the first in row {row}, {particle_name(int(primaries.pdg[row]))})"
+        Returns:
+            whether each is inside the domain, (N,); and what is outside, in one sentence, empty where nothing is.
+        """
+        inside = np.ones(len(primaries), np.bool_)
+        counts: Counter[str] = Counter()
+        first = ""
+        for start in range(0, len(inside), SLICE):
+            part = primaries.select(slice(start, start + SLICE))
+            for name, rows in self.problems(part).items():
+                inside[start : start + SLICE] &= ~rows
+                counts[name] += int(np.count_nonzero(rows))
+            if not first and not inside[start : start + SLICE].all():
+                row = int(np.argmin(inside))
+                first = f"row {row}, {particle_name(int(part.pdg[row - start]))}"
+        if not first:
+            return inside, ""
+        reasons = "; ".join(f"{count:,} with {name}" for name, count in counts.items() if count)
+        return inside, (
+            f"{np.count_nonzero(~inside):,} of {len(inside):,} particles are outside the domain the surrogate was "
+            f"trained on: {reasons} (the first in {first})"
         )
+
+    def inside(self, primaries: ParticleSource) -> NDArray[np.bool_]:
+        """Returns for each particle whether it is inside the domain, (N,)."""
+        return self.inspect(primaries)[0]
+
+    def explain(self, primaries: ParticleSource) -> str:
+        """Returns what is outside, in one sentence; empty where nothing is."""
+        return self.inspect(primaries)[1]
 
 
 def check_choice(on_outside: str) -> None:

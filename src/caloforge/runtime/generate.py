@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.events import Events, Primaries, Rows, with_responses
+from caloforge.events import Events, ParticleSource, Rows, with_responses
 from caloforge.io import EventWriter
 from caloforge.runtime.noise import standard_normals
 
 Forward = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 """conditions (B, F), noise (B, D) -> responses (B, *)."""
+
+Particles = TypeVar("Particles", bound=ParticleSource)
 
 
 def generate_rows(
@@ -60,8 +63,8 @@ def as_counts(responses: NDArray[np.float32]) -> NDArray[np.generic]:
 
 
 @dataclass(frozen=True, eq=False)
-class Generated:
-    """Events that are generated when they are read: an `EventSource` without a file.
+class Generated(Generic[Particles]):
+    """Events that are generated when they are read; of particles in memory an `EventSource`.
 
     Attributes:
         forward: the generator.
@@ -74,7 +77,7 @@ class Generated:
 
     forward: Forward
     noise_dim: int
-    primaries: Primaries
+    primaries: Particles
     seed: int = 0
     first_event: int = 0
     batch_size: int = 256
@@ -84,21 +87,21 @@ class Generated:
 
     def slices(self, rows: Rows) -> Events:
         """Generates some rows."""
-        numbers = self.first_event + np.arange(len(self))[rows]
+        index = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
         chosen = self.primaries.select(rows)
         responses = generate_rows(
             self.forward,
             self.noise_dim,
             chosen.conditions,
             self.seed,
-            events=numbers,
+            events=self.first_event + index,
             batch_size=self.batch_size,
         )
         return with_responses(chosen, as_counts(responses))
 
 
 def generate(
-    source: Generated, writer: EventWriter, report: Callable[[int], None] = lambda done: None
+    source: Generated[Particles], writer: EventWriter, report: Callable[[int], None] = lambda done: None
 ) -> None:
     """Writes generated events to a file, a few batches at a time.
 
