@@ -16,10 +16,9 @@ import numpy as np
 from caloforge._lookup import require
 from caloforge.ode.loop import DOMAIN, END
 
-_ELEMENTWISE = frozenset(
-    "Abs Add Cast Clip Cos Div Erf Exp Gelu Identity Log Max Min Mul Neg Pow Reciprocal Relu Sigmoid Sign Sin "
-    "Softplus Sqrt Sub Tanh".split()
-)
+_ONE = {"Abs", "Cast", "Cos", "Erf", "Exp", "Gelu", "Identity", "Log", "Neg", "Relu", "Sigmoid", "Sign", "Sin"}
+_MORE = {"Add", "Clip", "Div", "Max", "Min", "Mul", "Pow", "Reciprocal", "Softplus", "Sqrt", "Sub", "Tanh"}
+_ELEMENTWISE = _ONE | _MORE
 
 
 def make_loops(model: Any) -> None:
@@ -136,6 +135,7 @@ class _Ahead:
         self._single = {row: values}  # (*,) in the step -> (steps, *)
         self._rows: dict[Any, Any] = {}  # (B, *) in the step -> (steps * B, *)
         self._tiled: dict[Any, Any] = {}
+        self._left: set[Any] = set()  # of the step, and not computed ahead
         self.nodes: list[Any] = []
 
     def __contains__(self, value: Any) -> bool:
@@ -143,6 +143,12 @@ class _Ahead:
 
     def take(self, node: Any) -> bool:
         """Tries to compute a node for all steps; tells whether it could."""
+        taken = not self._left & set(node.inputs) and self._taken(node)
+        if not taken:
+            self._left |= set(node.outputs)
+        return taken
+
+    def _taken(self, node: Any) -> bool:
         values = _inputs([node])
         if any(value.shape is None for value in (*values, *node.outputs)):
             return False
