@@ -5,7 +5,9 @@ import pytest
 
 from caloforge.events import Selected, load, split
 from caloforge.io import open_events, provenance, summarize
-from caloforge.samples import SAMPLES, sample
+from caloforge.io.files import read_json
+from caloforge.runtime.domain import Domain
+from caloforge.samples import SAMPLES, sample, samples_of, weights
 
 BUDGET = 6_000_000
 
@@ -51,6 +53,16 @@ def test_every_cell_of_a_sample_is_a_count():
     assert responses.whole
     assert responses.quantiles[0.0] >= 10
     assert load(open_events(sample("zp"))).responses.dtype == np.uint16
+
+
+@pytest.mark.parametrize("name", sorted(weights()))
+def test_weights_that_ship_know_their_domain(name):
+    card = read_json(weights()[name] / "card.json")
+    domain = Domain.from_card(card["domain"])
+    assert domain.rows == sum(entry["rows"]["train"] for entry in card["data"])
+    for path in samples_of(card["detector"]):
+        source = open_events(path)
+        assert domain.inside(source.primaries.select(split(source, "canonical")["train"])).all()
 
 
 def test_unknown_samples():

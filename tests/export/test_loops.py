@@ -97,7 +97,7 @@ def test_what_follows_from_time_and_particle_is_computed_before_the_loop(batch):
         ("Add", ["gated", "shift"], ["y"], {}),
     ]
     made = {"scaled": ("B", WIDTH), "both": ("B", 2 * WIDTH)}
-    made |= {name: ("B", WIDTH) for name in ("shift", "gate", "gated")}
+    made |= dict.fromkeys(("shift", "gate", "gated"), ("B", WIDTH))
     proto = looped(body, shapes={**SHAPES, **made})
     outside, inside = operators(proto)
     assert inside == ["Mul", "Add", "Add"]

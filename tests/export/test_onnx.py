@@ -38,7 +38,7 @@ def test_inputs_output_and_batch(graph):
     }
     assert shapes == {"conditions": ["batch", 9], "noise": ["batch", 5], "channels": ["batch", 5]}
     assert graph.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.INT32
-    assert [opset.version for opset in graph.opset_import] == [18]
+    assert [opset.version for opset in graph.opset_import] == [20]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pickle
 import resource
 import sys
 
+import h5py
 import numpy as np
 import pytest
 
@@ -21,9 +22,11 @@ from caloforge.io import (
     formats,
     open_data,
     open_events,
+    open_particles,
     open_primaries,
     provenance,
     sha256,
+    source,
 )
 
 EVENT_FORMATS = [suffix for suffix, kind in FORMATS.items() if kind.open_events]
@@ -286,6 +289,48 @@ def test_truncated_files_are_refused(tmp_path, make_events, suffix):
         path.write_bytes(content[: int(part * len(content))])
         with pytest.raises(ValueError, match=rf"broken{suffix}: .*(truncated|damaged)"):
             load(open_events(path))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_particles_are_read_by_rows(tmp_path, make_events, small_blocks, monkeypatch, suffix):
+    monkeypatch.setattr(source, "SLICE", 7)
+    events = make_events(rows=20)
+    path = write(tmp_path / f"events{suffix}", events)
+    particles = open_particles(path, ZN)
+    assert (len(particles), particles.detector.name) == (20, "zn")
+    for start in (0, 5, 10, 3):  # on, and back
+        same(particles.select(slice(start, start + 5)), events.primaries.select(slice(start, start + 5)))
+    same(particles.select(np.array([9, 4, 6])), events.primaries.select(np.array([9, 4, 6])))
+    assert len(particles.select(slice(20, 30))) == 0
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".h5"])
+def test_unique_particles_have_one_number_however_far_apart(tmp_path, make_events, monkeypatch, suffix):
+    monkeypatch.setattr(source, "SLICE", 3)
+    some = make_events(rows=4).primaries
+    kind = np.array([0, 1, 2, 3, 2, 0, 1])
+    again = some.select(kind)
+    path = write(tmp_path / f"particles{suffix}", again)
+    if suffix == ".h5":
+        with h5py.File(path, "a") as file:
+            del file["group"]
+    else:
+        lines = [line.split(",") for line in path.read_text().splitlines()]
+        column = lines[0].index("group")
+        path.write_text("\n".join(",".join(line[:column] + line[column + 1 :]) for line in lines))
+    particles = open_particles(path, ZN)
+    group = np.concatenate([particles.select(slice(start, start + 2)).group for start in range(0, 7, 2)])
+    np.testing.assert_array_equal(group[:, None] == group, kind[:, None] == kind)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_broken_particle_is_named_by_its_row_in_the_file(tmp_path, make_events, monkeypatch, suffix):
+    monkeypatch.setattr(source, "SLICE", 4)
+    events = make_events(rows=12).primaries
+    events.conditions[9, 0] = 1e-3  # less than the momentum
+    path = write(tmp_path / f"particles{suffix}", events)
+    with pytest.raises(ValueError, match=rf"particles{suffix}: energy must be .* in row 9"):
+        open_particles(path, ZN)
 
 
 @pytest.mark.parametrize("function", [open_events, open_primaries, open_data, provenance])

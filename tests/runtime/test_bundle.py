@@ -1,6 +1,5 @@
 """Bundles: what they promise, and how they refuse what is wrong."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import venv
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -260,7 +260,6 @@ def test_the_column_in_domain(sample, bundle, strange_file, tmp_path, suffix):
         code, err = sample(bundle, strange_file, out, "--on-outside", choice)
         assert (code, "warning: 1 of 120" in err) == (0, choice == "warn")
         if suffix == ".h5":
-            h5py = pytest.importorskip("h5py")
             with h5py.File(out) as file:
                 column = file["in_domain"][()]
         else:
@@ -292,6 +291,65 @@ def test_arguments_that_do_not_fit(sample, bundle, particles_file, tmp_path, arg
     assert not (tmp_path / "out.h5").exists()
 
 
+def test_a_bundle_that_is_refused_writes_nothing(sample, bundle_copy, particles_file, tmp_path, monkeypatch):
+    out = tmp_path / "out.h5"
+    graph = (bundle_copy / GRAPH).read_bytes()
+    (bundle_copy / GRAPH).write_bytes(graph[:100] + bytes([graph[100] ^ 1]) + graph[101:])
+    code, err = sample(bundle_copy, particles_file, out)
+    assert (code, f"is damaged: {GRAPH} is not what {SUMS} says" in err, out.exists()) == (2, True, False)
+    (bundle_copy / GRAPH).unlink()
+    code, err = sample(bundle_copy, particles_file, out)
+    assert (code, f"has no {GRAPH}: it is incomplete" in err, out.exists()) == (2, True, False)
+    other = made_bundle(tmp_path / "other", ZP)
+    code, err = sample(other, particles_file, out)
+    assert (code, "the file is of detector zn, wanted zp" in err, out.exists()) == (2, True, False)
+    newer = made_bundle(tmp_path / "newer")
+    monkeypatch.setattr("caloforge.runtime.bundle.FORMAT", 0)
+    code, err = sample(newer, particles_file, out)
+    assert (code, "has format 1, this version of caloforge reads up to 0" in err) == (2, True)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".h5"])
+@pytest.mark.parametrize("value", ["nan", "inf", "1e-3"])
+def test_what_is_no_particle_never_reaches_the_network(
+    sample, bundle, primaries, tmp_path, monkeypatch, value, suffix
+):
+    """Not a number, without bound, or an energy below the momentum; in whatever slice of the file."""
+    monkeypatch.setattr("caloforge.io.source.SLICE", 16)
+    path = tmp_path / f"particles{suffix}"
+    with create(path, ZN) as writer:
+        writer.append(primaries)
+    if suffix == ".csv":
+        lines = path.read_text().splitlines()
+        lines[41] = ",".join([value, *lines[41].split(",")[1:]])
+        path.write_text("\n".join(lines))
+    else:
+        with h5py.File(path, "a") as file:
+            file["conditions"][40, 0] = float(value)
+    called = []
+    monkeypatch.setattr(
+        "caloforge.runtime.session.Session.__call__", lambda *arguments: called.append(arguments)
+    )
+    code, err = sample(bundle, path, tmp_path / "out.h5", "--on-outside", "flag")
+    assert (code, "row 40" in err, "energy" in err, called) == (2, True, True, [])
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_particles_come_slice_by_slice(
+    sample, bundle, surrogate, strange, strange_file, tmp_path, monkeypatch
+):
+    for module in ("caloforge.io.source", "caloforge.runtime.domain"):
+        monkeypatch.setattr(f"{module}.SLICE", 16)
+    out = tmp_path / "out.h5"
+    code, err = sample(bundle, strange_file, out, "--seed", 4)
+    assert (code, "1 of 120 particles are outside" in err, "first in row 5" in err) == (2, True, True)
+    assert sample(bundle, strange_file, out, "--seed", 4, "--on-outside", "flag") == (0, "")
+    events = open_events(out).slices(slice(None))
+    wanted = surrogate.sample(strange, seed=4, on_outside="flag")
+    np.testing.assert_array_equal(events.responses, wanted.responses)
+    np.testing.assert_array_equal(events.group, wanted.group)
+
+
 def test_sampling_needs_no_torch(bundle, particles_file, tmp_path):
     code = (
         "import sys\n"
@@ -305,19 +363,26 @@ def test_sampling_needs_no_torch(bundle, particles_file, tmp_path):
 
 @pytest.mark.slow
 def test_a_fresh_environment_samples_from_a_bundle(bundle, surrogate, primaries, particles_file, tmp_path):
+    """Installs the wheel alone, no extras, with what pip finds by its own configuration."""
     venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
+    programs = tmp_path / "venv" / "bin"
     source = Path(caloforge.__file__).parents[2]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
-    def run(*command):
+    def run(*command, code=0):
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
 
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", source)
-    packages = json.loads(run(python, "-m", "pip", "list", "--format", "json"))
-    assert not {"torch", "onnx", "safetensors"} & {package["name"] for package in packages}
-    run(tmp_path / "venv" / "bin" / "caloforge", "sample", bundle, particles_file, tmp_path / "out.h5")
+    pip = [programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    run(*pip, "wheel", "--no-deps", "--wheel-dir", "dist", source)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    run(*pip, "install", wheel)
+    for absent in ("torch", "onnx", "safetensors", "sklearn"):
+        assert f"No module named '{absent}'" in run(programs / "python", "-c", f"import {absent}", code=1)
+    assert str(tmp_path / "venv") in run(
+        programs / "python", "-c", "import caloforge; print(caloforge.__file__)"
+    )
+    run(programs / "caloforge", "sample", bundle, particles_file, "out.h5")
     events = open_events(tmp_path / "out.h5").slices(slice(None))
     np.testing.assert_array_equal(events.responses, surrogate.sample(primaries).responses)

@@ -148,6 +148,17 @@ def test_the_explanation_counts_and_names(domain, training):
     assert "the first in row 7, " in text
 
 
+def test_many_particles_are_inspected_slice_by_slice(domain, training, monkeypatch):
+    strange = changed(training, vz=np.where(np.isin(np.arange(len(training)), [57, 300]), 1e3, 0.0))
+    whole = domain.inspect(strange)
+    monkeypatch.setattr("caloforge.runtime.domain.SLICE", 50)
+    inside, text = domain.inspect(strange)
+    assert np.flatnonzero(~inside).tolist() == [57, 300]
+    assert (inside.tolist(), text) == (whole[0].tolist(), whole[1])
+    assert "2 of 400 particles are outside" in text
+    assert "the first in row 57, " in text
+
+
 def test_one_training_event_is_a_domain():
     one = load(made_events(particles=1, repeats=1)).primaries
     assert Domain.fit(one).inside(one).all()

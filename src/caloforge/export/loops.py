@@ -16,7 +16,21 @@ import numpy as np
 from caloforge._lookup import require
 from caloforge.ode.loop import DOMAIN, END
 
-_ONE = {"Abs", "Cast", "Cos", "Erf", "Exp", "Gelu", "Identity", "Log", "Neg", "Relu", "Sigmoid", "Sign", "Sin"}
+_ONE = {
+    "Abs",
+    "Cast",
+    "Cos",
+    "Erf",
+    "Exp",
+    "Gelu",
+    "Identity",
+    "Log",
+    "Neg",
+    "Relu",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+}
 _MORE = {"Add", "Clip", "Div", "Max", "Min", "Mul", "Pow", "Reciprocal", "Softplus", "Sqrt", "Sub", "Tanh"}
 _ELEMENTWISE = _ONE | _MORE
 
