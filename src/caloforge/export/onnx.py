@@ -143,13 +143,13 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _graphs(graph: Any) -> Iterator[Any]:
+def graphs(graph: Any) -> Iterator[Any]:
     """Walks through a graph and those within its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
+                yield from graphs(attribute.g)
 
 
 def _tidy(proto: Any) -> None:
@@ -157,7 +157,7 @@ def _tidy(proto: Any) -> None:
     proto.producer_name, proto.doc_string = "caloforge", ""
     del proto.metadata_props[:]
     _move_weights(proto.graph)
-    for graph in _graphs(proto.graph):
+    for graph in graphs(proto.graph):
         graph.doc_string = ""
         del graph.metadata_props[:]
         del graph.value_info[:]
@@ -180,7 +180,7 @@ def _move_weights(graph: Any) -> None:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 body = attribute.g
-                used = {name for inner in _graphs(body) for node in inner.node for name in node.input}
+                used = {name for inner in graphs(body) for node in inner.node for name in node.input}
                 body.initializer.extend(weights[name] for name in sorted(used & weights.keys()))
     kept = [weight for weight in graph.initializer if weight.name in outer]
     del graph.initializer[:]
@@ -190,7 +190,7 @@ def _move_weights(graph: Any) -> None:
 def _check(proto: Any) -> None:
     if proto.functions:
         raise ValueError(f"the graph must hold no functions, got {len(proto.functions)}")
-    operators = {node.op_type for graph in _graphs(proto.graph) for node in graph.node}
+    operators = {node.op_type for graph in graphs(proto.graph) for node in graph.node}
     if operators & _RANDOM:
         raise ValueError(f"the graph must draw no random numbers, got {', '.join(operators & _RANDOM)}")
     for value in (*proto.graph.input, *proto.graph.output):

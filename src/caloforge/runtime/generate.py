@@ -110,7 +110,7 @@ def generate(
         writer: where to.
         report: called with the number of events written so far.
     """
-    size = source.batch_size * max(1, 2048 // source.batch_size)
+    size = source.batch_size * max(1, 256 // source.batch_size)
     for start in range(0, len(source), size):
         events = source.slices(slice(start, start + size))
         writer.append(events)

@@ -1,0 +1,227 @@
+"""Smaller or coarser versions of a bundle's graph, and a gate for them: physics first, speed second.
+
+    python benchmarks/variants.py BUNDLE [--rows 2048] [--seeds 3]
+
+fp16, bf16   weights stored in half, cast back when the session starts: half the file, the same arithmetic
+bf16 compute all matrix products and convolutions in bfloat16
+int8         onnxruntime's dynamic quantisation of MatMul and Gemm, weights per channel
+
+Each version gets the same particles and noise as the graph as it is, and is scored against GEANT on held-out rows (folds
+0 and 1 of the repeated sample, the particles with the most rows first). Rule: a version is accepted where no metric's
+mean over the seeds is worse than that of the graph as it is by more than a tenth of GEANT's own half-against-half floor,
+and by no more than twice the spread over the seeds (standard deviation), whichever is larger.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from caloforge.events import Events, Selected, split, with_responses
+from caloforge.export.onnx import graphs
+from caloforge.io import open_events
+from caloforge.metrics.channels import w1, wasserstein
+from caloforge.metrics.conditional import mae_c
+from caloforge.metrics.observables import Observables, Result, observe
+from caloforge.runtime import Surrogate
+from caloforge.runtime.bundle import GRAPH
+from caloforge.runtime.generate import as_counts, generate_rows
+from caloforge.runtime.session import Session
+from caloforge.samples import samples_of
+
+LARGE = 256
+"""Weights with fewer numbers stay as they are."""
+
+
+def stored_in(model: onnx.ModelProto, kind: int) -> onnx.ModelProto:
+    """Stores large weights in half precision and casts them back where they are used."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for graph in graphs(changed.graph):
+        casts = []
+        for weight in graph.initializer:
+            if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= LARGE:
+                name, half = weight.name, _half(numpy_helper.to_array(weight), kind, f"{weight.name}_half")
+                weight.CopyFrom(half)
+                casts.append(helper.make_node("Cast", [half.name], [name], to=TensorProto.FLOAT))
+        nodes = [*casts, *graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes)
+    return changed
+
+
+def _half(values: np.ndarray, kind: int, name: str) -> onnx.TensorProto:
+    if kind == TensorProto.FLOAT16:
+        return numpy_helper.from_array(values.astype(np.float16), name)
+    # the upper half of a float32, rounded to the nearest
+    bits = ((values.view(np.uint32).astype(np.uint64) + 0x8000) >> 16).astype(np.uint16)
+    return helper.make_tensor(name, TensorProto.BFLOAT16, values.shape, bits.tobytes(), raw=True)
+
+
+def computed_in(model: onnx.ModelProto, kind: int) -> onnx.ModelProto:
+    """Casts the inputs of matrix products and convolutions to half, and their outputs back."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for graph in graphs(changed.graph):
+        nodes = []
+        for index, node in enumerate(graph.node):
+            if node.op_type not in ("MatMul", "Gemm", "Conv"):
+                nodes.append(node)
+                continue
+            for place, name in enumerate(node.input):
+                node.input[place] = f"{name}_{index}_half"
+                nodes.append(helper.make_node("Cast", [name], [node.input[place]], to=kind))
+            output = node.output[0]
+            node.output[0] = f"{output}_half"
+            nodes += [node, helper.make_node("Cast", [node.output[0]], [output], to=TensorProto.FLOAT)]
+        del graph.node[:]
+        graph.node.extend(nodes)
+    return changed
+
+
+def quantized(path: Path, out: Path) -> None:
+    """Quantises dynamically."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        str(path),
+        str(out),
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        extra_options={"EnableSubgraph": True},
+    )
+
+
+def make_variants(graph: Path, folder: Path) -> dict[str, Path | str]:
+    """Writes every version; a path, or the reason why ONNX Runtime cannot run it."""
+    model = onnx.load(graph)
+    made: dict[str, Callable[[Path], object]] = {
+        "fp16 weights": lambda out: onnx.save(stored_in(model, TensorProto.FLOAT16), out),
+        "bf16 weights": lambda out: onnx.save(stored_in(model, TensorProto.BFLOAT16), out),
+        "bf16 compute": lambda out: onnx.save(computed_in(model, TensorProto.BFLOAT16), out),
+        "int8": lambda out: quantized(graph, out),
+    }
+    found: dict[str, Path | str] = {}
+    for name, write in made.items():
+        out = folder / f"{name.replace(' ', '-')}.onnx"
+        try:
+            write(out)
+            Session(out)
+        except Exception as error:  # whatever it says is the result
+            found[name] = " ".join(str(error).split())
+        else:
+            found[name] = out
+    return found
+
+
+def held_out(detector: str, rows: int) -> Events:
+    """Returns rows of the test part of the repeated sample, of the particles shot most often."""
+    source = open_events(samples_of(detector)[0])
+    test = Selected(source, split(source, "canonical")["test"])
+    _, kind, count = np.unique(test.primaries.group, return_inverse=True, return_counts=True)
+    return test.slices(np.argsort(-count[kind], kind="stable")[:rows])
+
+
+def scores(reference: Observables, generated: Observables) -> dict[str, float]:
+    """Returns the metrics of the gate."""
+    metrics: Mapping[str, Callable[[Observables, Observables], Result]] = {"W1": w1, "MAE_c": mae_c}
+    found = {name: metric(reference, generated).value for name, metric in metrics.items()}
+    if reference.lit is not None and generated.lit is not None:
+        found["W1 of lit cells"] = wasserstein(reference.lit, generated.lit)
+        lit, lit_hat = (np.isfinite(one.radius) for one in (reference, generated))
+        found["W1 of the radius"] = wasserstein(reference.radius[lit], generated.radius[lit_hat])
+    return found
+
+
+def observables(surrogate: Surrogate, session: Session, events: Events, seed: int) -> Observables:
+    """Generates one response a row."""
+    rows = generate_rows(session, session.noise_dim, events.conditions, seed, batch_size=32)  # type: ignore[arg-type]
+    if surrogate.card["kind"] == "readout":
+        return Observables(events.primaries, rows.astype(np.float64))
+    return observe(with_responses(events.primaries, as_counts(rows)))
+
+
+def reference_of(surrogate: Surrogate, events: Events) -> Observables:
+    """Returns GEANT's observables, channel sums alone for a readout."""
+    found = observe(events)
+    return Observables(found.primaries, found.channels) if surrogate.card["kind"] == "readout" else found
+
+
+def floors(surrogate: Surrogate, events: Events, splits: int = 5) -> dict[str, float]:
+    """Returns the metrics of GEANT against itself, halves of the rows, mean of some splits."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(splits):
+        order = rng.permutation(len(events))
+        halves = [reference_of(surrogate, events.slices(np.sort(part))) for part in np.array_split(order, 2)]
+        found.append(scores(*halves))
+    return {name: float(np.nanmean([one[name] for one in found])) for name in found[0]}
+
+
+def gate(bundle: Path, rows: int, seeds: int, show: Callable[[str], object] = print) -> dict[str, Path]:
+    """Prints a table and returns the versions that are accepted."""
+    surrogate = Surrogate.load(bundle)
+    events = held_out(surrogate.detector.name, rows)
+    reference, floor = reference_of(surrogate, events), floors(surrogate, events)
+
+    def measured(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+        session = Session(path)
+        drawn = [observables(surrogate, session, events, seed) for seed in range(seeds)]
+        found = [scores(reference, one) for one in drawn]
+        sums = np.stack([one.channels for one in drawn])
+        return {name: np.array([one[name] for one in found]) for name in found[0]}, sums
+
+    base, base_sums = measured(bundle / GRAPH)
+    size = (bundle / GRAPH).stat().st_size
+    show(
+        f"\n{surrogate.card['name']}: {len(events)} held-out rows, {seeds} seeds, mean ± standard deviation\n"
+    )
+    show(f"| version | file, kB | sums that differ | {' | '.join(base)} | verdict |")
+    show("|---|---|---|" + "---|" * (len(base) + 1))
+    show(f"| floor of GEANT | | | {' | '.join(f'{floor[name]:.3g}' for name in base)} | |")
+    shown = " | ".join(f"{values.mean():.3g} ± {values.std():.2g}" for values in base.values())
+    show(f"| as it is | {size / 1000:.0f} | | {shown} | |")
+    accepted = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, made in make_variants(bundle / GRAPH, Path(folder)).items():
+            if isinstance(made, str):
+                show(
+                    f"| {name} | | | {' | '.join('–' for _ in base)} | rejected, does not run: {made[:160]} |"
+                )
+                continue
+            found, sums = measured(made)
+            worse = [
+                metric
+                for metric, values in found.items()
+                if not values.mean() - base[metric].mean() <= max(floor[metric] / 10, 2 * base[metric].std())
+            ]
+            shown = " | ".join(f"{values.mean():.3g} ± {values.std():.2g}" for values in found.values())
+            verdict = f"rejected: {', '.join(worse)}" if worse else "accepted"
+            differ = 100 * np.mean(sums != base_sums)
+            kilobytes = made.stat().st_size / 1000
+            show(f"| {name} | {kilobytes:.0f} | {differ:.1f} % | {shown} | {verdict} |")
+            if not worse:
+                accepted[name] = bundle.parent / f"{bundle.name}-{made.name}"
+                accepted[name].write_bytes(made.read_bytes())
+    return accepted
+
+
+def main() -> None:
+    """Gates the versions of each bundle."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundles", nargs="+", type=Path)
+    parser.add_argument("--rows", type=int, default=2048)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    for bundle in arguments.bundles:
+        gate(bundle, arguments.rows, arguments.seeds)
+
+
+if __name__ == "__main__":
+    main()
