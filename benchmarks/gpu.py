@@ -5,6 +5,9 @@
 Weights are untrained, which changes no time. Generation: conditions and noise lie on the device, events stay there.
 CUDA graphs are recorded for one batch size. bf16 is autocast; whether it is good enough is for `evaluate` to say.
 Training: whole steps with reading, mirroring and transfer, at the recipe's batch size. min / median / max.
+
+The targets are 0.03 ms an event for the flow matching that ships and 0.1 ms for the paper's; the paper has 0.46 ms on
+an A100 at batch 256. No device has been measured yet.
 """
 
 import argparse
