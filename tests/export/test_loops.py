@@ -18,17 +18,18 @@ WEIGHTS = {
 }
 
 
-def looped(body, *, shapes):
+def looped(body, *, shapes, times=TIMES):
     """A graph of x and condition, (B, 4), that adds the body's `y` to x in each step.
 
     Args:
-        body: nodes as tuples of operator, inputs, outputs and attributes; `t` is the step's time.
+        body: nodes as tuples of operator, inputs, outputs and attributes; `t` is the step's time, or row of `times`.
         shapes: of the values the body makes, "B" for the batch.
     """
     axis = numpy_helper.from_array(np.array([1]), "axis")
     constants = [numpy_helper.from_array(value, name) for name, value in WEIGHTS.items()]
-    constants += [axis, numpy_helper.from_array(TIMES, "times")]
+    constants += [axis, numpy_helper.from_array(times, "times")]
     constants += [numpy_helper.from_array(np.array(0.5, np.float32), "half")]
+    constants += [numpy_helper.from_array(np.array(index), name) for index, name in enumerate(("none", "one"))]
     nodes = [
         helper.make_node("Shape", ["x"], ["batch"], start=0, end=1),
         helper.make_node("LoopBegin", ["x", "times"], ["state", "t"], domain="caloforge"),
@@ -36,7 +37,7 @@ def looped(body, *, shapes):
         helper.make_node("Add", ["state", "y"], ["next"]),
         helper.make_node("LoopEnd", ["next", "t"], ["responses"], domain="caloforge"),
     ]
-    shapes = {"t": (), "state": ("B", WIDTH), "y": ("B", WIDTH), "next": ("B", WIDTH), **shapes}
+    shapes = {"t": times.shape[1:], "state": ("B", WIDTH), "y": ("B", WIDTH), "next": ("B", WIDTH), **shapes}
     kind = onnx.TensorProto.FLOAT
 
     def value(name, shape):
@@ -157,6 +158,26 @@ def test_numbers_of_a_step():
     for t in TIMES:
         wanted = wanted + wanted * (t + 0.5) * t
     np.testing.assert_allclose(run(proto, x, condition), wanted, rtol=1e-5)
+
+
+def test_steps_of_different_lengths():
+    each = np.array([[0.0, 0.5], [0.5, 0.3], [0.8, 0.2]], np.float32)
+    body = [
+        ("Gather", ["t", "none"], ["now"], {"axis": 0}),
+        ("Gather", ["t", "one"], ["length"], {"axis": 0}),
+        ("Expand", ["now", "batch"], ["times_of"], {}),
+        ("Unsqueeze", ["times_of", "axis"], ["column"], {}),
+        ("Mul", ["condition", "column"], ["embedding"], {}),
+        ("Sub", ["embedding", "state"], ["velocity"], {}),
+        ("Mul", ["velocity", "length"], ["y"], {}),
+    ]
+    proto = looped(body, shapes={**SHAPES, "now": (), "length": (), "velocity": ("B", WIDTH)}, times=each)
+    assert operators(proto)[1] == ["Sub", "Mul", "Add"]
+    x, condition = inputs(3)
+    wanted = x
+    for now, length in each:
+        wanted = wanted + length * (condition * now - wanted)
+    np.testing.assert_allclose(run(proto, x, condition), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_step_that_needs_no_time():

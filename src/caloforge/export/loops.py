@@ -191,7 +191,14 @@ class _Ahead:
         return True
 
     def _take_single(self, node: Any) -> bool:
-        """A number of each step, the same for all particles."""
+        """A number of each step, the same for all particles: one of the row's, or computed from such."""
+        first, *others = node.inputs
+        if node.op_type == "Gather" and first in self._single and _constant(others[0]):
+            if len(first.shape) != 1 or len(others[0].shape):
+                return False
+            self.nodes.append(self._ir.node("Gather", [self._single[first], others[0]], {"axis": 1}))
+            self._single[node.outputs[0]] = self.nodes[-1].outputs[0]
+            return True
         if node.op_type not in _ELEMENTWISE or any(len(value.shape) for value in _inputs([node])):
             return False
         self._copy(node, [self._single.get(value, value) for value in node.inputs], self._single)

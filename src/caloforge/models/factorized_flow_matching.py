@@ -252,7 +252,7 @@ class FactorizedFlowMatching(Generator):
     def _shares(self, light: Tensor) -> tuple[Tensor, Tensor]:
         """Returns cells in proportion to their expected light, (B, cells), and their channel sums, (B, K)."""
         shares = light.flatten(1).clamp(-25, 15).exp()
-        return shares, shares.new_zeros(len(light), self.outputs).index_add(1, self.channel, shares)
+        return shares, shares.new_zeros(light.shape[0], self.outputs).index_add(1, self.channel, shares)
 
     def _places(self, conditions: Tensor, features: Tensor) -> Tensor:
         """Returns where the straight line meets the detector and where light is expected, in cells, (B, 2, 2)."""

@@ -92,7 +92,7 @@ class BespokeSolver(nn.Module):
         """Integrates from x0 at t = 0 to the end, (B, *)."""
         x, velocities = x0, list[Tensor]()
         for i, t in enumerate(self.times()[:-1]):
-            velocities.append(velocity(x, t.expand(len(x))))
+            velocities.append(velocity(x, t.expand(x.shape[0])))
             x = self.step(i, x0, velocities)
         return x
 
@@ -148,7 +148,7 @@ def _between(path: Tensor, speeds: Tensor, end: float, t: Tensor) -> tuple[Tenso
 def repeated(values: Tensor, x: Tensor) -> Tensor:
     """Returns values of a batch, (B, *), repeated in order for x, (n B, *)."""
     # no repetition where there is none, for the exported graph's sake
-    return values if len(values) == len(x) else values.repeat(len(x) // len(values), 1)
+    return values if values.shape[0] == x.shape[0] else values.repeat(len(x) // len(values), 1)
 
 
 def solve(velocity: Velocity, x0: Tensor, solver: SolverConfig, bespoke: BespokeSolver | None) -> Tensor:
