@@ -1,8 +1,8 @@
 """Speed and memory of generation on CPU cores: PyTorch eager, torch.compile and ONNX Runtime.
 
-    python benchmarks/runtime.py RUN ... [--batches 1 8 32 256] [--threads 1 2] [--compile]
+    python benchmarks/runtime.py RUN|BUNDLE ... [--batches 1 8 32 256] [--threads 1 2] [--compile]
 
-Each run is exported first. Every row is measured in a process of its own, so that its peak memory is its own; "first
+Each run is exported first; of a bundle only ONNX Runtime is measured. Every row is measured in a process of its own, so that its peak memory is its own; "first
 event" is the time from the start of that process to its first event. Times are wall time with the noise and
 without files, min / median / max of 5; `--processor-time` counts the process's own time, for a busy machine.
 """
@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from caloforge.io.files import read_json
 
 STARTED = time.time()
 ENGINES = ("eager", "compile", "onnxruntime")
@@ -44,18 +46,17 @@ def forward_of(engine: str, run: str, bundle: str, threads: int):
 def measure(arguments: argparse.Namespace) -> None:
     """Measures one row and prints it as JSON."""
     from caloforge.io import open_primaries
-    from caloforge.io.files import read_json
     from caloforge.runtime.generate import generate_rows
 
     clock = time.process_time if arguments.processor_time else time.perf_counter
     engine, threads, batch = arguments.row[0], int(arguments.row[1]), int(arguments.row[2])
     (run,) = arguments.runs
+    card = read_json(Path(run) / "card.json")
     forward, noise_dim = forward_of(engine, run, arguments.bundle, threads)
     events = max(batch, 32)
-    detector = read_json(Path(run) / "card.json")["detector"]
     from caloforge.samples import samples_of
 
-    conditions = open_primaries(samples_of(detector)[0]).conditions[:events]
+    conditions = open_primaries(samples_of(card["detector"])[0]).conditions[:events]
     generate_rows(forward, noise_dim, conditions[:batch], 0, batch_size=batch)
     first = time.time() - arguments.started
     times = []
@@ -67,6 +68,18 @@ def measure(arguments: argparse.Namespace) -> None:
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
     print(json.dumps({"times": times[1:], "peak": peak, "first": first}))
+
+
+def bundle_of(run: Path, folder: Path, data: list[Path]) -> tuple[Path, tuple[str, ...]]:
+    """Returns a bundle, exported where it is none yet, and the engines to measure."""
+    from caloforge.runtime.bundle import is_bundle
+
+    if is_bundle(run):
+        return run, ("onnxruntime",)
+    from caloforge.export import export
+
+    export(run, folder / "bundle", data=data)
+    return folder / "bundle", ENGINES
 
 
 def main() -> None:
@@ -90,20 +103,18 @@ def main() -> None:
         return
     from importlib.metadata import version
 
-    from caloforge.export import export
-
     what = "processor time" if arguments.processor_time else "wall time"
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {version('torch')}, "
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {version('torch')}, "
         f"onnxruntime {version('onnxruntime')}, {what}, min / median / max of {arguments.repeats}\n"
     )
     print("| model | engine | threads | batch | ms an event | peak memory, MB | first event, s |")
     print("|---|---|---|---|---|---|---|")
     for run in arguments.runs:
         with tempfile.TemporaryDirectory() as folder:
-            bundle = Path(folder) / "bundle"
-            card = export(Path(run), bundle, data=arguments.data)
-            for engine in ENGINES:
+            bundle, engines = bundle_of(Path(run), Path(folder), arguments.data)
+            name = read_json(bundle / "card.json")["name"]
+            for engine in engines:
                 if engine == "compile" and not arguments.compile:
                     continue
                 for threads in arguments.threads:
@@ -117,7 +128,7 @@ def main() -> None:
                         times = sorted(row["times"])
                         spread = " / ".join(f"{times[i]:.3g}" for i in (0, len(times) // 2, -1))
                         print(
-                            f"| {card['name']} | {engine} | {threads} | {batch} | {spread} | "
+                            f"| {name} | {engine} | {threads} | {batch} | {spread} | "
                             f"{row['peak']:.0f} | {row['first']:.2f} |",
                             flush=True,
                         )

@@ -29,7 +29,9 @@ def looped(body, *, shapes, times=TIMES):
     constants = [numpy_helper.from_array(value, name) for name, value in WEIGHTS.items()]
     constants += [axis, numpy_helper.from_array(times, "times")]
     constants += [numpy_helper.from_array(np.array(0.5, np.float32), "half")]
-    constants += [numpy_helper.from_array(np.array(index), name) for index, name in enumerate(("none", "one"))]
+    constants += [
+        numpy_helper.from_array(np.array(index), name) for index, name in enumerate(("none", "one"))
+    ]
     nodes = [
         helper.make_node("Shape", ["x"], ["batch"], start=0, end=1),
         helper.make_node("LoopBegin", ["x", "times"], ["state", "t"], domain="caloforge"),

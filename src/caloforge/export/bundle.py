@@ -186,7 +186,11 @@ def _compare(
     """
     onnx = require("onnx", "export")
     after = Session(folder / GRAPH)
-    smooth = [f"{key}={value}" for key, value in CONTINUOUS.items() if key in type(model).sampling]
+    smooth = [
+        f"{key}={value}"
+        for key, value in CONTINUOUS.items()
+        if key in type(model).sampling and recipe.model.get(key) != value
+    ]
     if smooth:
         _, unrounded = load_model(run, [*settings, *smooth])
         onnx.save(graph_of(unrounded, whole=False), folder / "unrounded.onnx")
