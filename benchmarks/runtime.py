@@ -2,9 +2,10 @@
 
     python benchmarks/runtime.py RUN|BUNDLE ... [--batches 1 8 32 256] [--threads 1 2] [--compile]
 
-Each run is exported first; of a bundle only ONNX Runtime is measured. Every row is measured in a process of its own, so that its peak memory is its own; "first
-event" is the time from the start of that process to its first event. Times are wall time with the noise and
-without files, min / median / max of 5; `--processor-time` counts the process's own time, for a busy machine.
+Each run is exported first; of a bundle only ONNX Runtime is measured. Every row is measured in a process of its own,
+so that its peak memory is its own; "first event" is the time from the start of that process to its first event. Times
+are wall time with the noise and without files, min / median / max of 5; `--processor-time` counts the process's own
+time, for a busy machine, whose load is in the first line. Smaller versions of a graph: `benchmarks/variants.py`.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
     conditions = open_primaries(samples_of(card["detector"])[0]).conditions[:events]
     generate_rows(forward, noise_dim, conditions[:batch], 0, batch_size=batch)
-    first = time.time() - arguments.started
+    first = time.process_time() if arguments.processor_time else time.time() - arguments.started
     times = []
     for repeat in range(arguments.repeats + 1):
         started = clock()
