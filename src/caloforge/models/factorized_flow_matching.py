@@ -125,7 +125,7 @@ class ImageConfig(BaseModel):
 
     network: PatchNetworkConfig = PatchNetworkConfig()
     likelihood: float = Field(0.3, gt=0)
-    end: float = Field(0.9, gt=0, lt=1)
+    end: float = Field(0.8, gt=0, lt=1)
     solver: SolverConfig = SolverConfig(steps=3)
     optimizer: AdamConfig = AdamConfig(
         learning_rate=3e-3, beta2=0.99, schedule="cosine", warmup=0.05, gradient_clip=1.0
