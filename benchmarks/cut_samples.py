@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from caloforge.detectors import DETECTORS, Detector
+from caloforge.detectors import ZN, ZP, Detector
 from caloforge.events import Selected, split
-from caloforge.io import open_events, sha256, summarize
+from caloforge.io import hdf5, open_events, sha256, summarize
 from caloforge.io.files import replacing, write_text
-from caloforge.io.hdf5 import Hdf5Output
 from caloforge.io.source import columns_of
 
 BUDGET = 5_900_000
@@ -45,7 +44,7 @@ def write(path: Path, detector: Detector, original: Path, rows: np.ndarray) -> i
     provenance = {"source": SOURCE, "cut_from": {"name": original.name, "sha256": sha256(original)}}
     provenance |= {"rows": len(rows), "seed": SEED}
     with replacing(path) as temporary:
-        output = Hdf5Output(temporary, detector, json.dumps(provenance), np.uint16, level=9)
+        output = hdf5.output(temporary, detector, json.dumps(provenance), np.uint16, level=9)
         output.append(columns_of(open_events(original, detector).slices(rows)))
         output.finish()
     return path.stat().st_size
@@ -110,9 +109,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "src/caloforge/samples")
     options = parser.parse_args()
-    for detector in DETECTORS.values():
+    for detector in (ZN, ZP):
         cut(detector, options.data, options.out)
-    names = [f"{name}{kind}.h5" for name in DETECTORS for kind in ("", "_wide")]
+    names = [f"{name}{kind}.h5" for name in ("zn", "zp") for kind in ("", "_wide")]
     lines = [line(options.out / name, options.data / name) for name in names]
     write_text(options.out / "README.md", CARD.format(source=SOURCE, lines="\n".join(lines)))
     print("\n".join(lines))

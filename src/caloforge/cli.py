@@ -168,7 +168,8 @@ def _print_summary(summary: Summary, file: str) -> None:
     ]
     if summary.energy is not None:
         low, mean, high = summary.energy
-        rows.append(("energy", f"{low:.4g} to {high:.4g} GeV, mean {mean:.4g} GeV"))
+        unit = summary.energy_unit
+        rows.append(("energy", f"{low:.4g} to {high:.4g} {unit}, mean {mean:.4g} {unit}"))
     if summary.folds:
         rows.append(("folds", " ".join(f"{fold}:{count}" for fold, count in summary.folds.items())))
     show(file, rows)
