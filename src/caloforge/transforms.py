@@ -181,7 +181,7 @@ class LayerEnergies(Transform):
 
     def energies(self, voxels: Tensor) -> Tensor:
         """Sums the voxels of each layer, (B, cells) to (B, L) float64."""
-        return torch.stack([part.sum(1) for part in voxels.double().split(self.layers, 1)], 1)
+        return torch.stack([part.sum(1) for part in torch.split(voxels.double(), list(self.layers), 1)], 1)
 
     def forward(self, x: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Maps voxels to energies and shapes.
