@@ -556,10 +556,21 @@ def evaluate(
         typer.Option(metavar="PATH=V1,V2,...", help="Repeat over a setting: solver.steps=1,2,4,8."),
     ] = None,
     detector: DetectorName = None,
+    classifiers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="small|full|paper",
+            help="Of showers: also train classifiers of generated against simulated ones.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Score a model on rows it was not trained on, or a file of generated events against a reference."""
+    from caloforge.evaluation.classifier import suite
     from caloforge.evaluation.scoring import evaluate_events, evaluate_run
     from caloforge.io.files import write_json
+
+    networks = suite(classifiers) if classifiers else None
 
     references = [_data_path(name) for name in reference]
     if Path(target).is_file():
@@ -568,7 +579,13 @@ def evaluate(
             raise ValueError(f"--set and --sweep change a model, but {path} is an events file")
         with _bar("repeats") as bar:
             scores = evaluate_events(
-                path, references, detector=_detector(detector), seed=seed, report=_report_steps(bar)
+                path,
+                references,
+                detector=_detector(detector),
+                seed=seed,
+                classifiers=networks,
+                device=device,
+                report=_report_steps(bar),
             )
         out = out or path.with_suffix(".scores.json")
     else:
@@ -585,6 +602,7 @@ def evaluate(
                 settings=settings or [],
                 sweep=changes,
                 report=_report_steps(bar),
+                classifiers=networks,
             )
         out = out or path / "scores.json"
     write_json(out, scores)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from caloforge.detectors import Detector
+from caloforge.evaluation.classifier import ClassifierConfig, classifier_scores
 from caloforge.events import EventSource, Selected, of_particles, split
 from caloforge.io import create, open_events, provenance
 from caloforge.io.files import sha256
@@ -217,6 +218,7 @@ def evaluate_run(
     sweep: tuple[str, Sequence[str]] | None = None,
     report: Reporter = silent,
     sizes: Sizes | None = None,
+    classifiers: ClassifierConfig | None = None,
 ) -> dict[str, Any]:
     """Generates the test part of each reference several times and scores it.
 
@@ -234,6 +236,7 @@ def evaluate_run(
         sweep: a setting's path and the values it takes in turn, each with as many repeats.
         report: shows the progress.
         sizes: of the metrics of showers that take long; those of the publications where not given.
+        classifiers: also train these on the showers of the first repeat.
 
     Returns:
         what scores.json holds.
@@ -264,6 +267,9 @@ def evaluate_run(
     if kept:
         for stem, entry in sets.items():
             entry["generated"] = f"generated/{stem}.h5"
+            if classifiers is not None:
+                events = open_events(run.generated(stem), model.detector)
+                _classify(entry, tests[stem][1], events, classifiers, seed, device, report)
     swept = []
     for value, other in changed.items():
         assert sweep is not None
@@ -289,6 +295,26 @@ def evaluate_run(
     }
 
 
+def _classify(
+    entry: dict[str, Any],
+    reference: EventSource,
+    generated: EventSource,
+    classifiers: ClassifierConfig,
+    seed: int,
+    device: str,
+    report: Reporter,
+) -> None:
+    """Adds what classifiers find to the scores of a set."""
+    detector = reference.primaries.detector
+    if not detector.layers:
+        raise ValueError(f"classifiers are for detectors of voxels, and {detector.name} has no layers")
+    found = classifier_scores(
+        reference, generated, classifiers, seed, device, lambda what: report(what, 0, 1)
+    )
+    entry["groups"]["all"]["metrics"] |= found["metrics"]
+    entry["groups"]["all"]["weights"] = found["weights"]
+
+
 def _number(text: str) -> int | float | str:
     for kind in (int, float):
         try:
@@ -306,6 +332,8 @@ def evaluate_events(
     detector: Detector | None = None,
     seed: int = 0,
     sizes: Sizes | None = None,
+    classifiers: ClassifierConfig | None = None,
+    device: str = "cpu",
     report: Reporter = silent,
 ) -> dict[str, Any]:
     """Scores a file of generated events against a reference.
@@ -321,6 +349,8 @@ def evaluate_events(
         detector: where the files do not tell it.
         seed: of the splits behind the floors, and of draws.
         sizes: of the metrics of showers that take long; those of the publications where not given.
+        classifiers: also train these.
+        device: PyTorch device of the classifiers.
         report: shows the progress.
 
     Returns:
@@ -349,6 +379,8 @@ def evaluate_events(
     report(path.name, 1, 1)
     entry = _entry(reference, source, groups)
     entry["generated"] = str(path.resolve())
+    if classifiers is not None:
+        _classify(entry, source, generated, classifiers, seed, device, report)
     return {
         "format": FORMAT,
         "name": origin.get("run", path.stem),

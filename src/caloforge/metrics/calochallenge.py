@@ -613,6 +613,18 @@ SHOWER_METRICS: dict[str, Metric] = {
 }  # fmt: skip
 """Metrics of showers by name; a function takes reference, generated, seed and sizes."""
 
+CLASSIFIER_METRICS: dict[str, Metric] = {
+    f"{name}_{view}": _metric(f"{name}_{view}", f"{title}, {view}", unit, None, f"{formula}, classifier of {of}")
+    for name, title, unit, formula in (
+        ("auc", "AUC", "", "share of pairs of a true and a generated shower that are put in order"),
+        ("jsd", "JSD", "bits", "1 + mean log2 of the calibrated probability of the right class"),
+    )
+    for view, of in (
+        ("low", "voxels / E_inc"), ("high", "the high-level features"), ("conv", "voxels, 3-D residual network"),
+    )
+}  # fmt: skip
+"""What `caloforge.evaluation.classifier` adds to scores, for tables; it has its own functions."""
+
 SLOW = ("fpd", "kpd", "precision", "recall", "density", "coverage")
 """Metrics whose floors are of few splits."""
 

@@ -23,7 +23,8 @@ from typing import Any
 
 from caloforge.detectors import detector_named
 from caloforge.metrics import METRICS as IMAGE_METRICS
-from caloforge.metrics import SHOWER_METRICS, Metric
+from caloforge.metrics import Metric
+from caloforge.metrics.calochallenge import CLASSIFIER_METRICS, SHOWER_METRICS
 from caloforge.report.published import (
     PUBLISHED,
     PUBLISHED_SHOWERS,
@@ -34,7 +35,7 @@ from caloforge.report.published import (
 
 Scores = Mapping[str, Any]
 
-METRICS: Mapping[str, Metric] = {**IMAGE_METRICS, **SHOWER_METRICS}
+METRICS: Mapping[str, Metric] = {**IMAGE_METRICS, **SHOWER_METRICS, **CLASSIFIER_METRICS}
 
 YARDSTICKS = ("resample", "nearest")
 """Types of models that simulate nothing; they set the scale."""
