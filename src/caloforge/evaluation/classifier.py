@@ -297,7 +297,9 @@ def classify(
         raise ValueError(
             f"a classifier needs at least two showers in each part, got {len(truth)} and {len(generated)} showers"
         )
-    pieces = [torch.split(values, [*pair, len(values) - sum(pair)]) for pair, values in zip(counts, x, strict=True)]
+    pieces = [
+        torch.split(values, [*pair, len(values) - sum(pair)]) for pair, values in zip(counts, x, strict=True)
+    ]
     train, validation, test = (torch.cat(both) for both in zip(*pieces, strict=True))
     labels = [
         torch.cat([torch.ones(len(ours)), torch.zeros(len(theirs))])

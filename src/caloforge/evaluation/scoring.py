@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -127,14 +128,14 @@ class _Voxels:
         """Returns the groups of scores.json."""
         groups = score_showers(self._reference, generated, self._control, self._seed, self._sizes, report)
         apart = wasserstein(*(np.log10(one.incident) for one in (self._reference, generated[0])))
-        if apart > ENERGIES_APART:
+        if apart > ENERGIES_APART + 1 / math.sqrt(min(len(self._reference), len(generated[0]))):
             note = "the incident energies of the two sets differ, and with them everything else"
             groups["all"]["note"] = "; ".join(filter(None, [groups["all"]["note"], note]))
         return groups
 
 
 ENERGIES_APART = 0.05
-"""W1 of log10 E_inc of two sets of showers from which scores say that their energies differ."""
+"""W1 of log10 E_inc of two sets of N showers beyond 1 / sqrt N, from which scores say that their energies differ."""
 
 
 def _judge(
