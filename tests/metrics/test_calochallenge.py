@@ -273,6 +273,13 @@ def test_fpd_takes_the_bias_of_small_samples_away():
     assert shifted == pytest.approx(1 / np.abs(a[:, 0]).max() ** 2, rel=0.1)
 
 
+def test_a_feature_that_is_only_rounding_is_left_as_it_is():
+    real = np.array([[2.0, 1e-17], [-4.0, 0.0]])
+    ours, theirs = challenge.scaled(real, np.array([[1.0, 0.5]]))
+    assert ours.tolist() == [[0.5, 1e-17], [-1.0, 0.0]]
+    assert theirs.tolist() == [[0.25, 0.5]]
+
+
 def test_mmd_agrees_with_its_sums():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 3)), rng.normal(size=(4, 3)) + 1

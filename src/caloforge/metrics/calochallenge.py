@@ -381,9 +381,13 @@ def _sep_moment(name: str, z: int, edges: Values) -> Callable[..., Result]:
 
 
 def scaled(real: Values, generated: Values) -> tuple[Values, Values]:
-    """Divides features, (N, F) and (M, F), by the largest absolute value of the real ones; 0 counts as 1."""
+    """Divides features, (N, F) and (M, F), by the largest absolute value of the real ones.
+
+    Where that is below 1e-6 it counts as 1: a feature that is nothing but rounding, of a layer that no real shower
+    reaches.
+    """
     scale = np.abs(real).max(0)
-    scale[scale == 0] = 1
+    scale[scale < 1e-6] = 1
     return real / scale, generated / scale
 
 

@@ -35,6 +35,7 @@ SPLITS = {
     "canonical": "the file's folds, by particle: no test particle was trained on",
     "grouped": "by particle: no test particle was trained on",
     "paper": "by row, as in the publications: training and test share particles",
+    "ordered": "by place in the file: the last 20 % of its rows are the test part",
     "unknown": "rows may have been trained on",
 }
 

@@ -171,11 +171,11 @@ def displays(detector: Detector, showers: Sequence[tuple[str, Values]], most: in
     with _settings():
         require("mpl_toolkits.mplot3d", "report")
         norm = require("matplotlib.colors", "report").LogNorm(top / 1e5, top)
-        width = 2.9
-        figure = _figure(width * len(showers) + 0.8, 2.9)
+        width = 3.2
+        figure = _figure(width * len(showers) + 1.1, 2.8)
         shown: Any = None
         for number, (name, one) in enumerate(showers):
-            axes: Any = _axes(figure, width * number + 0.05, 0.05, width - 0.1, 2.65, projection="3d")
+            axes: Any = _axes(figure, width * number + 0.05, 0.1, width - 0.4, 2.5, projection="3d")
             order = np.argsort(one)[-most:]
             order = order[one[order] > 0]
             size = 1 + 25 * np.clip(np.log10(one[order] / top) / 5 + 1, 0, 1) ** 2
@@ -189,10 +189,11 @@ def displays(detector: Detector, showers: Sequence[tuple[str, Values]], most: in
             )  # fmt: skip
             axes.tick_params(labelsize=6.5, pad=-2)
             axes.xaxis.labelpad = axes.yaxis.labelpad = axes.zaxis.labelpad = -6
-            axes.set_box_aspect((2, 1, 1), zoom=1.15)
+            axes.locator_params(nbins=4)
+            axes.set_box_aspect((2, 1, 1), zoom=1.0)
             axes.view_init(18, -65)
             axes.set_title(name, fontsize=8.5, pad=-2)
-        place = _axes(figure, width * len(showers) + 0.05, 0.5, 0.12, 1.9)
+        place = _axes(figure, width * len(showers) + 0.25, 0.5, 0.12, 1.9)
         figure.colorbar(shown, cax=place, label=f"voxel [{detector.unit}]").minorticks_off()
         return _png(figure)
 
