@@ -108,7 +108,7 @@ def test_inputs_by_hand():
 def test_equal_sets_are_not_told_apart_and_others_are():
     equal = classify(*points(0), "high", DS2, TINY, seed=1)
     assert 0.35 < equal.auc < 0.65
-    assert abs(equal.jsd) < 0.2
+    assert equal.jsd < 0.1  # below 0: calibrated on few rows, worse than knowing nothing
     different = classify(*points(3), "high", DS2, TINY, seed=1)
     assert different.auc > 0.93
     assert different.jsd > 0.4
