@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from caloforge.events import Events, EventSource, Primaries, Selected, split, with_responses
 from caloforge.io import open_events
-from caloforge.metrics.calochallenge import Sizes, Smeared, compare, observe_showers
+from caloforge.metrics.calochallenge import Showers, Sizes, Smeared, compare, observe_showers
 from caloforge.metrics.scores import halves
 
 
@@ -49,12 +49,28 @@ def line(name: str, rows: Sequence[dict[str, float]]) -> None:
     print(f"{name}: {', '.join(cells)} [{time.process_time():.0f} s]", flush=True)
 
 
+def judge(reference: Showers, smeared: Showers, models: Mapping[str, EventSource], sizes: Sizes) -> None:
+    """Prints what the metrics say without classifiers."""
+    for name, model in models.items():
+        found = compare(reference, observe_showers(model, reference.edges, sizes), sizes=sizes)
+        line(name, [{key: result.value for key, result in found.items()}])
+    for name, other in {"floor": reference, "control": smeared}.items():
+        rows = []
+        for number in range(sizes.splits):
+            a, b = halves(len(reference), np.random.default_rng([0, 1, number]))
+            slow = number < sizes.slow_splits
+            found = compare(reference.select(a), other.select(b), sizes=sizes, slow=slow)
+            rows.append({key: result.value for key, result in found.items()})
+        line(name, rows)
+
+
 def main() -> None:
     """Reads the arguments, computes, prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("showers", type=Path)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--slow-splits", type=int, default=3)
+    parser.add_argument("--metrics", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--classifiers")
     parser.add_argument("--views", default="high,low")
     parser.add_argument("--seeds", type=int, default=3)
@@ -75,17 +91,8 @@ def main() -> None:
     smeared = observe_showers(Smeared(test), reference.edges, sizes)
     print(f"{len(test):,} test showers of {len(source):,}", flush=True)
 
-    for name, model in models.items():
-        found = compare(reference, observe_showers(model, reference.edges, sizes), sizes=sizes)
-        line(name, [{key: result.value for key, result in found.items()}])
-    for name, other in {"floor": reference, "control": smeared}.items():
-        rows = []
-        for number in range(sizes.splits):
-            a, b = halves(len(test), np.random.default_rng([0, 1, number]))
-            slow = number < sizes.slow_splits
-            found = compare(reference.select(a), other.select(b), sizes=sizes, slow=slow)
-            rows.append({key: result.value for key, result in found.items()})
-        line(name, rows)
+    if arguments.metrics:
+        judge(reference, smeared, models, sizes)
     if not arguments.classifiers:
         return
 

@@ -7,6 +7,7 @@ from scipy import linalg
 
 from caloforge.detectors import DS2, ZN, from_xml
 from caloforge.events import Events
+from caloforge.io import open_events
 from caloforge.metrics import SHOWER_METRICS
 from caloforge.metrics import calochallenge as challenge
 from caloforge.metrics.calochallenge import (
@@ -26,6 +27,8 @@ from caloforge.metrics.calochallenge import (
     separation,
     spectrum_of,
 )
+from caloforge.metrics.scores import halves
+from caloforge.samples import sample
 from made import made_events
 from made_showers import made_showers
 
@@ -393,3 +396,17 @@ def test_other_edges_are_refused(sets):
     reference, _, _ = sets
     with pytest.raises(ValueError, match="must have the reference's edges"):
         compare(reference, observe_showers(made_showers(rows=12, seed=5)))
+
+
+def test_the_positive_control_is_found_in_real_showers():
+    source = open_events(sample("ds2"))
+    reference = observe_showers(source, sizes=QUICK)
+    smeared = observe_showers(Smeared(source), reference.edges, QUICK)
+    splits = [halves(len(source), np.random.default_rng(number)) for number in range(10)]
+    floor, control = (
+        [compare(reference.select(a), other.select(b), slow=False)["sep_voxels"].value for a, b in splits]
+        for other in (reference, smeared)
+    )
+    # blurs the sharp lines that single particles leave in the spectrum of voxels
+    assert np.mean(control) > np.mean(floor) + np.std(floor)
+    assert all(blurred > sharp for blurred, sharp in zip(control, floor, strict=True))

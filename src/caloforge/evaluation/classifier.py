@@ -95,8 +95,8 @@ SUITES: Mapping[str, ClassifierConfig] = {
     "paper": ClassifierConfig(dense=DenseConfig(width=512, hidden=2), epochs=200, parts=(0.7, 0.1, 0.2)),
     "small": ClassifierConfig(
         dense=DenseConfig(width=256, hidden=1),
-        epochs=20,
-        batch_size=256,
+        epochs=60,
+        batch_size=128,
         learning_rate=1e-3,
         standardize=True,
         seeds=3,
