@@ -15,6 +15,7 @@ from caloforge.io import create, open_events
 from caloforge.metrics import SHOWER_METRICS, calochallenge
 from caloforge.metrics.calochallenge import Sizes
 from caloforge.report import tables
+from caloforge.report.published import SEPARATIONS
 from caloforge.training.loop import train
 from made_showers import made_showers
 
@@ -80,6 +81,13 @@ def test_published_rows_of_the_challenge(detector, rows):
     assert len(table.rows) == rows
     assert "CaloDREAM" in {row.name for row in table.rows}
     assert all(len(row.cells) == len(table.columns) for row in table.rows)
+
+
+def test_published_separations_have_the_names_of_metrics():
+    table = tables.published_separations_table("ds2")
+    assert [row.name for row in table.rows][-1] == "sep. sparsity"
+    assert tables.published_separations_table("ds3") is None
+    assert set(SEPARATIONS["ds2"]) <= set(SHOWER_METRICS)
 
 
 def test_a_run_is_scored_on_the_last_rows(tmp_path):

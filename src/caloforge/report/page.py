@@ -606,11 +606,12 @@ def _data(parts: Sequence[Comparison], runs: Sequence[Run]) -> str:
 
 def _published(detector: Detector) -> str:
     table = tables.published_table(detector.name) or tables.published_showers_table(detector.name)
+    more = tables.published_separations_table(detector.name)
     if table is None:
         return _missing(f"There are no published results for {detector.title}.")
     return (
         '<p class="warn">Published, on other data. These numbers belong to the publications\' own simulation, rows and '
-        f"floors: context, not rivals.</p>{tables.html(table)}"
+        f"floors: context, not rivals.</p>{tables.html(table)}{'' if more is None else tables.html(more)}"
     )
 
 

@@ -28,6 +28,7 @@ from caloforge.metrics.calochallenge import CLASSIFIER_METRICS, SHOWER_METRICS
 from caloforge.report.published import (
     PUBLISHED,
     PUBLISHED_SHOWERS,
+    SEPARATIONS,
     SOURCE,
     SOURCE_READOUTS,
     SOURCE_SHOWERS,
@@ -410,6 +411,17 @@ def published_showers_table(detector: str) -> Table | None:
         rows.append(Row(row.model, row.kind, tuple(Cell(text) for text in texts)))
     columns = tuple(Column(title, unit) for title, unit in heads)
     return Table("model", columns, tuple(rows), (f"{SOURCE_SHOWERS}.",))
+
+
+def published_separations_table(detector: str) -> Table | None:
+    """Returns the published separation powers of a data set of the challenge, or None where there are none."""
+    if detector not in SEPARATIONS:
+        return None
+    rows = (
+        Row(METRICS[name].title.removesuffix(" eta"), "all", (Cell(floor), Cell(ours)))
+        for name, (ours, floor) in SEPARATIONS[detector].items()
+    )
+    return Table("metric", (Column("GEANT4"), Column("CaloDREAM")), tuple(rows))
 
 
 def particles_table(
