@@ -3,7 +3,7 @@
     python benchmarks/showers_memory.py FOLDER [--rows 4000]
 
 Two voxels in a hundred are lit. Memory does not depend on the number of rows: run it with two of them. The files in
-FOLDER, about 8 MB a thousand showers each, are removed.
+FOLDER, about 10 MB a thousand showers each, are removed.
 """
 
 from __future__ import annotations

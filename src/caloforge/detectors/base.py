@@ -153,11 +153,11 @@ class Detector:
 
     @property
     def default_channels(self) -> str:
-        """Name of the channel map that is meant where none is named: the first."""
-        return next(iter(self.channels))
+        """Name of the channel map that is meant where none is named: `paper`, or else the first."""
+        return "paper" if "paper" in self.channels else next(iter(self.channels))
 
     def channel_map(self, channels: str | None = None) -> ChannelMap:
-        """Returns the named channel map, the first where none is named.
+        """Returns the named channel map, the default one where none is named.
 
         Raises:
             ValueError: no map of that name; the message lists those there are.
@@ -174,7 +174,7 @@ class Detector:
 
         Args:
             responses: cell contents, (N, *shape).
-            channels: name of the channel map; the first where not given.
+            channels: name of the channel map; the default one where not given.
 
         Returns:
             channel sums in the detector's unit, (N, K).

@@ -346,7 +346,7 @@ def evaluate_events(
     Args:
         path: generated events.
         references: one events file.
-        channels: name of the channel map; the first where not given.
+        channels: name of the channel map; the default one where not given.
         detector: where the files do not tell it.
         seed: of the splits behind the floors, and of draws.
         sizes: of the metrics of showers that take long; those of the publications where not given.

@@ -114,7 +114,7 @@ def observe(source: EventSource, channels: str | None = None) -> Observables:
 
     Args:
         source: events, in memory or a file.
-        channels: name of the detector's channel map; the first where not given.
+        channels: name of the detector's channel map; the default one where not given.
 
     Raises:
         ValueError: no map of that name.
