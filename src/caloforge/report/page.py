@@ -143,7 +143,9 @@ def _shower_tables(part: Comparison) -> str:
     """Shows the metrics of showers, with times and what the metrics are."""
     lines = [tables.html(tables.showers_table(part.scores, part.stem, part.names))]
     times = [
-        f"{run.name} {ms:.3g} ms" for run in part.runs if (ms := _ms(run.scores.get("timing"))) is not None
+        f"{run.name} {ms:.3g} ms"
+        for run in part.runs
+        if (ms := pareto.milliseconds(run.scores.get("timing"))) is not None
     ]
     if times:
         lines.append(f'<p class="note">Median time a shower: {escape(", ".join(times))}.</p>')
