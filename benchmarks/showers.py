@@ -22,7 +22,17 @@ import numpy as np
 
 from caloforge.events import Events, EventSource, Primaries, with_responses
 from caloforge.io import open_events
-from caloforge.metrics.calochallenge import Sizes, Smeared, fpd, kpd, observe_showers, prdc, score_showers
+from caloforge.metrics.calochallenge import (
+    Sizes,
+    Smeared,
+    compare,
+    fpd,
+    kpd,
+    observe_showers,
+    prdc,
+    score_showers,
+)
+from caloforge.samples import sample
 
 
 @dataclass
@@ -69,7 +79,14 @@ def pieces(rows: int) -> None:
         spent = time.process_time() - started
         total += spent * times
         print(f"{name}: {spent:.1f} s, times {times} = {spent * times:.0f} s", flush=True)
-    print(f"one comparison {total:.0f} s; score, floor and control {3 * total:.0f} s")
+    few = observe_showers(open_events(sample("ds2")))
+    half, other = (few.select((np.arange(rows // 2) + shift) % len(few)) for shift in (0, 7))
+    started = time.process_time()
+    compare(half, other, slow=False)
+    separations = time.process_time() - started
+    times = 3 * whole.splits
+    print(f"separation powers of halves: {separations:.1f} s, times {times} = {times * separations:.0f} s")
+    print(f"score, floor and control {3 * total + times * separations:.0f} s")
 
 
 def main() -> None:
