@@ -302,7 +302,7 @@ def test_a_full_disk_leaves_nothing(caloforge, run_folder, events_file, tmp_path
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("caloforge.io.hdf5.Hdf5Output.append", full)
+    monkeypatch.setattr("caloforge.io.hdf5.Table.append", full)
     code, _, err = caloforge("sample", run_folder, events_file, tmp_path / "out.h5")
     assert code == 2
     assert "No space left on device" in err

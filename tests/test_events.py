@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from caloforge.detectors import ZN, ZP
+from caloforge.detectors import DS3, ZN, ZP
 from caloforge.events import (
+    SLICE,
+    SLICE_CELLS,
     Events,
     Joined,
     Primaries,
@@ -13,6 +15,7 @@ from caloforge.events import (
     in_slices,
     load,
     of_particles,
+    rows_at_once,
     split,
     with_responses,
 )
@@ -299,3 +302,16 @@ def test_columns_get_their_types(events):
     assert [getattr(got, name).dtype for name in COLUMNS[:-1]] == [np.float32, np.int32, np.int32, np.int8]
     assert len(got) == len(got.primaries) == 180
     np.testing.assert_array_equal(got.feature("pz"), events.conditions[:, 6])
+
+
+def test_an_ordered_split_goes_file_by_file(events):
+    few = events.slices(slice(0, 48))  # test ceil(9.6) = 10, validation ceil(4.8) = 5
+    parts = split(Joined([few, few]), "ordered")
+    assert parts["test"].tolist() == [*range(38, 48), *range(86, 96)]
+    assert parts["validation"].tolist() == [*range(33, 38), *range(81, 86)]
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(96))
+
+
+def test_large_responses_come_in_fewer_rows():
+    assert rows_at_once(ZN) == SLICE
+    assert rows_at_once(DS3) * DS3.cells <= SLICE_CELLS

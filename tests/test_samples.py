@@ -10,9 +10,10 @@ from caloforge.runtime.domain import Domain
 from caloforge.samples import SAMPLES, sample, samples_of, weights
 
 BUDGET = 6_000_000
+ZDC = ("zn", "zn_wide", "zp", "zp_wide")
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", ZDC)
 def test_samples_open_and_hold_every_part(name):
     source = open_events(sample(name))
     assert source.primaries.detector.name == name.partition("_")[0]
@@ -41,7 +42,7 @@ def test_the_files_of_a_detector_share_no_particle(name):
     assert not groups[0] & groups[1]
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", ZDC)
 def test_groups_are_the_unique_particles(name):
     particles = open_events(sample(name)).primaries
     rows = np.column_stack([particles.conditions, particles.pdg])
@@ -68,3 +69,16 @@ def test_weights_that_ship_know_their_domain(name):
 def test_unknown_samples():
     with pytest.raises(ValueError, match=r"no sample 'zn_wid'; there are zn, .*, did you mean 'zn_wide'\?"):
         sample("zn_wid")
+
+
+def test_showers_ship_in_the_layout_of_the_challenge():
+    assert {*ZDC, "ds2"} == set(SAMPLES)
+    assert samples_of("ds2") == [sample("ds2")]
+    assert sample("ds2").stat().st_size <= 1_500_000
+    source = open_events(sample("ds2"))
+    assert source.primaries.detector.name == "ds2"
+    assert {name: len(rows) for name, rows in split(source, "ordered").items()} == {
+        "train": 238, "validation": 34, "test": 68,
+    }  # fmt: skip
+    total = load(source).responses.sum((1, 2, 3)) / source.primaries.conditions[:, 0]
+    assert 0.85 < total.mean() < 0.95

@@ -1,8 +1,19 @@
 import pytest
 import torch
 
-from caloforge.detectors import ZN
-from caloforge.transforms import BendingFeatures, Compose, Log1p, Standardize, Transform
+from caloforge.detectors import DS2, ZN
+from caloforge.transforms import BendingFeatures, Compose, LayerEnergies, Log1p, Logit, Standardize, Transform
+from made_showers import made_showers
+
+
+class Scale(Transform):
+    """Brings [-1, 1] to [0, 1]."""
+
+    def forward(self, x, conditions=None):
+        return (x + 1) / 2
+
+    def inverse(self, y, conditions=None):
+        return 2 * y - 1
 
 
 def transforms() -> dict[str, Transform]:
@@ -10,6 +21,8 @@ def transforms() -> dict[str, Transform]:
     return {
         "log1p": Log1p(),
         "standardize": Standardize.fit(values).double(),
+        "logit": Compose(Standardize.fit(torch.tensor([[-100.0] * 5, [100.0] * 5])), Scale(), Logit()),
+        "standardize with an epsilon": Standardize.fit(values, 1e-6).double(),
         "compose": Compose(Log1p(), Standardize.fit(torch.log1p(values))).double(),
     }
 
@@ -50,3 +63,93 @@ def test_features_of_bending_by_hand():
     conditions[:, columns["charge"]] = torch.tensor([0.0, 1, -1])
     expected = [[0.0] * 7, [0.5, 0.25, 0, 0.25, 0.5, 0.25, 0], [-2, -1, 0, 4, 2, 1, 0]]
     torch.testing.assert_close(bend(conditions), torch.tensor(expected))
+
+
+def test_standardize_with_an_epsilon_keeps_constant_features_where_they_are():
+    transform = Standardize.fit(torch.tensor([[1.0, 7.0], [3.0, 7.0]]), 0.5)
+    torch.testing.assert_close(transform.scale, torch.tensor([1.5, 0.5]))
+    tight = Standardize.fit(torch.full((4, 1), 7.0), 1e-6)
+    torch.testing.assert_close(tight.inverse(torch.tensor([[3.0]])), torch.tensor([[7.0]]), atol=1e-5, rtol=0)
+
+
+def test_standardize_of_slices_is_that_of_the_whole():
+    values = torch.randn(101, 3, dtype=torch.float64) * torch.tensor([1.0, 1e-3, 1e3]) + 1e4
+    whole, parts = Standardize.fit(values).double(), Standardize(3).double()
+    whole.refit(values)
+    parts.refit_slices(values.split([1, 40, 60]))
+    torch.testing.assert_close(whole.scale, values.std(0, correction=0), rtol=1e-9, atol=0)
+    for name, buffer in whole.named_buffers():
+        torch.testing.assert_close(parts.get_buffer(name), buffer, rtol=1e-9, atol=0)
+
+
+def test_logit_by_hand_and_at_the_ends():
+    transform = Logit(0.1)
+    x = torch.tensor([[0.0, 0.5, 1.0]], dtype=torch.float64)
+    wanted = torch.log(torch.tensor([[1 / 9, 1.0, 9.0]], dtype=torch.float64))
+    torch.testing.assert_close(transform(x), wanted)
+    torch.testing.assert_close(transform.inverse(wanted), x)
+    ends = torch.tensor([[0.0, 1.0]])
+    torch.testing.assert_close(Logit().inverse(Logit()(ends)), ends, atol=1e-6, rtol=0)
+
+
+SHOWERS = made_showers(rows=16)
+LAYERS = [layer.cells for layer in DS2.layers]
+
+
+def showers(dtype):
+    """Voxels (16, 6480) with an empty layer, an empty shower and a shower of one voxel, and their energies."""
+    voxels = torch.from_numpy(SHOWERS.responses).reshape(16, -1).to(dtype).clone()
+    voxels[0, 144:288] = 0
+    voxels[1] = 0
+    voxels[2, :6000] = 0
+    voxels[2, 6001:] = 0
+    return voxels, torch.from_numpy(SHOWERS.conditions).to(dtype)
+
+
+def test_layer_energies_by_hand():
+    transform = LayerEnergies([1, 2, 1], factor=0.5)
+    voxels = torch.tensor([[2.0, 3.0, 1.0, 4.0]], dtype=torch.float64)
+    energy = torch.tensor([[20.0]], dtype=torch.float64)
+    # E = 2, 4, 4: u = 0.5 * 10 / 20, 2 / 10, 4 / 8; then the shapes
+    wanted = torch.tensor([[0.25, 0.2, 0.5, 1.0, 0.75, 0.25, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(transform(voxels, energy), wanted)
+    torch.testing.assert_close(transform.inverse(wanted, energy), voxels)
+
+
+def test_layer_energies_invert_in_float64():
+    transform = LayerEnergies(LAYERS)
+    voxels, energy = showers(torch.float64)
+    y = transform(voxels, energy)
+    assert ((y >= 0) & (y <= 1)).all()
+    layers = transform.energies(voxels)[:, transform.layer]
+    assert ((transform.inverse(y, energy) - voxels).abs() <= 1e-6 * layers + 1e-9).all()
+
+
+def test_layer_energies_invert_through_the_logit_in_float32():
+    transform = Compose(LayerEnergies(LAYERS), Logit())
+    voxels, energy = showers(torch.float32)
+    back = transform.inverse(transform(voxels, energy), energy)
+    assert back.dtype == torch.float32
+    total = voxels.sum(1, keepdim=True)
+    assert ((back - voxels).abs() <= 1e-4 * total).all()
+    assert ((back.sum(1) - voxels.sum(1)).abs() <= 1e-4 * total[:, 0]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_layers_hold_exactly_the_energy_they_are_given(dtype):
+    torch.manual_seed(0)
+    transform = LayerEnergies(LAYERS)
+    u, shapes = torch.rand(8, 45, dtype=dtype) * 1.2 - 0.1, torch.randn(8, 6480, dtype=dtype)
+    energy = torch.full((8, 1), 5e4, dtype=dtype)
+    voxels = transform.inverse(torch.cat([u, shapes], 1), energy)
+    assert (voxels >= 0).all()
+    wanted = transform.energies_of(u, energy)
+    rounding = 1e-6 if dtype == torch.float32 else 1e-9
+    torch.testing.assert_close(transform.energies(voxels), wanted, rtol=rounding, atol=1e-6)
+    total = 5e4 * u[:, 0].double().clamp(min=0) / 0.35
+    torch.testing.assert_close(wanted.sum(1), total, rtol=1e-12, atol=1e-9)
+
+
+def test_layer_energies_need_the_energy():
+    with pytest.raises(ValueError, match="needs the incident energies"):
+        LayerEnergies([1, 2])(torch.ones(1, 3))

@@ -168,7 +168,8 @@ def _print_summary(summary: Summary, file: str) -> None:
     ]
     if summary.energy is not None:
         low, mean, high = summary.energy
-        rows.append(("energy", f"{low:.4g} to {high:.4g} GeV, mean {mean:.4g} GeV"))
+        unit = summary.energy_unit
+        rows.append(("energy", f"{low:.4g} to {high:.4g} {unit}, mean {mean:.4g} {unit}"))
     if summary.folds:
         rows.append(("folds", " ".join(f"{fold}:{count}" for fold, count in summary.folds.items())))
     show(file, rows)
@@ -553,10 +554,22 @@ def evaluate(
         str | None,
         typer.Option(metavar="PATH=V1,V2,...", help="Repeat over a setting: solver.steps=1,2,4,8."),
     ] = None,
+    detector: DetectorName = None,
+    classifiers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="small|full|paper",
+            help="Of showers: also train classifiers of generated against simulated ones.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Score a model, or a file of generated events, on rows it was not trained on."""
+    """Score a model on rows it was not trained on, or a file of generated events against a reference."""
+    from caloforge.evaluation.classifier import suite
     from caloforge.evaluation.scoring import evaluate_events, evaluate_run
     from caloforge.io.files import write_json
+
+    networks = suite(classifiers) if classifiers else None
 
     references = [_data_path(name) for name in reference]
     if Path(target).is_file():
@@ -564,7 +577,15 @@ def evaluate(
         if settings or sweep:
             raise ValueError(f"--set and --sweep change a model, but {path} is an events file")
         with _bar("repeats") as bar:
-            scores = evaluate_events(path, references, report=_report_steps(bar))
+            scores = evaluate_events(
+                path,
+                references,
+                detector=_detector(detector),
+                seed=seed,
+                classifiers=networks,
+                device=device,
+                report=_report_steps(bar),
+            )
         out = out or path.with_suffix(".scores.json")
     else:
         path = _writable_run(target)
@@ -580,6 +601,7 @@ def evaluate(
                 settings=settings or [],
                 sweep=changes,
                 report=_report_steps(bar),
+                classifiers=networks,
             )
         out = out or path / "scores.json"
     write_json(out, scores)
@@ -607,22 +629,30 @@ def _sweep(text: str | None) -> tuple[str, list[str]] | None:
 
 
 def _print_scores(scores: dict[str, Any]) -> None:
-    from caloforge.report.tables import console, scores_table
+    from caloforge.detectors import detector_named
+    from caloforge.report.tables import console, scores_table, showers_table
 
+    showers = detector_named(scores["detector"]).layers and scores["kind"] != "readout"
     for stem in scores["sets"]:
-        header, *rows = console(scores_table([scores], stem))
+        table_of = showers_table([scores], stem) if showers else scores_table([scores], stem)
+        header, *rows = console(table_of)
         table = Table(
             *header, title=f"{stem}: {scores['split']} split, {scores['part']} rows", title_justify="left"
         )
         for row in rows:
             table.add_row(*row)
         Console(width=max(output.width, 40 + 12 * len(header)), highlight=False).print(table)
+        for note in table_of.notes if showers else ():
+            output.print(note, markup=False)
 
 
 @app.command()
 def report(
     runs: Annotated[
-        list[str], typer.Argument(help="Evaluated run folders, and studies of `tune`.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Evaluated run folders, scores of events files, and studies of `tune`.", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     reference: Annotated[
@@ -634,7 +664,8 @@ def report(
     from caloforge.report import write_report
 
     references = {path.stem: path for path in map(_data_path, reference or [])}
-    write_report([_run_path(run) for run in runs], out, references)
+    paths = [Path(run) if Path(run).is_file() else _run_path(run) for run in runs]
+    write_report(paths, out, references)
     output.print(f"wrote {out}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 import torch
@@ -49,33 +50,72 @@ class Log1p(Transform):
         return torch.expm1(y)
 
 
+class Logit(Transform):
+    """y = ln(z / (1 - z)) with z = x (1 - 2 edge) + edge, for x in [0, 1]; 0 and 1 stay finite.
+
+    Args:
+        edge: distance that is kept from 0 and 1.
+    """
+
+    def __init__(self, edge: float = 1e-6) -> None:
+        super().__init__()
+        self.edge = edge
+
+    def forward(self, x: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Maps x in [0, 1], (B, *), to the whole line."""
+        z = x * (1 - 2 * self.edge) + self.edge
+        return torch.log(z / (1 - z))
+
+    def inverse(self, y: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Maps back, (B, *); beyond the image of [0, 1] the result lies outside by at most `edge`."""
+        return (torch.sigmoid(y) - self.edge) / (1 - 2 * self.edge)
+
+
 class Standardize(Transform):
     """y = (x - mean) / scale, with one mean and one standard deviation a feature.
 
+    The scale is the standard deviation plus `epsilon`; without an epsilon it is 1 where a feature is constant. With
+    one, a feature that is constant in the training stays within about epsilon of that value in the inverse.
+
     Args:
         size: number of features, F.
+        epsilon: added to the standard deviation.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, epsilon: float = 0.0) -> None:
         super().__init__()
+        self.epsilon = epsilon
         self.mean: Tensor
         self.scale: Tensor
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
 
     @classmethod
-    def fit(cls, values: Tensor) -> Self:
+    def fit(cls, values: Tensor, epsilon: float = 0.0) -> Self:
         """Returns the transform that gives `values`, (N, F), mean 0 and variance 1; constant features stay."""
-        transform = cls(values.shape[1])
+        transform = cls(values.shape[1], epsilon)
         transform.refit(values)
         return transform
 
     def refit(self, values: Tensor) -> None:
         """Sets mean and scale from `values`, (N, F)."""
-        exact = values.double()
-        scale = exact.std(0, correction=0)
-        self.mean.copy_(exact.mean(0))
-        self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+        self.refit_slices([values])
+
+    def refit_slices(self, slices: Iterable[Tensor]) -> None:
+        """Sets mean and scale from values that come in parts, (n, F) each, in constant memory."""
+        count, mean, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        for values in slices:
+            exact = values.double()
+            rows, centre = len(exact), exact.mean(0)
+            shift = centre - mean.to(exact.device)
+            # sums of squares about the joint mean (Chan, Golub and LeVeque 1983)
+            squares = squares.to(exact.device) + ((exact - centre) ** 2).sum(0)
+            squares = squares + shift**2 * (count * rows / (count + rows))
+            mean = mean.to(exact.device) + shift * (rows / (count + rows))
+            count += rows
+        scale = (squares / count).sqrt()
+        self.mean.copy_(mean)
+        self.scale.copy_(scale + self.epsilon if self.epsilon else torch.where(scale > 0, scale, 1.0))
 
     def forward(self, x: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Maps values, (B, F), to mean 0 and variance 1."""
@@ -105,6 +145,87 @@ class Compose(Transform):
             assert isinstance(transform, Transform)
             y = transform.inverse(y, conditions)
         return y
+
+
+class LayerEnergies(Transform):
+    """Splits showers into energies and shapes: how much each layer holds, and how it is spread within.
+
+    With E_l the sum of layer l, l = 0..L-1, and E_inc the incident energy,
+
+        u_0 = factor sum_l E_l / E_inc,
+        u_i = E_(i-1) / (sum_(j >= i-1) E_j + TINY),   i = 1..L-1,
+
+    and every voxel is divided by E_l + TINY. All of these lie in [0, 1] where factor E_tot <= E_inc. The way back
+    sets negative voxels and those up to `CUT` to 0 and u_1, u_2, ... to within [0, 1], which a network's output needs
+    and the image of `forward` but for voxels below 1e-7 of their layer does not, and gives each layer
+    exactly its energy:
+
+        E_tot = E_inc u_0 / factor,   E_l = (E_tot - sum_(k < l) E_k) u_(l+1),   E_(L-1) the rest.
+
+    The energies are computed in float64: differences in float32 lose 5e-4 of a layer's energy.
+
+    Args:
+        layers: voxels of each layer, in storage order.
+        factor: f, brings u_0 below 1.
+    """
+
+    TINY = 1e-10
+    CUT = 1e-7
+
+    def __init__(self, layers: Sequence[int], factor: float = 0.35) -> None:
+        super().__init__()
+        self.layers, self.factor = tuple(layers), factor
+        self.layer: Tensor
+        index = torch.arange(len(self.layers)).repeat_interleave(torch.tensor(self.layers))
+        self.register_buffer("layer", index, persistent=False)
+
+    def energies(self, voxels: Tensor) -> Tensor:
+        """Sums the voxels of each layer, (B, cells) to (B, L) float64."""
+        return torch.stack([part.sum(1) for part in torch.split(voxels.double(), list(self.layers), 1)], 1)
+
+    def forward(self, x: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Maps voxels to energies and shapes.
+
+        Args:
+            x: voxels [MeV], (B, cells).
+            conditions: E_inc [MeV], (B, 1).
+
+        Returns:
+            u_0..u_(L-1), then the shapes, (B, L + cells), of the dtype of `x`.
+        """
+        incident = _incident(conditions)
+        energies = self.energies(x)
+        rest = energies.flip(1).cumsum(1).flip(1)
+        u = torch.cat(
+            [self.factor * rest[:, :1] / incident, energies[:, :-1] / (rest[:, :-1] + self.TINY)], 1
+        )
+        shapes = x.double() / (energies + self.TINY)[:, self.layer]
+        return torch.cat([u, shapes], 1).to(x.dtype)
+
+    def inverse(self, y: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Maps energies and shapes, (B, L + cells), back to voxels [MeV], (B, cells); E_inc as in `forward`."""
+        number = len(self.layers)
+        energies = self.energies_of(y[:, :number], conditions)
+        shapes = y[:, number:].double()
+        shapes = torch.where(shapes <= self.CUT, 0.0, shapes)
+        sums = self.energies(shapes) + self.TINY
+        return (shapes * (energies / sums)[:, self.layer]).to(y.dtype)
+
+    def energies_of(self, u: Tensor, conditions: Tensor | None) -> Tensor:
+        """Returns the energy of each layer [MeV], (B, L) float64, of u, (B, L), and E_inc [MeV], (B, 1)."""
+        exact = u.double()
+        rest = _incident(conditions)[:, 0] * exact[:, 0].clamp(min=0) / self.factor
+        energies = []
+        for fraction in exact[:, 1:].clamp(0, 1).unbind(1):
+            energies.append(rest * fraction)
+            rest = rest - energies[-1]
+        return torch.stack([*energies, rest], 1)
+
+
+def _incident(conditions: Tensor | None) -> Tensor:
+    if conditions is None:
+        raise ValueError("LayerEnergies needs the incident energies as conditions, (B, 1), got none")
+    return conditions.double()
 
 
 class ImpactFeatures(nn.Module):

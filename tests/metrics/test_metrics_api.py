@@ -8,6 +8,8 @@ def test_public_names():
         "Metric",
         "Observables",
         "Result",
+        "SHOWER_METRICS",
+        "Showers",
         "align",
         "bins",
         "centre_and_radius",
@@ -16,7 +18,9 @@ def test_public_names():
         "floors",
         "impact",
         "observe",
+        "observe_showers",
         "score",
+        "score_showers",
         "wasserstein",
     ]
     assert all(hasattr(metrics, name) for name in metrics.__all__)

@@ -3,11 +3,12 @@ import pytest
 import torch
 from scipy import stats
 
-from caloforge.detectors import ZN, ZP
+from caloforge.detectors import DS2, ZN, ZP
 from caloforge.events import Events
 from caloforge.models.base import generate_in_memory
 from caloforge.models.yardsticks import Nearest, NearestConfig, Resample, ResampleConfig
 from caloforge.runtime.noise import standard_normals
+from made_showers import made_showers
 
 TABLE = [(Resample, ResampleConfig), (Nearest, NearestConfig)]
 
@@ -93,3 +94,13 @@ def test_nearest_is_nearest_in_standardised_features():
     distance = np.linalg.norm((asked[:, None] - events.conditions[None]) / unit, axis=-1)
     generated = model(torch.from_numpy(asked), torch.zeros(50, 1)).numpy()
     assert np.array_equal(generated[:, 0, 1], distance.argmin(1))
+
+
+def test_nearest_of_a_voxel_detector_is_the_shower_of_the_nearest_energy():
+    events = made_showers(rows=12)
+    model = Nearest(DS2, NearestConfig())
+    model.stages(events)
+    energy = np.sort(events.conditions[:, 0])
+    asked = np.array([[energy[0] / 2], [0.9 * energy[4] + 0.1 * energy[5]], [2 * energy[-1]]], np.float32)
+    rows = np.argsort(events.conditions[:, 0])[[0, 4, -1]]
+    np.testing.assert_array_equal(generate_in_memory(model, asked, seed=1), events.responses[rows])

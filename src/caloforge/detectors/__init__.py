@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from caloforge.detectors.base import ChannelMap, Detector, Feature
+from caloforge.detectors.base import ChannelMap, Detector, Feature, Layer
+from caloforge.detectors.calochallenge import DS2, DS3, from_xml
 from caloforge.detectors.zdc import ZN, ZP
 
-__all__ = ["DETECTORS", "ChannelMap", "Detector", "Feature", "ZN", "ZP", "detector_named"]
+__all__ = [
+    "DETECTORS",
+    "ChannelMap",
+    "DS2",
+    "DS3",
+    "Detector",
+    "Feature",
+    "Layer",
+    "ZN",
+    "ZP",
+    "detector_named",
+    "from_xml",
+]
 
-DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (ZN, ZP)}
+DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (ZN, ZP, DS2, DS3)}
 
 
 def detector_named(name: str) -> Detector:
-    """Returns the detector of that name, or the value behind `package.module:VALUE` of outside code.
+    """Returns the detector of that name, or what the name of outside code stands for.
+
+    Args:
+        name: a key of `DETECTORS`, a binning file `binning.xml` or `binning.xml:particle`, or
+            `package.module:VALUE`.
 
     Raises:
         ValueError: no such detector; the message lists those there are.
     """
     if name in DETECTORS:
         return DETECTORS[name]
+    path, xml, particle = name.partition(".xml")
+    if xml and (particle == "" or particle.startswith(":")):
+        return from_xml(f"{path}.xml", particle.removeprefix(":") or None)
     if ":" in name:
         from caloforge._lookup import outside
 
         return outside(name, Detector)
-    raise ValueError(f"no detector {name!r}; there are {', '.join(DETECTORS)}, or package.module:VALUE")
+    raise ValueError(
+        f"no detector {name!r}; there are {', '.join(DETECTORS)}, a binning file .xml, or package.module:VALUE"
+    )

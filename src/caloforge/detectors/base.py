@@ -9,6 +9,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+ENERGIES = ("energy", "incident_energy")
+"""Names of the feature that is a particle's energy."""
+
+_BLOCK_CELLS = 2**24
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -42,6 +47,40 @@ class ChannelMap:
         self.matrix.flags.writeable = False
 
 
+@dataclass(frozen=True)
+class Layer:
+    """Describes one layer of a detector of voxels: rings around the axis, each cut into equal angles.
+
+    Attributes:
+        number: of the layer in depth, from 0; layers that record nothing are left out.
+        edges: radii of the rings in mm, ascending, one more than rings.
+        angles: number of equal parts of each ring, the first from -pi.
+    """
+
+    number: int
+    edges: tuple[float, ...]
+    angles: int
+
+    @property
+    def radii(self) -> int:
+        """Number of rings."""
+        return len(self.edges) - 1
+
+    @property
+    def cells(self) -> int:
+        """Number of voxels, in storage order: angle by angle, within each from the axis outwards."""
+        return self.radii * self.angles
+
+    @property
+    def centres(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Returns eta = r cos(alpha), phi = r sin(alpha) and r in mm at the middle of each voxel, (cells,)."""
+        edges = np.asarray(self.edges)
+        borders = np.linspace(-np.pi, np.pi, self.angles + 1)
+        r = np.tile((edges[1:] + edges[:-1]) / 2, self.angles)
+        alpha = np.repeat((borders[1:] + borders[:-1]) / 2, self.radii)
+        return r * np.cos(alpha), r * np.sin(alpha), r
+
+
 @dataclass(frozen=True, eq=False)
 class Detector:
     """Describes a detector to every other part of the package.
@@ -66,10 +105,19 @@ class Detector:
     title: str
     pitch: float | None = None
     face: float | None = None
+    layers: tuple[Layer, ...] = ()
+    layer_depth: float | None = None
+    pdg: int | None = None
+    threshold: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", MappingProxyType(dict(self.axes)))
         object.__setattr__(self, "channels", MappingProxyType(dict(self.channels)))
+        if self.layers and sum(layer.cells for layer in self.layers) != self.cells:
+            raise ValueError(
+                f"{self.name} has {self.cells} cells, but its layers "
+                f"{sum(layer.cells for layer in self.layers)}"
+            )
         for name, channel_map in self.channels.items():
             if channel_map.matrix.shape[1] != self.cells:
                 raise ValueError(
@@ -98,24 +146,35 @@ class Detector:
         """Names of the condition vector, in order."""
         return tuple(feature.name for feature in self.conditions)
 
-    def channel_map(self, channels: str = "paper") -> ChannelMap:
-        """Returns the named channel map.
+    @property
+    def energy(self) -> Feature | None:
+        """The feature that is the particle's energy; None where there is none of that name."""
+        return next((one for one in self.conditions if one.name in ENERGIES), None)
+
+    @property
+    def default_channels(self) -> str:
+        """Name of the channel map that is meant where none is named: `paper`, or else the first."""
+        return "paper" if "paper" in self.channels else next(iter(self.channels))
+
+    def channel_map(self, channels: str | None = None) -> ChannelMap:
+        """Returns the named channel map, the default one where none is named.
 
         Raises:
             ValueError: no map of that name; the message lists those there are.
         """
+        channels = channels or self.default_channels
         if channels not in self.channels:
             raise ValueError(
                 f"{self.name} has no channel map {channels!r}; it has {', '.join(self.channels)}"
             )
         return self.channels[channels]
 
-    def readout(self, responses: NDArray[np.generic], channels: str = "paper") -> NDArray[np.float64]:
+    def readout(self, responses: NDArray[np.generic], channels: str | None = None) -> NDArray[np.float64]:
         """Sums the cells of each channel.
 
         Args:
             responses: cell contents, (N, *shape).
-            channels: name of the channel map.
+            channels: name of the channel map; the default one where not given.
 
         Returns:
             channel sums in the detector's unit, (N, K).
@@ -125,5 +184,10 @@ class Detector:
                 f"{self.name} responses must have shape (N, {', '.join(map(str, self.shape))}), "
                 f"got {responses.shape}"
             )
-        flat = responses.reshape(len(responses), self.cells).astype(np.float64)
-        return np.asarray(flat @ self.channel_map(channels).matrix.T.astype(np.float64))
+        flat = responses.reshape(len(responses), self.cells)
+        matrix = self.channel_map(channels).matrix.T.astype(np.float64)
+        step = max(_BLOCK_CELLS // self.cells, 1)  # in parts, for the sake of memory
+        parts = [
+            flat[start : start + step].astype(np.float64) @ matrix for start in range(0, len(flat), step)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, matrix.shape[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -14,11 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from caloforge.detectors import Detector
+from caloforge.evaluation.classifier import ClassifierConfig, classifier_scores
 from caloforge.events import EventSource, Selected, of_particles, split
 from caloforge.io import create, open_events, provenance
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
-from caloforge.metrics import Observables, align, observe, score
+from caloforge.metrics import Observables, align, observe, observe_showers, score, score_showers, wasserstein
+from caloforge.metrics.calochallenge import Showers, Sizes, Smeared
 from caloforge.models.base import Generator, Readout, as_function
 from caloforge.recipe import Recipe
 from caloforge.runtime.generate import Forward, Generated, generate, generate_rows
@@ -80,21 +84,80 @@ class _Timed:
         return {name: float(getattr(np, name)(self.milliseconds)) for name in ("min", "median", "max")}
 
 
+class _Images:
+    """Judges channel sums and images of two axes.
+
+    Args:
+        test: the rows of the reference.
+        channels: name of the channel map.
+        seed: of the splits behind the floors.
+    """
+
+    def __init__(self, test: EventSource, channels: str, seed: int) -> None:
+        self._channels, self._seed = channels, seed
+        self._reference = observe(test, channels)
+
+    def observe(self, source: EventSource) -> Observables:
+        """Reads what the metrics need."""
+        return observe(source, self._channels)
+
+    def score(self, generated: Sequence[Any], report: Callable[[str], None]) -> dict[str, Any]:
+        """Returns the groups of scores.json."""
+        return score(self._reference, generated, seed=self._seed)
+
+
+class _Voxels:
+    """Judges showers of a detector with layers.
+
+    Args:
+        test: the rows of the reference.
+        seed: of splits and draws.
+        sizes: of the metrics that take long.
+    """
+
+    def __init__(self, test: EventSource, seed: int, sizes: Sizes | None) -> None:
+        self._seed, self._sizes = seed, sizes
+        self._reference = observe_showers(test, None, sizes, seed)
+        self._control = self.observe(Smeared(test, seed=seed))
+
+    def observe(self, source: EventSource) -> Showers:
+        """Reads what the metrics need."""
+        return observe_showers(source, self._reference.edges, self._sizes, self._seed)
+
+    def score(self, generated: Sequence[Any], report: Callable[[str], None]) -> dict[str, Any]:
+        """Returns the groups of scores.json."""
+        groups = score_showers(self._reference, generated, self._control, self._seed, self._sizes, report)
+        apart = wasserstein(*(np.log10(one.incident) for one in (self._reference, generated[0])))
+        if apart > ENERGIES_APART + 1 / math.sqrt(min(len(self._reference), len(generated[0]))):
+            note = "the incident energies of the two sets differ, and with them everything else"
+            groups["all"]["note"] = "; ".join(filter(None, [groups["all"]["note"], note]))
+        return groups
+
+
+ENERGIES_APART = 0.05
+"""W1 of log10 E_inc of two sets of N showers beyond 1 / sqrt N, from which scores say that their energies differ."""
+
+
+def _judge(
+    test: EventSource, channels: str, seed: int, sizes: Sizes | None, sums_only: bool = False
+) -> _Images | _Voxels:
+    layers = test.primaries.detector.layers
+    return _Voxels(test, seed, sizes) if layers and not sums_only else _Images(test, channels, seed)
+
+
 @dataclass(frozen=True)
 class _Task:
     """What every repeat of every setting shares.
 
     Attributes:
-        tests: for each reference its file, its test rows and their observables.
-        channels: name of the channel map.
+        tests: for each reference its file, its test rows and what judges them.
         repeats: how often each event is generated.
         seed: the first seed.
         batch_size: events at once.
         device: PyTorch device.
     """
 
-    tests: dict[str, tuple[Path, Selected, Observables]]
-    channels: str
+    tests: dict[str, tuple[Path, Selected, _Images | _Voxels]]
     repeats: int
     seed: int
     batch_size: int
@@ -106,18 +169,24 @@ class _Task:
         """Generates and scores every reference; returns the sets of scores.json and ms an event."""
         forward = _Timed(as_function(model.to(self.device)))
         sets = {}
-        for stem, (path, test, observed) in self.tests.items():
+        for stem, (path, test, judge) in self.tests.items():
             generated = []
             for repeat in range(self.repeats):
                 kept = keep(stem) if repeat == 0 else None
-                generated.append(self._generate(model, forward, test, self.seed + repeat, kept))
+                generated.append(self._generate(model, forward, test, self.seed + repeat, kept, judge))
                 report(f"{label}{stem}", repeat + 1, self.repeats)
-            sets[stem] = _entry(path, test, score(observed, generated, seed=self.seed))
+            sets[stem] = _entry(path, test, judge.score(generated, lambda what: report(what, 0, 1)))
         return sets, forward.summary()
 
     def _generate(
-        self, model: Generator | Readout, forward: Forward, test: Selected, seed: int, kept: Path | None
-    ) -> Observables:
+        self,
+        model: Generator | Readout,
+        forward: Forward,
+        test: Selected,
+        seed: int,
+        kept: Path | None,
+        judge: _Images | _Voxels,
+    ) -> Observables | Showers:
         primaries = test.primaries
         if isinstance(model, Readout):
             sums = generate_rows(
@@ -126,11 +195,11 @@ class _Task:
             return Observables(primaries, sums.astype(np.float64))
         source = Generated(forward, model.noise_dim, primaries, seed, batch_size=self.batch_size)
         if kept is None:
-            return observe(source, self.channels)
+            return judge.observe(source)
         kept.parent.mkdir(exist_ok=True)
         with create(kept, primaries.detector, {"seed": seed, "part": "test"}) as writer:
             generate(source, writer)
-        return observe(open_events(kept, primaries.detector), self.channels)
+        return judge.observe(open_events(kept, primaries.detector))
 
 
 def _entry(path: Path, test: EventSource, groups: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +218,8 @@ def evaluate_run(
     settings: Sequence[str] = (),
     sweep: tuple[str, Sequence[str]] | None = None,
     report: Reporter = silent,
+    sizes: Sizes | None = None,
+    classifiers: ClassifierConfig | None = None,
 ) -> dict[str, Any]:
     """Generates the test part of each reference several times and scores it.
 
@@ -165,6 +236,8 @@ def evaluate_run(
         settings: changes of the model section that keep the weights, such as "solver.steps=4".
         sweep: a setting's path and the values it takes in turn, each with as many repeats.
         report: shows the progress.
+        sizes: of the metrics of showers that take long; those of the publications where not given.
+        classifiers: also train these on the showers of the first repeat.
 
     Returns:
         what scores.json holds.
@@ -180,21 +253,24 @@ def evaluate_run(
         if sweep
         else {}
     )
-    tests: dict[str, tuple[Path, Selected, Observables]] = {}
+    tests: dict[str, tuple[Path, Selected, _Images | _Voxels]] = {}
+    kept = isinstance(model, Generator)
     for reference in references:
         if reference.stem in tests:
             raise ValueError(
                 f"two references are called {reference.stem!r}: rename one, since scores are kept by name"
             )
         test = rows_to_score(open_events(reference, model.detector), origin_of(recipe))
-        tests[reference.stem] = reference, test, observe(test, card["channels"])
-    task = _Task(tests, card["channels"], repeats, seed, batch_size, device)
+        tests[reference.stem] = reference, test, _judge(test, card["channels"], seed, sizes, not kept)
+    task = _Task(tests, repeats, seed, batch_size, device)
 
-    kept = isinstance(model, Generator)
     sets, milliseconds = task.sets(model, "", report, lambda stem: run.generated(stem) if kept else None)
     if kept:
         for stem, entry in sets.items():
             entry["generated"] = f"generated/{stem}.h5"
+            if classifiers is not None:
+                events = open_events(run.generated(stem), model.detector)
+                _classify(entry, tests[stem][1], events, classifiers, seed, device, report)
     swept = []
     for value, other in changed.items():
         assert sweep is not None
@@ -220,6 +296,26 @@ def evaluate_run(
     }
 
 
+def _classify(
+    entry: dict[str, Any],
+    reference: EventSource,
+    generated: EventSource,
+    classifiers: ClassifierConfig,
+    seed: int,
+    device: str,
+    report: Reporter,
+) -> None:
+    """Adds what classifiers find to the scores of a set."""
+    detector = reference.primaries.detector
+    if not detector.layers:
+        raise ValueError(f"classifiers are for detectors of voxels, and {detector.name} has no layers")
+    found = classifier_scores(
+        reference, generated, classifiers, seed, device, lambda what: report(what, 0, 1)
+    )
+    entry["groups"]["all"]["metrics"] |= found["metrics"]
+    entry["groups"]["all"]["weights"] = found["weights"]
+
+
 def _number(text: str) -> int | float | str:
     for kind in (int, float):
         try:
@@ -230,17 +326,32 @@ def _number(text: str) -> int | float | str:
 
 
 def evaluate_events(
-    path: Path, references: Sequence[Path], *, channels: str = "paper", report: Reporter = silent
+    path: Path,
+    references: Sequence[Path],
+    *,
+    channels: str | None = None,
+    detector: Detector | None = None,
+    seed: int = 0,
+    sizes: Sizes | None = None,
+    classifiers: ClassifierConfig | None = None,
+    device: str = "cpu",
+    report: Reporter = silent,
 ) -> dict[str, Any]:
-    """Scores a file of generated events against the reference it was generated for, row by row.
+    """Scores a file of generated events against a reference.
 
     A file that `caloforge sample` wrote names the split of its model, and only the test rows are scored. A file
-    without provenance is scored on all rows, and the scores say that its split is unknown.
+    without provenance is scored on all rows, and the scores say that its split is unknown. Rows must be those of the
+    reference, in its order; but showers without provenance may be any number of others.
 
     Args:
-        path: generated events, one for each row of the reference, in its order.
+        path: generated events.
         references: one events file.
-        channels: name of the channel map.
+        channels: name of the channel map; the default one where not given.
+        detector: where the files do not tell it.
+        seed: of the splits behind the floors, and of draws.
+        sizes: of the metrics of showers that take long; those of the publications where not given.
+        classifiers: also train these.
+        device: PyTorch device of the classifiers.
         report: shows the progress.
 
     Returns:
@@ -252,23 +363,31 @@ def evaluate_events(
     if len(references) != 1:
         raise ValueError(f"an events file is scored against one reference, got {len(references)}")
     (reference,) = references
-    source: EventSource = open_events(reference)
+    source: EventSource = open_events(reference, detector)
     generated: EventSource = open_events(path, source.primaries.detector)
-    align(source.primaries, generated.primaries)
+    detector = source.primaries.detector
+    channels = channels or detector.default_channels
     origin = provenance(path)
     known = "split" in origin
+    if known or not detector.layers:
+        align(source.primaries, generated.primaries)
     if known:
         test = rows_to_score(source, origin)
         source, generated = test, Selected(generated, test.rows)
     report(path.name, 0, 1)
-    groups = score(observe(source, channels), [observe(generated, channels)])
+    judge = _judge(source, channels, seed, sizes)
+    groups = judge.score([judge.observe(generated)], lambda what: report(what, 0, 1))
     report(path.name, 1, 1)
+    entry = _entry(reference, source, groups)
+    entry["generated"] = str(path.resolve())
+    if classifiers is not None:
+        _classify(entry, source, generated, classifiers, seed, device, report)
     return {
         "format": FORMAT,
         "name": origin.get("run", path.stem),
         "type": "events",
         "kind": "generator",
-        "detector": source.primaries.detector.name,
+        "detector": detector.name,
         "channels": channels,
         "parameters": None,
         "split": origin.get("split", "unknown"),
@@ -278,7 +397,7 @@ def evaluate_events(
         "seed": origin.get("seed"),
         "repeats": 1,
         "settings": {},
-        "sets": {reference.stem: _entry(reference, source, groups)},
+        "sets": {reference.stem: entry},
         "timing": None,
         "sweep": [],
     }

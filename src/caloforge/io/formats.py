@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from caloforge._lookup import nearest
 from caloforge.detectors import Detector
-from caloforge.events import SLICE, Events, EventSource, Primaries, in_slices
-from caloforge.io import hdf5, npz, root, table
+from caloforge.events import SLICE, Events, EventSource, Primaries, in_slices, rows_at_once
+from caloforge.io import calochallenge, hdf5, npz, root, table
 from caloforge.io.files import replacing, sha256
 from caloforge.io.source import (
     Columns,
@@ -67,7 +67,31 @@ class Format:
     marks: bool = False
 
 
+<<<<<<< HEAD
 _HDF5 = Format("HDF5", hdf5.open_particles, hdf5.Hdf5Output, hdf5.provenance, hdf5.open_events, True)
+=======
+def _hdf5_primaries(path: Path, detector: Detector | None) -> Primaries:
+    if calochallenge.holds_showers(path):
+        return calochallenge.open_primaries(path, detector)
+    return hdf5.open_primaries(path, detector)
+
+
+def _hdf5_events(path: Path, detector: Detector | None) -> EventSource:
+    if calochallenge.holds_showers(path):
+        return calochallenge.open_events(path, detector)
+    return hdf5.open_events(path, detector)
+
+
+def _hdf5_output(
+    path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None
+) -> calochallenge.ShowersOutput | hdf5.Table:
+    if calochallenge.is_challenge(detector):
+        return calochallenge.ShowersOutput(path, detector, provenance, dtype)
+    return hdf5.output(path, detector, provenance, dtype)
+
+
+_HDF5 = Format("HDF5", _hdf5_primaries, _hdf5_output, hdf5.provenance, _hdf5_events, True)
+>>>>>>> calochallenge
 
 FORMATS: dict[str, Format] = {
     ".h5": _HDF5,
@@ -228,7 +252,8 @@ class EventWriter:
         if self._pending and columns.keys() != self._pending[0].keys():
             raise ValueError("a file holds either events or particles alone, got both")
         self._pending.append(columns)
-        if sum(len(part["pdg"]) for part in self._pending) >= BUFFERED_ROWS:
+        rows = min(BUFFERED_ROWS, rows_at_once(self._detector))
+        if sum(len(part["pdg"]) for part in self._pending) >= rows:
             self._flush()
 
     def mark(self, name: str, values: NDArray[np.bool_]) -> None:
@@ -249,7 +274,9 @@ class EventWriter:
             return
         columns = {name: np.concatenate([part[name] for part in self._pending]) for name in self._pending[0]}
         self._pending = []
-        dtype = narrowest(columns["responses"]) if "responses" in columns else None
+        dtype = None
+        if "responses" in columns:
+            dtype = np.float32 if self._detector.layers else narrowest(columns["responses"])
         with _writing(self._path):
             if self._output is None:
                 self._dtype = dtype
@@ -361,11 +388,12 @@ def convert(
     particles = source if isinstance(source, Primaries) else source.primaries
     origin = {"name": source_path.name, "sha256": sha256(source_path), "provenance": provenance(source_path)}
     with create(out_path, particles.detector, {"converted_from": origin}) as writer:
-        for start in range(0, len(source), SLICE):
-            rows = slice(start, start + SLICE)
+        step = rows_at_once(particles.detector, SLICE)
+        for start in range(0, len(source), step):
+            rows = slice(start, start + step)
             if isinstance(source, Primaries) and not isinstance(source, Events):
                 writer.append(source.select(rows))
             else:
                 writer.append(source.slices(rows))
-            progress(min(start + SLICE, len(source)))
+            progress(min(start + step, len(source)))
     return len(source)

@@ -14,6 +14,8 @@ Attributes of the file: `detector`, and `provenance` as JSON. Other keys are ign
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,36 +46,44 @@ CACHE_BYTES = 16 * 2**20
 """A chunk has to fit the cache, or it is decompressed again for every read within it."""
 
 
-def _open(path: Path) -> h5py.File:
+def open_file(path: Path) -> h5py.File:
+    """Opens a file to read."""
     try:
         return h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
     except OSError as error:
         raise ValueError(f"truncated, or not an HDF5 file ({error})") from error
 
 
-def _dataset(file: h5py.File, key: str) -> h5py.Dataset:
+def dataset(file: h5py.File, key: str) -> h5py.Dataset:
+    """Returns a data set by its key; the error for a missing one names the nearest."""
     if not isinstance(file.get(key), h5py.Dataset):
         raise missing(key, file)
     return file[key]
 
 
-def _texts(values: Any) -> list[str] | None:
+def texts(values: Any) -> list[str] | None:
+    """Returns an attribute as a list of texts; None where there is none."""
     if values is None:
         return None
     return [value.decode() if isinstance(value, bytes) else str(value) for value in np.atleast_1d(values)]
 
 
+<<<<<<< HEAD
 def _particles(file: h5py.File, given: Detector | None) -> ParticleRows:
     conditions = _dataset(file, "conditions")
+=======
+def _primaries(file: h5py.File, given: Detector | None) -> Primaries:
+    conditions = dataset(file, "conditions")
+>>>>>>> calochallenge
     keys = [key for key in PARTICLE_COLUMNS if key == "pdg" or key in file]
-    columns = {key: _dataset(file, key) for key in keys}
+    columns = {key: dataset(file, key) for key in keys}
     responses = file.get("responses")
     shape = responses.shape[1:] if isinstance(responses, h5py.Dataset) else None
-    declared = _texts(file.attrs.get("detector"))
+    declared = texts(file.attrs.get("detector"))
     detector = detector_of(given, declared[0] if declared else None, shape)
-    names = _texts(conditions.attrs.get("names"))
+    names = texts(conditions.attrs.get("names"))
     if names is not None:
-        check_features(detector, names, _texts(conditions.attrs.get("units")))
+        check_features(detector, names, texts(conditions.attrs.get("units")))
     check_lengths({"conditions": len(conditions), **{key: len(column) for key, column in columns.items()}})
 
     def read(start: int, stop: int) -> Primaries:
@@ -83,28 +93,42 @@ def _particles(file: h5py.File, given: Detector | None) -> ParticleRows:
     return ParticleRows(detector, len(conditions), "group" in columns, read)
 
 
+<<<<<<< HEAD
 def open_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
     """Opens the particles of a file, with or without responses."""
     return _particles(_open(path), detector)
+=======
+def open_primaries(path: Path, detector: Detector | None = None) -> Primaries:
+    """Reads the particles of a file, with or without responses."""
+    with open_file(path) as file:
+        return _primaries(file, detector)
+>>>>>>> calochallenge
 
 
 def open_events(path: Path, detector: Detector | None = None) -> FileSource:
     """Opens a file of events; reads its particles."""
+<<<<<<< HEAD
     with _open(path) as file:
         responses = _dataset(file, "responses")
         primaries = _particles(file, detector).all
+=======
+    with open_file(path) as file:
+        responses = dataset(file, "responses")
+        primaries = _primaries(file, detector)
+>>>>>>> calochallenge
         check_shape(primaries.detector, responses.shape[1:])
         check_lengths({"conditions": len(primaries), "responses": len(responses)})
         edges = block_edges(len(responses), (responses.chunks or (1,))[0])
-    return FileSource(path, primaries, edges, _reader)
+    return FileSource(path, primaries, edges, partial(rows_of, "responses"))
 
 
-def _reader(path: Path) -> RangeReader:
-    file = _open(path)
+def rows_of(key: str, path: Path) -> RangeReader:
+    """Opens a file and returns what reads a range of rows of one of its data sets."""
+    file = open_file(path)
 
     def read(start: int, stop: int) -> Any:
         try:
-            return file["responses"][start:stop]
+            return file[key][start:stop]
         except OSError as error:
             raise ValueError(f"rows {start} to {stop - 1} are damaged ({error})") from error
 
@@ -113,7 +137,7 @@ def _reader(path: Path) -> RangeReader:
 
 def provenance(path: Path) -> dict[str, Any]:
     """Returns what the writer was given; empty for foreign files."""
-    with _open(path) as file:
+    with open_file(path) as file:
         return parse_provenance(file.attrs.get("provenance"))
 
 
@@ -154,28 +178,29 @@ class _Disk(io.FileIO):
             raise self._error
 
 
-class Hdf5Output:
+class Table:
     """Appends columns to a new HDF5 file.
 
     Args:
         path: the file.
-        detector: of the events.
-        provenance: JSON text.
-        dtype: type of the responses; None for particles alone.
+        columns: type and shape of one row of each column, by name.
+        attributes: of the file.
         level: of gzip, 1 to 9.
     """
 
     def __init__(
-        self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None, level: int = 4
+        self,
+        path: Path,
+        columns: Mapping[str, tuple[type[np.generic], tuple[int, ...]]],
+        attributes: Mapping[str, str],
+        level: int,
     ) -> None:
         self._disk = _Disk(path)
         self._file = h5py.File(self._disk, "w", rdcc_nbytes=CACHE_BYTES)
-        self._file.attrs["detector"] = detector.name
-        self._file.attrs["provenance"] = provenance
-
-        def column(name: str, dtype: type[np.generic], shape: tuple[int, ...] = ()) -> h5py.Dataset:
+        self._file.attrs.update(attributes)
+        for name, (dtype, shape) in columns.items():
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            return self._file.create_dataset(
+            self._file.create_dataset(
                 name,
                 (0, *shape),
                 dtype,
@@ -186,25 +211,18 @@ class Hdf5Output:
                 shuffle=True,
             )
 
-        conditions = column("conditions", np.float32, (len(detector.features),))
-        conditions.attrs["names"] = list(detector.features)
-        conditions.attrs["units"] = [feature.unit for feature in detector.conditions]
-        column("pdg", np.int32)
-        column("group", np.int32)
-        column("fold", np.int8)
-        if dtype is not None:
-            responses = column("responses", dtype, detector.shape)
-            responses.attrs["axes"] = list(detector.axes)
-            responses.attrs["unit"] = detector.unit
+    def describe(self, name: str, **attributes: Any) -> None:
+        """Sets attributes of a column."""
+        self._file[name].attrs.update(attributes)
 
     def append(self, columns: Columns) -> None:
         """Writes some rows."""
         try:
             for name, values in columns.items():
-                dataset = self._file[name]
-                rows = len(dataset)
-                dataset.resize(rows + len(values), axis=0)
-                dataset[rows:] = values
+                column = self._file[name]
+                rows = len(column)
+                column.resize(rows + len(values), axis=0)
+                column[rows:] = values
         finally:
             self._disk.check()  # it explains what HDF5 may raise
 
@@ -226,3 +244,32 @@ class Hdf5Output:
         """Lets go of the file."""
         self._file.close()
         self._disk.close()
+
+
+def output(
+    path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None, level: int = 4
+) -> Table:
+    """Starts a file in the layout above.
+
+    Args:
+        path: the file.
+        detector: of the events.
+        provenance: JSON text.
+        dtype: type of the responses; None for particles alone.
+        level: of gzip, 1 to 9.
+    """
+    columns: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+        "conditions": (np.float32, (len(detector.features),)),
+        "pdg": (np.int32, ()),
+        "group": (np.int32, ()),
+        "fold": (np.int8, ()),
+    }
+    if dtype is not None:
+        columns["responses"] = (dtype, detector.shape)
+    table = Table(path, columns, {"detector": detector.name, "provenance": provenance}, level)
+    table.describe(
+        "conditions", names=list(detector.features), units=[feature.unit for feature in detector.conditions]
+    )
+    if dtype is not None:
+        table.describe("responses", axes=list(detector.axes), unit=detector.unit)
+    return table

@@ -113,7 +113,10 @@ def detector_of(given: Detector | None, declared: str | None, shape: Sequence[in
         if tuple(shape) in (detector.shape, (detector.cells,)):
             return detector
     known = ", ".join(f"{detector.name} {detector.shape}" for detector in DETECTORS.values())
-    raise ValueError(f"no detector has responses of shape {tuple(shape)}; there are {known}")
+    raise ValueError(
+        f"no detector has responses of shape {tuple(shape)}; there are {known}; others are named by --detector, "
+        "a binning file .xml for one"
+    )
 
 
 def check_shape(detector: Detector, shape: Sequence[int], flat: bool = False) -> None:

@@ -44,7 +44,8 @@ class Summary:
         repeats: least, median and greatest number of events of one particle.
         repeated: unique particles with at least 10 events.
         mix: fraction of events by PDG name, the most frequent first.
-        energy: least, mean and greatest energy in GeV; None for a detector without that feature.
+        energy: least, mean and greatest energy; None for a detector without that feature.
+        energy_unit: unit of the energy.
         folds: number of events in each fold; empty where there are none.
         responses: None for particles alone.
     """
@@ -56,6 +57,7 @@ class Summary:
     repeated: int
     mix: dict[str, float]
     energy: tuple[float, float, float] | None
+    energy_unit: str
     folds: dict[int, int]
     responses: ResponseSummary | None
 
@@ -76,9 +78,8 @@ def summarize(source: EventSource | Primaries) -> Summary:
     pdg, counts = np.unique(particles.pdg, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     folds, in_fold = np.unique(particles.fold[particles.fold >= 0], return_counts=True)
-    energy = (
-        particles.feature("energy").astype(np.float64) if "energy" in particles.detector.features else None
-    )
+    feature = particles.detector.energy
+    energy = None if feature is None else particles.feature(feature.name).astype(np.float64)
     return Summary(
         detector=particles.detector.name,
         rows=len(particles),
@@ -87,6 +88,7 @@ def summarize(source: EventSource | Primaries) -> Summary:
         repeated=int((repeats >= 10).sum()),
         mix={particle_name(int(pdg[k])): float(counts[k] / len(particles)) for k in order},
         energy=None if energy is None else (float(energy.min()), float(energy.mean()), float(energy.max())),
+        energy_unit="" if feature is None else feature.unit,
         folds={int(fold): int(count) for fold, count in zip(folds, in_fold, strict=True)},
         responses=None
         if isinstance(source, Primaries) and not isinstance(source, Events)
@@ -99,13 +101,15 @@ def _responses(source: EventSource) -> ResponseSummary:
     totals = np.empty(len(source))
     sums = {name: np.zeros(len(channel_map.labels)) for name, channel_map in detector.channels.items()}
     lit, whole = 0, True
-    for start, events in zip(range(0, len(source), SLICE), in_slices(source, SLICE), strict=True):
+    start = 0
+    for events in in_slices(source, SLICE):
         cells = events.responses.reshape(len(events), -1)
         totals[start : start + len(events)] = cells.sum(1, dtype=np.float64)
         lit += int(np.count_nonzero(cells))
         whole = whole and (cells.dtype.kind in "iu" or bool((cells == np.rint(cells)).all()))
         for name, total in sums.items():
             total += detector.readout(events.responses, name).sum(0)
+        start += len(events)
     return ResponseSummary(
         unit=detector.unit,
         quantiles={q: float(np.quantile(totals, q)) for q in QUANTILES},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from caloforge.metrics.calochallenge import SHOWER_METRICS, Showers, observe_showers, score_showers
 from caloforge.metrics.channels import wasserstein
 from caloforge.metrics.conditional import bins, impact
 from caloforge.metrics.diversity import Diversity, f_div, f_div_inv_w
@@ -14,6 +15,8 @@ __all__ = [
     "Metric",
     "Observables",
     "Result",
+    "SHOWER_METRICS",
+    "Showers",
     "align",
     "bins",
     "centre_and_radius",
@@ -22,6 +25,8 @@ __all__ = [
     "floors",
     "impact",
     "observe",
+    "observe_showers",
     "score",
+    "score_showers",
     "wasserstein",
 ]

@@ -109,12 +109,12 @@ class Result:
     reason: str = ""
 
 
-def observe(source: EventSource, channels: str = "paper") -> Observables:
+def observe(source: EventSource, channels: str | None = None) -> Observables:
     """Reads a source slice by slice, in constant memory, and keeps the observables of each event.
 
     Args:
         source: events, in memory or a file.
-        channels: name of the detector's channel map.
+        channels: name of the detector's channel map; the default one where not given.
 
     Raises:
         ValueError: no map of that name.

@@ -52,7 +52,8 @@ class Metric:
         name: key in `METRICS` and in a file of scores.
         title: name for tables and figures.
         unit: unit of the value.
-        needs: `channels`: channel sums are enough; `responses`: centre, radius and lit cells are needed too.
+        needs: `channels`: channel sums are enough; `responses`: centre, radius and lit cells are needed too;
+            `showers`: layers of voxels (`caloforge.metrics.calochallenge`).
         floor: how the reference is split for the floor.
         function: from reference and generated observables to a result; takes `minimum` where that is not 0.
         formula: the whole formula in one line; n rows, K channels, c unique particles with rows X_c.
@@ -64,7 +65,7 @@ class Metric:
     name: str
     title: str
     unit: str
-    needs: Literal["channels", "responses"]
+    needs: Literal["channels", "responses", "showers"]
     floor: Floor
     function: Callable[..., Result]
     formula: str

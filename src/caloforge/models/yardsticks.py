@@ -8,7 +8,8 @@ Wasserstein distances compare marginal distributions only, so stored training re
 A surrogate that does not beat `resample` in the conditional metrics has learned nothing about the particle,
 one that does not beat `nearest` no more than a look-up. The PDG id is not asked for: mass and charge tell it.
 
-Both keep every training response in their weights, 4 kB a response of 44 x 44 fibres.
+Both keep every training response in their weights, 4 kB a response of 44 x 44 fibres, 26 kB a shower of 6,480
+voxels. Of a detector whose one condition is the energy, `nearest` is the shower of the nearest energy.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from caloforge.events import EventSource
 from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
 from caloforge.particles import particle_name
-from caloforge.report import figures, pareto, study, tables
+from caloforge.report import figures, pareto, showers, study, tables
 from caloforge.report.pieces import figure as _figure
 from caloforge.report.pieces import image as _image
 from caloforge.report.pieces import joined as _joined
@@ -35,6 +35,7 @@ SPLITS = {
     "canonical": "the file's folds, by particle: no test particle was trained on",
     "grouped": "by particle: no test particle was trained on",
     "paper": "by row, as in the publications: training and test share particles",
+    "ordered": "by place in the file: the last 20 % of its rows are the test part",
     "unknown": "rows may have been trained on",
 }
 
@@ -136,6 +137,25 @@ def _best(part: Comparison) -> str:
     if ahead:
         text += f". Ahead of it, but no generators: {_joined(ahead)}; see the conditional metrics"
     return f'<p class="lead">{escape(text)}.</p>'
+
+
+def _shower_tables(part: Comparison) -> str:
+    """Shows the metrics of showers, with times and what the metrics are."""
+    lines = [tables.html(tables.showers_table(part.scores, part.stem, part.names))]
+    times = [
+        f"{run.name} {ms:.3g} ms"
+        for run in part.runs
+        if (ms := pareto.milliseconds(run.scores.get("timing"))) is not None
+    ]
+    if times:
+        lines.append(f'<p class="note">Median time a shower: {escape(", ".join(times))}.</p>')
+    formulas = [tables.METRICS[name] for name in tables.metric_names(part.scores, part.stem)]
+    items = "".join(
+        f"<dt>{escape(metric.title)}</dt><dd><code>{escape(metric.formula)}</code></dd>"
+        for metric in formulas
+    )
+    lines.append(f"<details><summary>What the metrics are</summary><dl>{items}</dl></details>")
+    return "".join(lines)
 
 
 def _tables(part: Comparison) -> str:
@@ -575,27 +595,25 @@ def _data(parts: Sequence[Comparison], runs: Sequence[Run]) -> str:
             names.append(f"{len(order) - 12} others")
             sizes.append(int(counts[order[12:]].sum()))
         image = figures.particle_mix(names, sizes, f"{part.runs[0].scores['part']} rows of {part.file.name}")
-        energies = (
-            part.reference.primaries.conditions[:, part.detector.features.index("energy")]
-            if "energy" in part.detector.features
-            else None
-        )
+        feature = part.detector.energy
+        energies = None if feature is None else part.reference.primaries.feature(feature.name)
         more = ""
-        if energies is not None and len(energies):
+        if feature is not None and energies is not None and len(energies):
             low, middle, high = np.quantile(energies, [0.05, 0.5, 0.95])
-            more = f"; energy: median {middle:,.0f} GeV, 90 % within {low:,.0f} to {high:,.0f} GeV."
+            more = f"; energy: median {middle:,.0f}, 90 % within {low:,.0f} to {high:,.0f} {feature.unit}."
         caption = f"<b>{escape(part.file.name)}</b> sha256 {part.sha256[:16]}…{more}"
         blocks.append(_figure([_image(image, f"Particle types of {part.file.name}")], caption))
     return f'{_trained_on(runs)}<div class="grid">{"".join(blocks)}</div>'
 
 
 def _published(detector: Detector) -> str:
-    table = tables.published_table(detector.name)
+    table = tables.published_table(detector.name) or tables.published_showers_table(detector.name)
+    more = tables.published_separations_table(detector.name)
     if table is None:
         return _missing(f"There are no published results for {detector.title}.")
     return (
         '<p class="warn">Published, on other data. These numbers belong to the publications\' own simulation, rows and '
-        f"floors: context, not rivals.</p>{tables.html(table)}"
+        f"floors: context, not rivals.</p>{tables.html(table)}{'' if more is None else tables.html(more)}"
     )
 
 
@@ -671,6 +689,12 @@ def _page(runs: Sequence[Run], parts: Sequence[Comparison], studies: Sequence[st
             title = (
                 part.stem if alone else f"{part.stem} ({first['split']} split, {first['channels']} channels)"
             )
+            if detector.layers and showers.runs_with_showers(part.runs):
+                contents.add(3, title, f"{_headline(part)}{_shower_tables(part)}")
+                legend = _legend([run for run, _ in part.shown])
+                for short, body in showers.sections(part):
+                    contents.add(4, f"{title}: {short}", f"{legend}{body}", short)
+                continue
             contents.add(3, title, f"{_headline(part)}{_tables(part)}")
             legend = _legend([run for run, _ in part.shown])
             body = f"{legend}{_not_shown(part)}{_distributions(part)}"
@@ -709,6 +733,8 @@ def _overview(parts: Sequence[Comparison], runs: Sequence[Run]) -> str:
     lines = [f"<p>{escape(f'{shape} cells, in {detector.unit}.')}</p>"]
     stems = [part.stem for part in parts]
     if len(set(stems)) == len(stems) > 1:
-        table = tables.overview_table([run.scores for run in runs], stems, "w1", [run.name for run in runs])
-        lines.append(f"<h4>W1 at a glance</h4>{tables.html(table)}")
+        metric = "fpd" if detector.layers else "w1"
+        names = [run.name for run in runs]
+        table = tables.overview_table([run.scores for run in runs], stems, metric, names)
+        lines.append(f"<h4>{tables.METRICS[metric].title} at a glance</h4>{tables.html(table)}")
     return "".join(lines)

@@ -92,7 +92,7 @@ class Comparison:
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Reads run folders; two of the same name are told apart by their folders.
+    """Reads run folders and files of scores; two of the same name are told apart by their folders.
 
     Raises:
         ValueError: no runs, the same folder twice, or no readable scores.
@@ -103,19 +103,21 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     for folder in folders:
         if folders.count(folder) > 1:
             raise ValueError(f"each run may be given once, got {folder} {folders.count(folder)} times")
-        if not (folder / "scores.json").is_file():
+        if not folder.is_file() and not (folder / "scores.json").is_file():
             raise ValueError(f"{folder} has no scores.json: caloforge evaluate writes it")
-    scores = [read_json(folder / "scores.json") for folder in folders]
-    for folder, one in zip(folders, scores, strict=True):
+    files = [folder if folder.is_file() else folder / "scores.json" for folder in folders]
+    scores = [read_json(file) for file in files]
+    for file, one in zip(files, scores, strict=True):
         if not isinstance(one, dict) or one.get("format") != FORMAT:
             got = one.get("format") if isinstance(one, dict) else type(one).__name__
-            raise ValueError(f"{folder}/scores.json must have format {FORMAT}, got {got!r}")
+            raise ValueError(f"{file} must have format {FORMAT}, got {got!r}")
     names = [str(one["name"]) for one in scores]
     runs = []
     for number, (folder, one, name) in enumerate(zip(folders, scores, names, strict=True)):
         unique = f"{name} ({folder.name})" if names.count(name) > 1 else name
         card = Folder(folder).card() if (folder / "card.json").is_file() else {}
-        runs.append(Run(folder, unique, one, card, style(number, unique)))
+        path = folder.parent if folder.is_file() else folder
+        runs.append(Run(path, unique, one, card, style(number, unique)))
     return runs
 
 
@@ -173,17 +175,32 @@ def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) 
         if not name:
             generated.append(None)
             continue
-        events = open_events(run.path / name, detector)
-        try:
-            align(reference.primaries, events.primaries)
-        except ValueError as error:
-            raise ValueError(f"{run.path / name}: {error}") from error
+        events: EventSource = open_events(run.path / name, detector)
+        if (
+            run.scores["type"] == "events"
+            and run.scores["part"] == "test"
+            and isinstance(reference, Selected)
+        ):
+            events = Selected(events, reference.rows)
+        if not _any_rows(run, detector):
+            try:
+                align(reference.primaries, events.primaries)
+            except ValueError as error:
+                raise ValueError(f"{run.path / name}: {error}") from error
         generated.append(events)
     return Comparison(detector, stem, reference, file, wanted["sha256"], tuple(runs), tuple(generated))
+
+
+def _any_rows(run: Run, detector: Detector) -> bool:
+    """Says whether generated showers need not be those of the reference row by row: they came from elsewhere."""
+    return bool(detector.layers) and run.scores["type"] == "events" and run.scores["part"] == "all"
 
 
 def _scored_rows(source: EventSource, run: Run) -> EventSource:
     """Selects the rows of a reference that a run was scored on, in their order."""
     kept = of_particles(source, run.particles)
     part = run.scores["part"]
-    return kept if part == "all" else Selected(kept, split(kept, run.scores["split"], run.split_seed)[part])
+    if part == "all":
+        return kept
+    rows = split(kept, run.scores["split"], run.split_seed)[part]
+    return Selected(source, kept.rows[rows] if isinstance(kept, Selected) else rows)

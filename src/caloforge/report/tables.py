@@ -22,10 +22,21 @@ from html import escape
 from typing import Any
 
 from caloforge.detectors import detector_named
-from caloforge.metrics import METRICS
-from caloforge.report.published import PUBLISHED, SOURCE, SOURCE_READOUTS
+from caloforge.metrics import METRICS as IMAGE_METRICS
+from caloforge.metrics import Metric
+from caloforge.metrics.calochallenge import CLASSIFIER_METRICS, SHOWER_METRICS
+from caloforge.report.published import (
+    PUBLISHED,
+    PUBLISHED_SHOWERS,
+    SEPARATIONS,
+    SOURCE,
+    SOURCE_READOUTS,
+    SOURCE_SHOWERS,
+)
 
 Scores = Mapping[str, Any]
+
+METRICS: Mapping[str, Metric] = {**IMAGE_METRICS, **SHOWER_METRICS, **CLASSIFIER_METRICS}
 
 YARDSTICKS = ("resample", "nearest")
 """Types of models that simulate nothing; they set the scale."""
@@ -33,8 +44,19 @@ YARDSTICKS = ("resample", "nearest")
 KINDS = ("floor", "generator", "readout", "yardstick")
 """Kinds of rows, in the order of a table."""
 
-APPROACH = ("mae", "mae_sum")
-"""Metrics that should come near their floor, not vanish: errors between two samples of the same particle."""
+APPROACH = (
+    "mae",
+    "mae_sum",
+    "kpd",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "auc_low",
+    "auc_high",
+    "auc_conv",
+)
+"""Metrics that should come near their floor, not vanish: errors between two samples of the same particle, shares."""
 
 MISSING = "–"
 
@@ -179,8 +201,8 @@ def _cell(entry: Mapping[str, Any] | None, reason: str) -> Cell:
     floor, matched = ((entry.get(key) or {}).get("mean") for key in ("floor", "matched_floor"))
     return Cell(
         number(mean, spread),
-        ratio=mean / floor if floor else None,
-        matched=matched / floor if floor and matched is not None else None,
+        ratio=mean / floor if floor and floor > 0 else None,
+        matched=matched / floor if floor and floor > 0 and matched is not None else None,
     )
 
 
@@ -336,6 +358,70 @@ def _machines(pairs: Sequence[tuple[str, Scores]]) -> list[str]:
     if len(places) == 1:
         return [f"Median time on {next(iter(places))}."]
     return [f"Median time of {', '.join(labels)}: {place}." for place, labels in places.items()]
+
+
+def showers_table(scores: Sequence[Scores], stem: str, names: Sequence[str] | None = None) -> Table:
+    """Shows every metric of showers: one row a metric, columns floor, the models and the positive control.
+
+    A model's cell also says what as many showers as the floor's give, where that was computed.
+    """
+    pairs = [pair for pair in ordered(scores, names) if stem in pair[1]["sets"]]
+    models = [one for _, one in pairs]
+    columns = [Column("floor"), *(Column(label) for label, _ in pairs), Column("control")]
+    rows = []
+    for metric in metric_names(models, stem):
+        cells = _column_of_cells(models, stem, "all", metric)
+        entries = [_metrics(one, stem, "all").get(metric) or {} for one in models]
+        cells = [cells[0]] + [
+            replace(cell, ratio=None, matched=None, text=_with_matched(cell.text, entry))
+            for cell, entry in zip(cells[1:], entries, strict=True)
+        ]
+        control = next((entry["control"] for entry in entries if entry.get("control")), None)
+        head = _column(metric)
+        title = f"{head.title} [{head.unit}]" if head.unit else head.title
+        rows.append(Row(title, "all", (*cells, _floor_cell(control))))
+    notes = dict.fromkeys(
+        [str(note) for one in models if (note := _group(one, stem, "all").get("note"))]
+        + [
+            "Floor: halves of the reference against each other; control: the same with layer energies smeared by "
+            "5 %; in brackets: as many generated showers as the floor has."
+        ]
+    )
+    return Table("metric", tuple(columns), tuple(rows), tuple(notes))
+
+
+def _with_matched(text: str, entry: Mapping[str, Any]) -> str:
+    matched = (entry.get("matched_floor") or {}).get("mean")
+    return text if matched is None or text == MISSING else f"{text} ({number(matched)})"
+
+
+def published_showers_table(detector: str) -> Table | None:
+    """Returns the published rows of a data set of the challenge, or None where nothing is published."""
+    if detector not in PUBLISHED_SHOWERS:
+        return None
+    heads = (
+        ("AUC low", ""), ("AUC high", ""), ("FPD", "10⁻³"), ("KPD", "10⁻³"), ("CPU, batch 1", "ms a shower"),
+        ("CPU, batch 100", "ms a shower"), ("GPU, batch 1", "ms a shower"), ("GPU, batch 100", "ms a shower"),
+        ("parameters", "million"),
+    )  # fmt: skip
+    rows = []
+    for row in PUBLISHED_SHOWERS[detector]:
+        values = (row.auc_low, row.auc_high, row.fpd, row.kpd, *row.ms, row.parameters)
+        texts = (MISSING if value is None else f"{value:,g}" for value in values)
+        rows.append(Row(row.model, row.kind, tuple(Cell(text) for text in texts)))
+    columns = tuple(Column(title, unit) for title, unit in heads)
+    return Table("model", columns, tuple(rows), (f"{SOURCE_SHOWERS}.",))
+
+
+def published_separations_table(detector: str) -> Table | None:
+    """Returns the published separation powers of a data set of the challenge, or None where there are none."""
+    if detector not in SEPARATIONS:
+        return None
+    rows = (
+        Row(METRICS[name].title.removesuffix(" eta"), "all", (Cell(floor), Cell(ours)))
+        for name, (ours, floor) in SEPARATIONS[detector].items()
+    )
+    return Table("metric", (Column("GEANT4"), Column("CaloDREAM")), tuple(rows))
 
 
 def particles_table(

@@ -80,7 +80,7 @@ class Domain:
         quantiles = np.quantile(x, np.linspace(0, 1, _QUANTILES), axis=0).T
         scores = _scores(x, quantiles)
         mean = scores.mean(0)
-        values, vectors = np.linalg.eigh(np.cov(scores.T, bias=True))
+        values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(scores.T, bias=True)))
         whitening = (vectors / np.sqrt(values + _REGULAR)).T
         return cls(
             coordinates=names,

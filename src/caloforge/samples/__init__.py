@@ -7,8 +7,8 @@ from pathlib import Path
 
 from caloforge._lookup import nearest
 
-SAMPLES = ("zn", "zn_wide", "zp", "zp_wide")
-"""For each detector few particles simulated many times, and many particles (`_wide`)."""
+SAMPLES = ("zn", "zn_wide", "zp", "zp_wide", "ds2")
+"""Of ZN and ZP few particles simulated many times, and many particles (`_wide`); a few showers of DS2."""
 
 
 def sample(name: str) -> Path:

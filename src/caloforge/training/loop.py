@@ -414,7 +414,7 @@ def _card(
         "detector": recipe.detector,
         "features": [feature.name for feature in model.detector.conditions],
         "units": [feature.unit for feature in model.detector.conditions],
-        "channels": model.channels if isinstance(model, Readout) else "paper",
+        "channels": model.channels if isinstance(model, Readout) else model.detector.default_channels,
         "data": [
             {"name": Path(path).name, "sha256": hashes[path], "rows": rows[i]} for i, path in enumerate(files)
         ],

@@ -1,0 +1,137 @@
+"""Calorimeters of the Fast Calorimeter Simulation Challenge: voxels around the axis of the shower, layer by layer.
+
+The geometry comes from a binning file, `Bins/Bin(pid, name)/Layer(id, r_edges, n_bin_alpha)`; a layer with a
+single edge records nothing and is left out. Voxels are stored with the radius fastest, then the angle, then the
+layer.
+
+- `DS2`, `DS3`: electrons in 45 layers of 16 x 9 and 50 x 18 voxels. Each layer is two sheets of 1.4 mm tungsten and
+  0.3 mm silicon, 3.4 mm deep. Their binning files ship with the package.
+- Data set 1, photons (368 voxels) and pions (533): layers differ, and the binning comes with the data:
+  `from_xml(path)`, or the path itself in place of a detector's name, `binning.xml` or `binning.xml:photon`.
+
+The only condition is the energy. One channel map, `layers`: the energy of each layer.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from caloforge.detectors.base import ChannelMap, Detector, Feature, Layer
+
+INCIDENT_ENERGY = Feature("incident_energy", "MeV", "energy of the primary, which enters along the axis")
+
+LAYER_DEPTH = 3.4
+"""Depth of a layer of DS2 and DS3 [mm]."""
+
+THRESHOLD = 0.5e-3 / 0.033
+"""Voxels of DS2 and DS3 below this are empty when showers are judged [MeV]: 0.5 keV over the sampling fraction."""
+
+THRESHOLD_DS1 = 1e-3
+"""The same for data set 1 [MeV]."""
+
+
+def _bin_of(text: str, particle: str | None) -> Any:
+    try:
+        root = ElementTree.fromstring(text)  # noqa: S314 (expat limits what entities may expand to)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"not valid XML ({error})") from None
+    bins = list(root.iter("Bin"))
+    known = ", ".join(f"{one.get('name')} ({one.get('pid')})" for one in bins) or "none"
+    if particle is not None:
+        bins = [one for one in bins if particle in (one.get("name"), one.get("pid"))]
+    if len(bins) != 1:
+        wanted = "one Bin" if particle is None else f"one Bin of {particle!r}"
+        raise ValueError(f"a binning needs {wanted}, got {len(bins)}; the file has {known}")
+    return bins[0]
+
+
+def _layers(found: Any) -> tuple[Layer, ...]:
+    layers = []
+    for one in found.iter("Layer"):
+        number, text, angles = one.get("id"), one.get("r_edges"), one.get("n_bin_alpha")
+        try:
+            edges = tuple(float(edge) for edge in text.split(","))
+            layer = Layer(int(number), edges, int(angles))
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(
+                f"layer {number} must have numbers in id, r_edges and n_bin_alpha, got {dict(one.attrib)}"
+            ) from None
+        if layer.radii == 0:
+            continue
+        if not all(low < high for low, high in pairwise(edges)) or edges[0] < 0 or layer.angles < 1:
+            raise ValueError(
+                f"layer {number} must have ascending edges from 0 and at least one angle, got {text!r}, {angles}"
+            )
+        layers.append(layer)
+    if not layers or any(a.number >= b.number for a, b in pairwise(layers)):
+        raise ValueError(f"a binning needs layers in ascending order, got {[one.number for one in layers]}")
+    return tuple(layers)
+
+
+def _detector(text: str, particle: str | None, name: str, title: str, **known: Any) -> Detector:
+    found = _bin_of(text, particle)
+    layers = _layers(found)
+    first = layers[0]
+    dense = len(layers) > 1 and all((one.edges, one.angles) == (first.edges, first.angles) for one in layers)
+    cells = sum(layer.cells for layer in layers)
+    channel = np.repeat(np.arange(len(layers)), [layer.cells for layer in layers])
+    matrix = (channel == np.arange(len(layers))[:, None]).astype(np.float32)
+    pid = str(found.get("pid"))
+    return Detector(
+        name=name,
+        axes={"layer": len(layers), "angle": first.angles, "radius": first.radii}
+        if dense
+        else {"voxel": cells},
+        unit="MeV",
+        conditions=(INCIDENT_ENERGY,),
+        channels={
+            "layers": ChannelMap(
+                tuple(f"layer {layer.number}" for layer in layers), matrix, "sum of the voxels of a layer"
+            )
+        },
+        title=title,
+        layers=layers,
+        pdg=int(pid) if pid.lstrip("-").isdigit() else None,
+        **{"threshold": THRESHOLD if dense else THRESHOLD_DS1} | known,
+    )
+
+
+def from_xml(path: str | Path, particle: str | None = None, *, name: str | None = None) -> Detector:
+    """Builds a detector from a binning file.
+
+    The threshold is that of DS2 and DS3 where all layers are alike, and else that of data set 1.
+
+    Args:
+        path: the XML file.
+        particle: name or PDG id of the `Bin` wanted, where the file holds several.
+        name: of the detector; what a recipe says to mean this detector, `path` or `path:particle`, if not given.
+
+    Raises:
+        ValueError: no such file, or not a binning; the message names the file.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the binning {path}: {error}") from error
+    suffix = "" if particle is None else f":{particle}"
+    try:
+        return _detector(text, particle, name or f"{path}{suffix}", f"{path.stem} {particle or ''}".strip())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _shipped(name: str, title: str) -> Detector:
+    text = (resources.files("caloforge.detectors") / f"binning_{name}.xml").read_text(encoding="utf-8")
+    return _detector(text, None, name, title, layer_depth=LAYER_DEPTH)
+
+
+DS2 = _shipped("ds2", "CaloChallenge data set 2")
+
+DS3 = _shipped("ds3", "CaloChallenge data set 3")

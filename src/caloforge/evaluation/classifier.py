@@ -1,0 +1,424 @@
+"""Trained two-sample tests: networks that try to tell generated showers from simulated ones.
+
+A classifier that finds nothing has an area under its curve (AUC) of 0.5; what it finds is real, what it does not find
+may need more rows, more epochs or a better network. So each AUC stands beside that of GEANT against GEANT (the floor)
+and of GEANT against itself with layer energies smeared by 5 % (the control, which must be found). Three views:
+
+- `low`: log10 E_inc and voxels / E_inc, to a dense network;
+- `high`: the high-level features (`caloforge.metrics.calochallenge`), to a dense network;
+- `conv`: ln(1 + voxel / threshold) and log10 E_inc, to a 3-D residual network; for detectors of three axes.
+
+Voxels below the threshold are 0. Of both sets 60 % are for training, 20 % choose the best epoch and calibrate, 20 % are
+scored. With C the calibrated probability of truth (isotonic regression on the validation rows), over the test rows
+
+    JSD = 1 + mean over all rows of log2 of the probability of the right class,
+
+the Jensen-Shannon divergence in bits. The weight w = C / (1 - C) estimates p_truth / p_generated: a tail of
+generated showers at small w is of showers that the simulation does not make, one of true showers at large w of
+showers that the generator misses.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from caloforge._lookup import nearest, require
+from caloforge.detectors import Detector
+from caloforge.events import EventSource, Selected, in_slices
+from caloforge.metrics.calochallenge import CONTROL, Smeared, cut, observe_showers
+
+View = Literal["low", "high", "conv"]
+
+WEIGHT_EDGES = np.geomspace(1e-2, 1e2, 61)
+"""Bins of the classifier's weights; those beyond are counted in the first and the last."""
+
+
+class DenseConfig(BaseModel):
+    """A dense network: a layer to `width`, `hidden` layers of that width, one output; LeakyReLU between."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(2048, ge=1)
+    hidden: int = Field(2, ge=0)
+
+
+class ConvConfig(BaseModel):
+    """A 3-D residual network: blocks of two convolutions, the first of all but the first block of stride 2."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: tuple[int, ...] = (32, 64, 128)
+
+
+class ClassifierConfig(BaseModel):
+    """How classifiers are trained.
+
+    Attributes:
+        views: which of `low`, `high` and `conv`.
+        dense: network of `low` and `high`.
+        conv: network of `conv`.
+        epochs: passes through the training rows; the best by the loss of the validation rows counts.
+        batch_size: showers a step, of both sets together.
+        learning_rate: of Adam.
+        standardize: give inputs mean 0 and variance 1, by the training rows.
+        parts: shares of training, validation and test rows.
+        seeds: how often everything is repeated, with other parts and other weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    views: tuple[View, ...] = ("low", "high")
+    dense: DenseConfig = DenseConfig()
+    conv: ConvConfig = ConvConfig()
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(1000, ge=2)
+    learning_rate: float = Field(2e-4, gt=0)
+    standardize: bool = False
+    parts: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    seeds: int = Field(5, ge=1)
+
+
+SUITES: Mapping[str, ClassifierConfig] = {
+    "full": ClassifierConfig(views=("low", "high", "conv")),
+    "paper": ClassifierConfig(dense=DenseConfig(width=512, hidden=2), epochs=200, parts=(0.7, 0.1, 0.2)),
+    "small": ClassifierConfig(
+        dense=DenseConfig(width=256, hidden=1),
+        epochs=60,
+        batch_size=128,
+        learning_rate=1e-3,
+        standardize=True,
+        seeds=3,
+    ),
+}
+"""Named settings: `full`, those of the challenge, with the residual network; `paper`, those of CaloDREAM; `small`, for
+a few cores and a few thousand showers."""
+
+
+def suite(name: str) -> ClassifierConfig:
+    """Returns the settings of that name.
+
+    Raises:
+        ValueError: there are none; the message lists those there are.
+    """
+    if name not in SUITES:
+        raise ValueError(f"no classifiers {name!r}{nearest(name, SUITES)}; there are {', '.join(SUITES)}")
+    return SUITES[name]
+
+
+# Networks
+
+
+class Dense(nn.Module):
+    """The dense network."""
+
+    def __init__(self, inputs: int, config: DenseConfig) -> None:
+        super().__init__()
+        widths = [inputs, *[config.width] * (config.hidden + 1)]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.LeakyReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(config.width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps inputs, (B, F), to the logarithm of the odds of truth, (B,)."""
+        out: Tensor = self.layers(x)
+        return out[:, 0]
+
+
+class ResidualBlock(nn.Module):
+    """y = act(conv(act(conv(x))) + shortcut(x)); the angle closes in a circle, the other axes are padded with 0."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv3d(before, after, 3, stride)
+        self.second = nn.Conv3d(after, after, 3)
+        self.shortcut = nn.Conv3d(before, after, 1, stride)
+        self.norms = nn.ModuleList([nn.GroupNorm(math.gcd(8, after), after) for _ in range(2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, before, L, A, R) to (B, after, L', A', R')."""
+        y = functional.leaky_relu(self.norms[0](self.first(_padded(x))))
+        return functional.leaky_relu(self.norms[1](self.second(_padded(y))) + self.shortcut(x))
+
+
+def _padded(x: Tensor) -> Tensor:
+    return functional.pad(functional.pad(x, (0, 0, 1, 1, 0, 0), mode="circular"), (1, 1, 0, 0, 1, 1))
+
+
+class Conv(nn.Module):
+    """The residual network: blocks, the mean over all places, and a linear layer."""
+
+    def __init__(self, shape: Sequence[int], config: ConvConfig) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        channels = [2, *config.channels]
+        self.blocks = nn.Sequential(
+            *(
+                ResidualBlock(before, after, 1 if number == 0 else 2)
+                for number, (before, after) in enumerate(pairwise(channels))
+            )
+        )
+        self.head = nn.Linear(channels[-1] + 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps log10 E_inc and voxels, (B, 1 + cells), to the logarithm of the odds of truth, (B,)."""
+        energy, voxels = x[:, :1], x[:, 1:].reshape(-1, 1, *self.shape)
+        constant = energy[:, :, None, None, None].expand_as(voxels)
+        pooled = self.blocks(torch.cat([voxels, constant], 1)).mean((2, 3, 4))
+        out: Tensor = self.head(torch.cat([pooled, energy], 1))
+        return out[:, 0]
+
+
+# Inputs
+
+
+def inputs_of(source: EventSource, view: View) -> NDArray[np.float32]:
+    """Reads what a classifier sees of showers, (N, F).
+
+    Raises:
+        ValueError: `conv` for a detector without three axes.
+    """
+    detector = source.primaries.detector
+    if view == "high":
+        return observe_showers(source).features.astype(np.float32)
+    if view == "conv" and len(detector.shape) != 3:
+        raise ValueError(
+            f"the residual network needs three axes, {detector.name} has {len(detector.shape)}: leave conv out"
+        )
+    found = np.empty((len(source), 1 + detector.cells), np.float32)
+    start = 0
+    for events in in_slices(source, 512):
+        energy = events.conditions.astype(np.float64)
+        voxels = cut(detector, events.responses)
+        here = slice(start, start + len(events))
+        found[here, :1] = np.log10(energy)
+        found[here, 1:] = voxels / energy if view == "low" else np.log1p(voxels / detector.threshold)
+        start += len(events)
+    return found
+
+
+def _network(view: View, inputs: int, detector: Detector, config: ClassifierConfig) -> nn.Module:
+    return Conv(detector.shape, config.conv) if view == "conv" else Dense(inputs, config.dense)
+
+
+# Training and scores
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What one classifier found.
+
+    Attributes:
+        auc: area under the curve on the test rows; 0.5: nothing, 1: everything.
+        jsd: Jensen-Shannon divergence [bits].
+        truth: weights of the true test showers.
+        generated: weights of the generated ones.
+    """
+
+    auc: float
+    jsd: float
+    truth: NDArray[np.float64]
+    generated: NDArray[np.float64]
+
+
+def auc_of(truth: NDArray[np.floating], generated: NDArray[np.floating]) -> float:
+    """Returns the share of pairs in which the true shower has the higher score, ties counting half."""
+    values, inverse = np.unique(np.concatenate([truth, generated]), return_inverse=True)
+    of_truth, of_generated = (
+        np.bincount(part, minlength=len(values)) for part in np.split(inverse, [len(truth)])
+    )
+    below = np.cumsum(of_generated) - of_generated
+    return float((of_truth * (below + of_generated / 2)).sum() / (len(truth) * len(generated)))
+
+
+def judge(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    test_scores: NDArray[np.floating],
+    test_labels: NDArray[np.floating],
+) -> Verdict:
+    """Calibrates scores by validation rows and judges test rows; labels are 1 for truth, 0 for generated.
+
+    Isotonic regression gives 0 and 1 too, which n validation rows cannot know: probabilities are kept within 1/n and
+    1 - 1/n.
+    """
+    isotonic = require("sklearn.isotonic", "train").IsotonicRegression(
+        y_min=0.0, y_max=1.0, out_of_bounds="clip"
+    )
+    isotonic.fit(scores, labels)
+    least = 1 / max(len(scores), 3)
+    probability = np.clip(np.asarray(isotonic.predict(test_scores), np.float64), least, 1 - least)
+    true = test_labels > 0.5
+    right = np.where(true, probability, 1 - probability)
+    weights = probability / (1 - probability)
+    jsd = 1 + 0.5 * (np.log2(right[true]).mean() + np.log2(right[~true]).mean())
+    return Verdict(auc_of(probability[true], probability[~true]), float(jsd), weights[true], weights[~true])
+
+
+def classify(
+    truth: NDArray[np.float32],
+    generated: NDArray[np.float32],
+    view: View,
+    detector: Detector,
+    config: ClassifierConfig,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Verdict:
+    """Trains one classifier and judges its test rows.
+
+    Args:
+        truth: inputs of simulated showers, (N, F).
+        generated: inputs of generated showers, (M, F).
+        view: which network.
+        detector: of the showers.
+        config: network and training.
+        seed: of parts, weights and order.
+        device: PyTorch device.
+
+    Raises:
+        ValueError: too few showers for the three parts.
+    """
+    rng = np.random.default_rng([seed, 5])
+    x = [torch.from_numpy(values[rng.permutation(len(values))]) for values in (truth, generated)]
+    counts = [[round(share * len(values)) for share in config.parts[:2]] for values in x]
+    if any(min(*pair, len(values) - sum(pair)) < 2 for pair, values in zip(counts, x, strict=True)):
+        raise ValueError(
+            f"a classifier needs at least two showers in each part, got {len(truth)} and {len(generated)} showers"
+        )
+    pieces = [
+        torch.split(values, [*pair, len(values) - sum(pair)]) for pair, values in zip(counts, x, strict=True)
+    ]
+    train, validation, test = (torch.cat(both) for both in zip(*pieces, strict=True))
+    labels = [
+        torch.cat([torch.ones(len(ours)), torch.zeros(len(theirs))])
+        for ours, theirs in zip(*pieces, strict=True)
+    ]
+    mean, scale = torch.zeros(train.shape[1]), torch.ones(train.shape[1])
+    if config.standardize:
+        mean, scale = train.mean(0), train.std(0)
+        scale = torch.where(scale > 0, scale, 1.0)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _network(view, train.shape[1], detector, config).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    order = torch.Generator().manual_seed(seed)
+
+    def logits(rows: Tensor) -> Tensor:
+        return torch.as_tensor(network(((rows - mean) / scale).to(device)))
+
+    @torch.no_grad()
+    def scores_of(rows: Tensor) -> Tensor:
+        return torch.cat([logits(part).cpu() for part in torch.split(rows, config.batch_size)]).double()
+
+    best, state = math.inf, copy.deepcopy(network.state_dict())
+    for _ in range(config.epochs):
+        for index in torch.split(torch.randperm(len(train), generator=order), config.batch_size):
+            loss = functional.binary_cross_entropy_with_logits(
+                logits(train[index]), labels[0][index].to(device)
+            )
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        score = float(functional.binary_cross_entropy_with_logits(scores_of(validation), labels[1].double()))
+        if score < best:
+            best, state = score, copy.deepcopy(network.state_dict())
+    network.load_state_dict(state)
+    found = [torch.sigmoid(scores_of(rows)).numpy() for rows in (validation, test)]
+    return judge(found[0], labels[1].numpy(), found[1], labels[2].numpy())
+
+
+def weight_histograms(verdicts: Sequence[Verdict]) -> dict[str, list[float]]:
+    """Counts the weights of truth and generated over all verdicts, in the bins of `WEIGHT_EDGES`."""
+    histograms: dict[str, list[float]] = {"edges": WEIGHT_EDGES.tolist()}
+    for name in ("truth", "generated"):
+        weights = np.concatenate([getattr(verdict, name) for verdict in verdicts])
+        inside = np.clip(weights, WEIGHT_EDGES[0], WEIGHT_EDGES[-1])
+        histograms[name] = np.histogram(inside, WEIGHT_EDGES)[0].tolist()
+    return histograms
+
+
+def classifier_scores(
+    reference: EventSource,
+    generated: EventSource,
+    config: ClassifierConfig,
+    seed: int = 0,
+    device: str = "cpu",
+    report: Callable[[str], None] = lambda what: None,
+) -> dict[str, Any]:
+    """Runs every view of the settings on generated showers, on the floor and on the positive control.
+
+    Floor and control have half the rows: random halves of the reference, the second as it is or smeared.
+
+    Args:
+        reference: simulated showers.
+        generated: generated ones; their rows need not be those of the reference.
+        config: the settings.
+        seed: the first of `config.seeds` seeds.
+        device: PyTorch device.
+        report: called with what is about to be trained.
+
+    Returns:
+        `metrics`: entries of a file of scores by name, `auc_low`, `jsd_low` and so on; `weights`: for each view the
+        histograms of the weights.
+    """
+    detector = reference.primaries.detector
+    order = np.random.default_rng([seed, 6]).permutation(len(reference))
+    first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    metrics: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
+    for view in config.views:
+        truth = inputs_of(reference, view)
+        smeared = inputs_of(Selected(Smeared(reference, seed=seed), second), view)
+        pairs = {
+            "scores": (truth, inputs_of(generated, view)),
+            "floor": (truth[first], truth[second]),
+            "control": (truth[first], smeared),
+        }
+        found: dict[str, list[Verdict]] = {}
+        for kind, (ours, theirs) in pairs.items():
+            for number in range(config.seeds):
+                report(f"classifier {view}, {kind} {number + 1}")
+                found.setdefault(kind, []).append(
+                    classify(ours, theirs, view, detector, config, seed + number, device)
+                )
+        weights[view] = weight_histograms(found["scores"])
+        notes = {
+            "floor": f"classifiers of {len(first)} against {len(second)} rows of the reference",
+            "control": f"the same with layer energies of the second half smeared by {CONTROL:.0%}",
+        }
+        for name in ("auc", "jsd"):
+            values = {kind: [getattr(one, name) for one in verdicts] for kind, verdicts in found.items()}
+            metrics[f"{name}_{view}"] = {
+                "values": values["scores"],
+                **_mean_and_std(values["scores"]),
+                "floor": {**_mean_and_std(values["floor"]), "splits": config.seeds, "note": notes["floor"]},
+                "matched_floor": None,
+                "control": {
+                    **_mean_and_std(values["control"]),
+                    "splits": config.seeds,
+                    "note": notes["control"],
+                },
+                "particles": None,
+                "reason": "",
+            }
+    return {"metrics": metrics, "weights": weights}
+
+
+def _mean_and_std(values: Sequence[float]) -> dict[str, float | None]:
+    return {
+        "mean": float(np.mean(values)),
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+    }

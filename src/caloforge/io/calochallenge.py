@@ -1,0 +1,115 @@
+"""HDF5 in the layout of the Fast Calorimeter Simulation Challenge: for detectors whose one condition is the energy.
+
+| key | shape, type | meaning |
+|---|---|---|
+| `incident_energies` | (N, 1) float64 | energy of the primary [MeV] |
+| `showers` | (N, voxels) float32 | energy of each voxel [MeV], radius fastest, then angle, then layer |
+
+There is nothing else in the public files. Those written here have the attributes `detector` and `provenance`
+besides, which other programs need not heed. Rows have no fold: their splits are `ordered`, `paper` or `grouped`.
+The PDG id is the detector's. The detector goes by the number of voxels where it is DS2 or DS3; data set 1 needs
+its binning file.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from caloforge._lookup import nearest
+from caloforge.detectors import Detector
+from caloforge.events import Primaries
+from caloforge.io.hdf5 import Table, dataset, open_file, rows_of, texts
+from caloforge.io.source import (
+    Columns,
+    FileSource,
+    NoResponsesError,
+    block_edges,
+    check_lengths,
+    check_shape,
+    detector_of,
+    missing,
+)
+
+ENERGIES, SHOWERS = "incident_energies", "showers"
+
+
+def is_challenge(detector: Detector) -> bool:
+    """Says whether a detector's HDF5 files have this layout."""
+    return detector.features == ("incident_energy",) and detector.pdg is not None
+
+
+def holds_showers(path: Path) -> bool:
+    """Says whether a file has this layout rather than that of `caloforge.io.hdf5`."""
+    with open_file(path) as file:
+        return "conditions" not in file and (ENERGIES in file or SHOWERS in file)
+
+
+def _primaries(file: h5py.File, given: Detector | None) -> Primaries:
+    energies = dataset(file, ENERGIES)
+    showers = file.get(SHOWERS)
+    declared = texts(file.attrs.get("detector"))
+    shape = showers.shape[1:] if isinstance(showers, h5py.Dataset) else None
+    detector = detector_of(given, declared[0] if declared else None, shape)
+    if not is_challenge(detector):
+        raise ValueError(f"the file holds {ENERGIES} and {SHOWERS}, which {detector.name} has not")
+    if energies.ndim not in (1, 2) or energies.shape[1:] not in ((), (1,)):
+        raise ValueError(f"{ENERGIES} must have shape (N, 1), got {energies.shape}")
+    if energies.dtype.kind not in "iuf":
+        raise ValueError(f"{ENERGIES} must be numbers, got {energies.dtype}")
+    check_lengths({ENERGIES: len(energies)})
+    conditions = energies[()].reshape(-1, 1)
+    return Primaries(detector, conditions, np.full(len(conditions), detector.pdg, np.int32))
+
+
+def open_primaries(path: Path, detector: Detector | None = None) -> Primaries:
+    """Reads the energies of a file, with or without showers."""
+    with open_file(path) as file:
+        return _primaries(file, detector)
+
+
+def open_events(path: Path, detector: Detector | None = None) -> FileSource:
+    """Opens a file of showers; reads the energies."""
+    with open_file(path) as file:
+        if SHOWERS not in file and not nearest(SHOWERS, file):
+            raise NoResponsesError(str(missing(SHOWERS, file)))
+        showers = dataset(file, SHOWERS)
+        if showers.dtype.kind not in "iuf":
+            raise ValueError(f"{SHOWERS} must be numbers, got {showers.dtype}")
+        check_lengths({ENERGIES: len(dataset(file, ENERGIES)), SHOWERS: len(showers)})
+        primaries = _primaries(file, detector)
+        check_shape(primaries.detector, showers.shape[1:], flat=True)
+        edges = block_edges(len(showers), (showers.chunks or (1,))[0])
+    return FileSource(path, primaries, edges, partial(rows_of, SHOWERS))
+
+
+class ShowersOutput:
+    """Appends showers, or energies alone, to a new file; groups and folds have no place in it.
+
+    Args:
+        path: the file.
+        detector: of the showers; a data set that needs its binning file is not named in the file.
+        provenance: JSON text.
+        dtype: None for energies alone.
+        level: of gzip, 1 to 9.
+    """
+
+    def __init__(
+        self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None, level: int = 4
+    ) -> None:
+        columns: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {ENERGIES: (np.float64, (1,))}
+        if dtype is not None:
+            columns[SHOWERS] = (np.float32, (detector.cells,))
+        named = {} if ".xml" in detector.name else {"detector": detector.name}
+        self._table = Table(path, columns, {**named, "provenance": provenance}, level)
+        self.mark, self.finish, self.abandon = self._table.mark, self._table.finish, self._table.abandon
+
+    def append(self, columns: Columns) -> None:
+        """Writes some rows."""
+        ours: Columns = {ENERGIES: columns["conditions"]}
+        if "responses" in columns:
+            ours[SHOWERS] = columns["responses"].reshape(len(columns["responses"]), -1)
+        self._table.append(ours)

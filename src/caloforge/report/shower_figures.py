@@ -1,0 +1,220 @@
+"""Figures of showers: profiles, response against energy, displays of single showers, weights of classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from caloforge._lookup import require
+from caloforge.detectors import Detector
+from caloforge.report.figures import (
+    COLOURS,
+    FAINT,
+    GREY,
+    INK,
+    Style,
+    Values,
+    _axes,
+    _band,
+    _figure,
+    _ink_map,
+    _png,
+    _settings,
+    _svg,
+    _wrapped,
+)
+
+MAPS = 5
+"""Layers in the maps of a shower."""
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Holds a mean, (K,), and its statistical error, (K,)."""
+
+    mean: Values
+    error: Values
+
+
+def mean_of(values: Values) -> Points:
+    """Averages rows, (N, K)."""
+    return Points(values.mean(0), values.std(0) / np.sqrt(max(len(values), 1)))
+
+
+def profile(
+    edges: Values,
+    reference: Points,
+    models: Sequence[tuple[Style, Points]],
+    xlabel: str,
+    ylabel: str,
+    x: Literal["linear", "log"] = "linear",
+    y: Literal["linear", "log"] = "linear",
+    window: tuple[float, float] = (0.8, 1.2),
+) -> bytes:
+    """Draws a mean in bins of something, and the ratio of each model to the reference, as SVG.
+
+    Args:
+        edges: borders of the K bins.
+        reference: of the reference, grey with its band.
+        models: style and points of each model.
+        xlabel: label of the axis, with its unit.
+        ylabel: label of the mean.
+        x: scale of the axis.
+        y: scale of the mean.
+        window: range of the ratio panel.
+    """
+    with _settings():
+        figure = _figure(3.7, 3.2)
+        main = _axes(figure, 0.7, 1.34, 2.9, 1.78)
+        low = _axes(figure, 0.7, 0.48, 2.9, 0.74, sharex=main)
+        main.tick_params(labelbottom=False)
+        main.stairs(reference.mean, edges, color=INK, linewidth=1.1)
+        _band(main, reference.mean, reference.error, edges, GREY, 0.5)
+        low.axhline(1, color=INK, linewidth=0.8)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            _band(low, np.ones(len(edges) - 1), reference.error / np.abs(reference.mean), edges, GREY, 0.45)
+            for look, points in models:
+                line: dict[str, Any] = {
+                    "color": look.colour,
+                    "linestyle": (0, look.dashes) if look.dashes else "-",
+                }
+                main.stairs(points.mean, edges, **line)
+                low.stairs(points.mean / reference.mean, edges, **line)
+                _band(
+                    low, points.mean / reference.mean, points.error / np.abs(reference.mean), edges,
+                    look.colour, 0.2,
+                )  # fmt: skip
+        if x == "log":
+            main.set_xscale("log")
+        if y == "log":
+            main.set_yscale("log")
+        low.set_ylim(*window)
+        low.set_yticks([window[0], 1.0, window[1]])
+        low.set_xlim(edges[0], edges[-1])
+        low.set_xlabel(xlabel)
+        for axes, label in ((main, ylabel), (low, "ratio")):
+            axes.set_ylabel(label)
+            axes.yaxis.set_label_coords(-0.175, 0.5)
+        return _svg(figure)
+
+
+def layer_numbers(detector: Detector, shower: Values, count: int = MAPS) -> list[int]:
+    """Chooses layers to show by the places where the mean of showers, (cells,), has given 2, 25, 50, 75 and 95 %."""
+    sizes = [layer.cells for layer in detector.layers]
+    energies = np.array([part.sum() for part in np.split(shower, np.cumsum(sizes)[:-1])])
+    held = np.cumsum(energies) / max(energies.sum(), 1e-12)
+    found = [int(np.searchsorted(held, share)) for share in np.linspace(0.02, 0.95, count)]
+    return list(dict.fromkeys(min(number, len(sizes) - 1) for number in found))
+
+
+def layer_maps(detector: Detector, showers: Sequence[tuple[str, Values]], layers: Sequence[int]) -> bytes:
+    """Draws layers of showers as they lie around the axis, one shower a row, one log colour scale, as PNG.
+
+    Args:
+        detector: of the showers.
+        showers: name and voxels, (cells,), of each.
+        layers: places of the layers to show.
+    """
+    starts = np.cumsum([0, *(layer.cells for layer in detector.layers)])
+    shown = np.concatenate([one[starts[k] : starts[k + 1]] for _, one in showers for k in layers])
+    top = float(shown.max()) or 1.0
+    least = max(float(shown[shown > 0].min()) if (shown > 0).any() else top / 10, top / 1e5)
+    with _settings():
+        norm = require("matplotlib.colors", "report").LogNorm(least, max(top, least * 10))
+        side, rows, columns = 1.25, len(showers), len(layers)
+        figure = _figure(1.0 + (side + 0.08) * columns + 0.8, 0.3 + (side + 0.08) * rows + 0.1)
+        for i, (name, one) in enumerate(showers):
+            bottom = 0.1 + (side + 0.08) * (rows - 1 - i)
+            for j, k in enumerate(layers):
+                layer = detector.layers[k]
+                axes = _axes(figure, 1.0 + (side + 0.08) * j, bottom, side, side, projection="polar")
+                axes.set_axis_off()
+                cells = one[starts[k] : starts[k + 1]].reshape(layer.angles, layer.radii)
+                # rings of one angle are drawn as many: a mesh of one cell would be a line
+                turns = max(layer.angles, 32) // layer.angles
+                cells = np.repeat(cells, turns, axis=0)
+                borders = np.linspace(-np.pi, np.pi, layer.angles * turns + 1)
+                mesh = axes.pcolormesh(
+                    borders, layer.edges, np.ma.masked_less_equal(cells.T, 0), norm=norm, cmap=_ink_map()
+                )
+                axes.set_facecolor("black")
+                if i == 0:
+                    axes.set_title(f"layer {layer.number}", fontsize=8.5, pad=2)
+            words: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 8.5}
+            across, up = figure.get_size_inches()
+            figure.text(0.92 / across, (bottom + side / 2) / up, _wrapped(name, 14), **words)
+        place = _axes(figure, 1.0 + (side + 0.08) * columns + 0.05, 0.15, 0.12, (side + 0.08) * rows - 0.1)
+        figure.colorbar(mesh, cax=place, label=f"voxel [{detector.unit}]").minorticks_off()
+        return _png(figure)
+
+
+def displays(detector: Detector, showers: Sequence[tuple[str, Values]], most: int = 1500) -> bytes:
+    """Draws showers in space, one point a voxel, size and colour by its energy, side by side, as PNG.
+
+    Args:
+        detector: of the showers.
+        showers: name and voxels, (cells,), of each.
+        most: points of one shower, the largest voxels.
+    """
+    depth = detector.layer_depth or 1.0
+    places = np.concatenate(
+        [
+            np.column_stack([np.full(layer.cells, (layer.number + 0.5) * depth), *layer.centres[:2]])
+            for layer in detector.layers
+        ]
+    )
+    reach = max(layer.edges[-1] for layer in detector.layers)
+    top = max(float(one.max()) for _, one in showers) or 1.0
+    with _settings():
+        require("mpl_toolkits.mplot3d", "report")
+        norm = require("matplotlib.colors", "report").LogNorm(top / 1e5, top)
+        width = 3.2
+        figure = _figure(width * len(showers) + 1.1, 2.8)
+        shown: Any = None
+        for number, (name, one) in enumerate(showers):
+            axes: Any = _axes(figure, width * number + 0.05, 0.1, width - 0.4, 2.5, projection="3d")
+            order = np.argsort(one)[-most:]
+            order = order[one[order] > 0]
+            size = 1 + 25 * np.clip(np.log10(one[order] / top) / 5 + 1, 0, 1) ** 2
+            z, eta, phi = places[order].T
+            shown = axes.scatter(
+                z, eta, phi, s=size, c=one[order], norm=norm, cmap="inferno_r", linewidth=0, alpha=0.75
+            )
+            axes.set(
+                xlim=(0, float(places[:, 0].max())), ylim=(-reach, reach), zlim=(-reach, reach),
+                xlabel="z [mm]" if detector.layer_depth else "layer", ylabel="eta [mm]", zlabel="phi [mm]",
+            )  # fmt: skip
+            axes.tick_params(labelsize=6.5, pad=-2)
+            axes.xaxis.labelpad = axes.yaxis.labelpad = axes.zaxis.labelpad = -6
+            axes.locator_params(nbins=4)
+            axes.set_box_aspect((2, 1, 1), zoom=1.0)
+            axes.view_init(18, -65)
+            axes.set_title(name, fontsize=8.5, pad=-2)
+        place = _axes(figure, width * len(showers) + 0.25, 0.5, 0.12, 1.9)
+        figure.colorbar(shown, cax=place, label=f"voxel [{detector.unit}]").minorticks_off()
+        return _png(figure)
+
+
+def classifier_weights(histograms: Mapping[str, Sequence[float]], label: str) -> bytes:
+    """Draws the weights of a classifier on true and on generated showers, both of unit sum, as SVG."""
+    edges = np.asarray(histograms["edges"], np.float64)
+    with _settings():
+        figure = _figure(3.7, 2.5)
+        axes = _axes(figure, 0.64, 0.5, 2.96, 1.85)
+        for name, colour, filled in (("truth", INK, True), ("generated", COLOURS[0], False)):
+            counts = np.asarray(histograms[name], np.float64)
+            shares = counts / max(counts.sum(), 1)
+            if filled:
+                axes.stairs(shares, edges, fill=True, color=FAINT)
+            axes.stairs(shares, edges, color=colour, label=name)
+        axes.axvline(1, color=GREY, linewidth=0.8)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_xlabel(label)
+        axes.set_ylabel("share of showers")
+        axes.legend()
+        return _svg(figure)

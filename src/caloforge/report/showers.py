@@ -1,0 +1,273 @@
+"""The sections of a report about showers of voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.metrics import calochallenge as challenge
+from caloforge.metrics.calochallenge import Showers, cut, observe_showers
+from caloforge.report import figures, shower_figures
+from caloforge.report.pieces import figure, image, missing
+from caloforge.report.runs import Comparison, Run
+
+ENERGY_BINS = 8
+"""Bins of the incident energy in which response and resolution are shown."""
+
+SHOWN = 3
+"""Showers in the displays."""
+
+_FEW = challenge.Sizes(prdc_rows=1)
+
+Observed = list[tuple[Run, Showers]]
+
+
+def observed(part: Comparison) -> tuple[Showers, Observed]:
+    """Reads the showers of the reference and of every model that kept some."""
+    reference = observe_showers(part.reference, sizes=_FEW)
+    return reference, [(run, observe_showers(source, reference.edges, _FEW)) for run, source in part.shown]
+
+
+def sections(part: Comparison) -> list[tuple[str, str]]:
+    """Returns short titles and bodies of the sections of one set."""
+    if not part.shown:
+        none = missing("No generated showers were kept, so there are none to show.")
+        return [("distributions", none)]
+    reference, models = observed(part)
+    return [
+        ("distributions", _distributions(reference, models)),
+        ("layers", _profiles(reference, models)),
+        ("response", _response(reference, models)),
+        ("showers", _displays(part)),
+        ("classifiers", _weights(part)),
+    ]
+
+
+def _compare(
+    reference: Showers,
+    models: Observed,
+    of: Callable[[Showers], NDArray[np.float64]],
+    edges: NDArray[np.float64],
+    title: str,
+    label: str,
+    **options: Any,
+) -> str:
+    """Draws the histogram of one number a shower, models scaled to as many showers as the reference has."""
+    bins = figures.fill(of(reference), edges)
+    others = [
+        (run.look, _scaled(figures.fill(of(one), edges), len(reference) / len(one))) for run, one in models
+    ]
+    drawn = figures.compare(bins, others, label, "showers / bin", **options)
+    beyond = [f"{run.name} {count:,}" for run, one in models if (count := figures.outside(of(one), edges))]
+    caption = f"<b>{escape(title)}</b>"
+    if beyond:
+        caption += escape(f" Outside the axis: {', '.join(beyond)}.")
+    return figure([image(drawn, f"{title}, with ratios")], caption, "half")
+
+
+def _scaled(bins: figures.Bins, factor: float) -> figures.Bins:
+    return figures.Bins(bins.edges, bins.counts * factor, bins.variances * factor**2)
+
+
+def _distributions(reference: Showers, models: Observed) -> str:
+    ratio_low, ratio_high = np.quantile(reference.ratio, [0.001, 0.999])
+    margin = 0.3 * (ratio_high - ratio_low)
+    brightest = int(np.argmax(reference.layers.mean(0)))
+    numbers = [layer.number for layer in reference.primaries.detector.layers]
+    wide = [k for k, layer in enumerate(reference.primaries.detector.layers) if layer.angles > 1]
+    low = reference.primaries.detector.threshold
+    blocks = [
+        _compare(
+            reference, models, lambda one: one.ratio,
+            np.linspace(max(ratio_low - margin, 0), ratio_high + margin, 51), "Response", "E_tot / E_inc",
+        ),
+        _spectrum(reference, models),
+    ]  # fmt: skip
+    for k in sorted({0, brightest, min(2 * brightest, len(numbers) - 1), len(numbers) - 1}):
+        top = float(reference.layers[:, k].max())
+        if top > low:
+            blocks.append(
+                _compare(
+                    reference, models, lambda one, k=k: one.layers[:, k],  # type: ignore[misc]
+                    np.geomspace(low, top, 31), f"Energy of layer {numbers[k]}", f"E_{numbers[k]} [MeV]",
+                    x="log",
+                )
+            )  # fmt: skip
+    if brightest in wide:
+        c = wide.index(brightest)
+        number = numbers[brightest]
+        for z, name in enumerate(("eta", "phi", "r")):
+            for what in ("centres", "widths"):
+                values = getattr(reference, what)[:, c, z]
+                blocks.append(
+                    _compare(
+                        reference, models,
+                        lambda one, what=what, c=c, z=z: getattr(one, what)[:, c, z],  # type: ignore[misc]
+                        _edges(values), f"{what[:-1].capitalize()} in {name}, layer {number}",
+                        f"{what[:-1]} {name} [mm]",
+                    )
+                )  # fmt: skip
+    blocks.append(
+        _compare(
+            reference, models, lambda one, k=brightest: one.sparsity[:, k],  # type: ignore[misc]
+            np.linspace(0, 1, 21), f"Sparsity of layer {numbers[brightest]}", "share of empty voxels",
+        )
+    )  # fmt: skip
+    rings = reference.depth.shape[1]
+    for k in sorted({0, rings // 2, rings - 1}) if rings else ():
+        blocks.append(
+            _compare(
+                reference, models, lambda one, k=k: one.depth[:, k],  # type: ignore[misc]
+                _edges(reference.depth[:, k]), f"Mean depth of ring {k}", "layer",
+            )
+        )  # fmt: skip
+    note = (
+        "Model over GEANT below each histogram; bands are statistical. Voxels below the threshold are empty in all "
+        "sets; models are scaled to as many showers as GEANT has. The layer of the centres and widths is the brightest."
+    )
+    return f'<p class="note">{note}</p><div class="grid">{"".join(blocks)}</div>'
+
+
+def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = np.quantile(values, [0.005, 0.995])
+    return np.linspace(low, high if high > low else low + 1, 41)
+
+
+def _spectrum(reference: Showers, models: Observed) -> str:
+    def bins(one: Showers) -> figures.Bins:
+        counts = one.spectrum.astype(np.float64)
+        return _scaled(figures.Bins(one.edges, counts.sum(0), (counts**2).sum(0)), len(reference) / len(one))
+
+    drawn = figures.compare(
+        bins(reference), [(run.look, bins(one)) for run, one in models], "voxel [MeV]", "voxels / bin",
+        x="log", y="log",
+    )  # fmt: skip
+    return figure([image(drawn, "Voxel spectrum, with ratios")], "<b>Voxel energies</b>", "half")
+
+
+def _profiles(reference: Showers, models: Observed) -> str:
+    layers = reference.primaries.detector.layers
+    edges = np.arange(len(layers) + 1) - 0.5
+    wide = np.arange(sum(layer.angles > 1 for layer in layers) + 1) - 0.5
+    incident = "E_l / E_inc"
+    quantities: list[tuple[str, str, Callable[[Showers], NDArray[np.float64]], Any, Any]] = [
+        ("Longitudinal profile", incident, lambda one: one.layers / one.incident[:, None], edges, "log"),
+        ("Sparsity", "share of empty voxels", lambda one: one.sparsity, edges, "linear"),
+    ]
+    if len(wide) > 1:
+        quantities += [
+            ("Width in eta", "width [mm]", lambda one: one.widths[:, :, 0], wide, "linear"),
+            ("Mean radius", "centre r [mm]", lambda one: one.centres[:, :, 2], wide, "linear"),
+        ]
+    blocks = []
+    for title, label, of, borders, scale in quantities:
+        drawn = shower_figures.profile(
+            borders,
+            shower_figures.mean_of(of(reference)),
+            [(run.look, shower_figures.mean_of(of(one))) for run, one in models],
+            "layer",
+            label,
+            y=scale,
+        )
+        blocks.append(
+            figure([image(drawn, f"{title} by layer")], f"<b>{escape(title)}</b> Mean by layer.", "half")
+        )
+    return f'<div class="grid">{"".join(blocks)}</div>'
+
+
+def _response(reference: Showers, models: Observed) -> str:
+    """Shows the mean and the relative spread of E_tot / E_inc in bins of the energy."""
+    incident = reference.incident
+    edges = np.geomspace(incident.min(), incident.max() * (1 + 1e-9), ENERGY_BINS + 1)
+    if np.unique(incident).size < 2 or any(
+        np.histogram(one.incident, edges)[0].min() < 5 for one in (reference, *(one for _, one in models))
+    ):
+        return missing("Too few showers in some bin of the energy: no response against energy.")
+
+    def of(one: Showers, spread: bool) -> shower_figures.Points:
+        place = np.digitize(one.incident, edges[1:-1])
+        parts = [one.ratio[place == k] for k in range(ENERGY_BINS)]
+        count = np.array([len(part) for part in parts])
+        mean, std = (np.array([getattr(part, name)() for part in parts]) for name in ("mean", "std"))
+        if spread:
+            return shower_figures.Points(std / mean, std / mean / np.sqrt(2 * count))
+        return shower_figures.Points(mean, std / np.sqrt(count))
+
+    blocks = []
+    for spread, title, label in (
+        (False, "Linearity", "mean E_tot / E_inc"),
+        (True, "Resolution", "std / mean"),
+    ):
+        drawn = shower_figures.profile(
+            edges / 1e3,
+            of(reference, spread),
+            [(run.look, of(one, spread)) for run, one in models],
+            "E_inc [GeV]",
+            label,
+            x="log",
+            window=(0.5, 1.5) if spread else (0.95, 1.05),
+        )
+        blocks.append(figure([image(drawn, f"{title} against energy")], f"<b>{title}</b>", "half"))
+    return f'<div class="grid">{"".join(blocks)}</div>'
+
+
+def _displays(part: Comparison) -> str:
+    """Shows single showers: the reference's at some energies, and each model's of the nearest energy."""
+    detector = part.detector
+    energy = part.reference.primaries.feature("incident_energy")
+    order = np.argsort(energy, kind="stable")
+    blocks = []
+    for share in np.linspace(0.15, 0.95, SHOWN):
+        row = int(order[int(share * (len(order) - 1))])
+        showers = [("GEANT", _voxels(part.reference, row))]
+        for run, source in part.shown:
+            others = source.primaries.feature("incident_energy")
+            # row by row where the model answered the reference's own energies
+            same = len(others) == len(energy) and others[row] == energy[row]
+            nearest = row if same else int(np.argmin(np.abs(np.log(others / energy[row]))))
+            showers.append((run.name, _voxels(source, nearest)))
+        layers = shower_figures.layer_numbers(detector, showers[0][1])
+        name = f"E_inc {energy[row] / 1e3:.3g} GeV"
+        blocks.append(
+            figure(
+                [
+                    image(shower_figures.displays(detector, showers), f"Showers in space, {name}", 11.0 * len(showers)),
+                    image(shower_figures.layer_maps(detector, showers, layers), f"Layers of showers, {name}", 30.0),
+                ],
+                f"<b>{escape(name)}</b> Above: voxels in space. Below: layers, seen along the axis.",
+            )
+        )  # fmt: skip
+    note = "Showers were chosen by energy alone; models show that of the same, or the nearest, energy."
+    return f'<p class="note">{note}</p>{"".join(blocks)}'
+
+
+def _voxels(source: Any, row: int) -> NDArray[np.float64]:
+    events = source.slices(np.array([row]))
+    return np.asarray(cut(events.detector, events.responses)[0])
+
+
+def _weights(part: Comparison) -> str:
+    blocks: list[str] = []
+    for run in part.runs:
+        found = run.scores["sets"][part.stem]["groups"]["all"].get("weights") or {}
+        for view, histograms in found.items():
+            label = "w = C / (1 - C), about p_truth / p_generated"
+            drawn = shower_figures.classifier_weights(histograms, label)
+            title = f"{run.name}, classifier {view}"
+            blocks.append(figure([image(drawn, f"Weights: {title}")], f"<b>{escape(title)}</b>", "half"))
+    if not blocks:
+        return missing("No classifiers were trained: caloforge evaluate --classifiers small does.")
+    note = (
+        "Test showers of all seeds, after calibration. A tail of generated showers on the left: showers that GEANT "
+        "does not make; of true ones on the right: showers that the model misses."
+    )
+    return f'<p class="note">{note}</p><div class="grid">{"".join(blocks)}</div>'
+
+
+def runs_with_showers(runs: Sequence[Run]) -> bool:
+    """Says whether any of the runs gives whole showers and not layer sums alone."""
+    return any(run.scores.get("kind") != "readout" for run in runs)

@@ -1,0 +1,145 @@
+"""Scores of showers: of runs, and of files from anywhere."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from caloforge import cli, recipe
+from caloforge.detectors import DS2
+from caloforge.evaluation.classifier import ClassifierConfig, DenseConfig
+from caloforge.evaluation.scoring import evaluate_events, evaluate_run
+from caloforge.events import Events
+from caloforge.io import create, open_events
+from caloforge.metrics import SHOWER_METRICS, calochallenge
+from caloforge.metrics.calochallenge import Sizes
+from caloforge.report import tables
+from caloforge.report.published import SEPARATIONS
+from caloforge.training.loop import train
+from made_showers import made_showers
+
+QUICK = Sizes(fpd_draws=1, kpd_batches=1, prdc_rows=20, splits=2, slow_splits=1)
+TINY = ClassifierConfig(views=("high",), dense=DenseConfig(width=8, hidden=0), epochs=1, seeds=2)
+
+
+def written(path, events, provenance=None):
+    with create(path, DS2, provenance) as writer:
+        writer.append(events)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("showers")
+    return (
+        written(folder / "reference.h5", made_showers(rows=60)),
+        written(folder / "mine.h5", made_showers(rows=44, seed=1)),
+    )
+
+
+@pytest.fixture(scope="module")
+def scores(files):
+    reference, mine = files
+    return evaluate_events(mine, [reference], sizes=QUICK, classifiers=TINY)
+
+
+def test_showers_from_anywhere_are_scored_against_any_reference(files, scores):
+    assert (scores["detector"], scores["channels"], scores["split"], scores["part"]) == (
+        "ds2", "layers", "unknown", "all",
+    )  # fmt: skip
+    entry = scores["sets"]["reference"]
+    assert entry["generated"] == str(files[1].resolve())
+    group = entry["groups"]["all"]
+    assert group["n"] == 60
+    assert "44 showers: FPD of up to 44" in group["note"]
+    assert "energies" not in group["note"]
+    assert set(SHOWER_METRICS) | {"auc_high", "jsd_high"} == set(group["metrics"])
+    assert sum(group["weights"]["high"]["truth"]) == 2 * 12
+    json.dumps(scores, allow_nan=False)
+
+
+def test_other_energies_are_said(files, tmp_path):
+    events = made_showers(rows=30, seed=2)
+    other = Events(DS2, events.conditions * np.float32(3), events.pdg, responses=events.responses)
+    found = evaluate_events(written(tmp_path / "other.h5", other), [files[0]], sizes=QUICK)
+    assert "incident energies of the two sets differ" in found["sets"]["reference"]["groups"]["all"]["note"]
+
+
+def test_a_table_shows_every_metric_with_floor_and_control(scores):
+    table = tables.showers_table([scores], "reference")
+    assert [column.title for column in table.columns] == ["floor", "mine", "control"]
+    assert [row.name for row in table.rows][:2] == ["sep. E_layer", "sep. E_tot/E_inc"]
+    assert {"FPD [10⁻³]", "AUC, high", "JSD, high [bits]"} <= {row.name for row in table.rows}
+    assert all(cell.text != tables.MISSING for row in table.rows for cell in row.cells)
+    assert "not comparable with published numbers" in table.notes[0]
+
+
+@pytest.mark.parametrize(("detector", "rows"), [("ds2", 8), ("ds3", 4)])
+def test_published_rows_of_the_challenge(detector, rows):
+    table = tables.published_showers_table(detector)
+    assert len(table.rows) == rows
+    assert "CaloDREAM" in {row.name for row in table.rows}
+    assert all(len(row.cells) == len(table.columns) for row in table.rows)
+
+
+def test_published_separations_have_the_names_of_metrics():
+    table = tables.published_separations_table("ds2")
+    assert [row.name for row in table.rows][-1] == "sep. sparsity"
+    assert tables.published_separations_table("ds3") is None
+    assert set(SEPARATIONS["ds2"]) <= set(SHOWER_METRICS)
+
+
+def test_a_run_is_scored_on_the_last_rows(tmp_path):
+    reference = written(tmp_path / "reference.h5", made_showers(rows=100))
+    values = recipe.with_settings(recipe.read("ds2-nearest"), [f'data.files=["{reference}"]'])
+    train(recipe.parse(values), tmp_path / "run")
+    found = evaluate_run(tmp_path / "run", [reference], repeats=1, sizes=QUICK, classifiers=TINY)
+    entry = found["sets"]["reference"]
+    assert (found["split"], found["part"], entry["groups"]["all"]["n"]) == ("ordered", "test", 20)
+    assert len(entry["groups"]["all"]["metrics"]["sep_layers"]["values"]) == 1
+    assert "auc_high" in entry["groups"]["all"]["metrics"]
+    # what was generated are training showers: of the first 70 %
+    generated = open_events(tmp_path / "run" / entry["generated"]).slices(slice(None)).responses
+    known = {shower.tobytes() for shower in open_events(reference).slices(slice(0, 70)).responses}
+    assert {shower.tobytes() for shower in generated} <= known
+
+
+def test_classifiers_are_for_showers(events_file, tmp_path):
+    with pytest.raises(ValueError, match="classifiers are for detectors of voxels, and zn has no layers"):
+        evaluate_events(events_file, [events_file], classifiers=TINY)
+
+
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["caloforge", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return stop.value.code
+
+
+def test_the_command_line_scores_files(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(calochallenge, "Sizes", lambda: QUICK)
+    reference, mine = files
+    out = tmp_path / "scores.json"
+    assert not run(monkeypatch, "evaluate", mine, "--reference", reference, "--out", out)
+    text = capsys.readouterr().out
+    assert "FPD" in text
+    assert "control" in text
+    assert json.loads(out.read_text())["sets"]["reference"]["groups"]["all"]["n"] == 60
+    assert run(monkeypatch, "evaluate", mine, "--reference", reference, "--classifiers", "smal") == 2
+
+
+@pytest.mark.slow
+def test_a_page_about_files_of_showers(scores, tmp_path):
+    from caloforge.report import write_report
+
+    path = tmp_path / "mine.scores.json"
+    path.write_text(json.dumps(scores))
+    write_report([path], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    for text in (
+        "Longitudinal profile", "Sparsity", "Voxel energies", "Mean depth of ring 0", "Response",
+        "Showers in space", "Weights: mine, classifier high", "CaloDREAM", "not comparable with published",
+    ):  # fmt: skip
+        assert text in page, text
+    assert page.count("<img") > 20
