@@ -13,6 +13,7 @@ from caloforge.io.formats import (
 )
 from caloforge.io.source import FileSource, NoResponsesError
 from caloforge.io.summary import ResponseSummary, Summary, summarize
+from caloforge.io.trials import open_trials, write_trials
 
 __all__ = [
     "FORMATS",
@@ -26,7 +27,9 @@ __all__ = [
     "open_data",
     "open_events",
     "open_primaries",
+    "open_trials",
     "provenance",
     "sha256",
     "summarize",
+    "write_trials",
 ]

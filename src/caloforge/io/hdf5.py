@@ -14,6 +14,7 @@ Attributes of the file: `detector`, and `provenance` as JSON. Other keys are ign
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,14 @@ def open_primaries(path: Path, detector: Detector | None = None) -> Primaries:
     """Reads the particles of a file, with or without responses."""
     with _open(path) as file:
         return _primaries(file, detector)
+
+
+def open_columns(
+    path: Path, names: Sequence[str], detector: Detector | None = None
+) -> tuple[Primaries, dict[str, NDArray[np.generic]]]:
+    """Reads the particles of a file and further columns of it, all of which must be there."""
+    with _open(path) as file:
+        return _primaries(file, detector), {name: _dataset(file, name)[()] for name in names}
 
 
 def open_events(path: Path, detector: Detector | None = None) -> FileSource:
@@ -205,6 +214,10 @@ class Hdf5Output:
 
     def mark(self, name: str, values: NDArray[np.bool_]) -> None:
         """Writes a column of truth values for all rows."""
+        self.column(name, values)
+
+    def column(self, name: str, values: NDArray[np.generic]) -> None:
+        """Writes a further column for all rows."""
         try:
             self._file.create_dataset(name, data=values, compression="gzip")
         finally:

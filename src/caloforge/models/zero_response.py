@@ -1,0 +1,157 @@
+"""Zero response: the probability that a primary leaves a response at all, and in which module.
+
+Most primaries leave none: they miss, or what they turn into does. Generators are trained on events that have a
+response; before they are asked, this classifier decides whether there is one.
+
+Probabilities. One primary may reach both modules of its side, so the outcomes are four: nothing, ZN alone, ZP
+alone, both. A network gives their probabilities q by a softmax, and
+
+    P(ZN) = q_ZN + q_both,   P(ZP) = q_ZP + q_both,   P(any) = q_ZN + q_ZP + q_both,
+
+which are consistent whatever the network says: max(P(ZN), P(ZP)) <= P(any) <= P(ZN) + P(ZP).
+
+Training. A primary that was shot n times with n_k outcomes of kind k has the loss -sum_k n_k ln q_k over the mean
+number of shots: the likelihood of all trials, binomial for each of the three. Each primary weighs as much as it
+was shot, so nothing moves the probabilities from the observed fractions.
+
+Features. The derived features of `transforms.ImpactFeatures`, and what the magnets make of the particle: the side
+it flies to, since the beam lines of the two sides differ, and its curvature, charge over momentum.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from caloforge.detectors import Detector
+from caloforge.events import Events, EventSource
+from caloforge.models.base import BatchRandom, Classifier, LossStage, Stage, probabilities_in_memory
+from caloforge.optim import AdamConfig
+from caloforge.transforms import ImpactFeatures, Standardize
+from caloforge.trials import OUTCOMES, Trials
+
+LIMIT = 10.0
+"""Standard deviations at which the network's inputs are cut off: their tails are long."""
+
+CURVATURE = 100.0
+"""Momentum in GeV below which the curvature is resolved more finely."""
+
+
+class ZeroResponseConfig(BaseModel):
+    """Network and training.
+
+    Attributes:
+        width: of every hidden layer.
+        layers: hidden layers.
+        optimizer: rates and schedule.
+        epochs: passes through the training primaries.
+        batch_size: primaries a step.
+        average: decay of the moving average of the weights; 0 keeps none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(96, ge=1)
+    layers: int = Field(3, ge=1)
+    optimizer: AdamConfig = AdamConfig(
+        learning_rate=2e-3, weight_decay=0.01, schedule="cosine", warmup=0.05, gradient_clip=1.0
+    )
+    epochs: int = Field(60, ge=1)
+    batch_size: int = Field(512, ge=1)
+    average: float = Field(0.999, ge=0, lt=1)
+
+
+class ZeroResponse(Classifier):
+    """Gives the probabilities of a response in ZN, in ZP, in any.
+
+    Args:
+        detector: whose features, face and pitch the primaries are described by.
+        config: size and training.
+    """
+
+    config_class: ClassVar[type[BaseModel]] = ZeroResponseConfig
+    outcomes: ClassVar[tuple[str, ...]] = OUTCOMES
+
+    def __init__(self, detector: Detector, config: ZeroResponseConfig) -> None:
+        super().__init__()
+        self.detector, self.config = detector, config
+        self.derive = ImpactFeatures(detector)
+        size = self.derive.size + 3
+        self.standardize = Standardize(size)
+        widths = [size, *[config.width] * config.layers]
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(inputs, outputs), nn.SiLU()]
+        self.network = nn.Sequential(*layers, nn.Linear(config.width, len(OUTCOMES) + 1))
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Returns P(ZN), P(ZP) and P(any), (B, 3), from conditions (B, F)."""
+        nothing, first, second, both = self._logarithms(self.network, conditions).exp().unbind(1)
+        del nothing
+        return torch.stack([first + both, second + both, first + second + both], 1).clamp(max=1)
+
+    def stages(self, train: EventSource) -> Sequence[Stage]:
+        """Fits the standardisation and returns the one stage."""
+        trials, config = cast(Trials, train), self.config
+        self.standardize.refit(self._derived(torch.from_numpy(train.primaries.conditions)))
+        shots = float(trials.slices(slice(None)).trials.mean())
+        network = copy.deepcopy(self.network) if config.average else self.network
+
+        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+            observed = cast(Trials, batch)
+            device = self.standardize.mean.device
+            counts = torch.from_numpy(observed.outcomes()).float().to(device)
+            logarithms = self._logarithms(network, torch.from_numpy(observed.conditions).to(device))
+            return -(counts * logarithms).sum(1) / shots
+
+        return [
+            LossStage(
+                "probabilities",
+                network,
+                loss,
+                self._scores,
+                config.optimizer,
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                events=len(train),
+                average=self.network if config.average else None,
+                decay=config.average,
+            )
+        ]
+
+    def _logarithms(self, network: nn.Module, conditions: Tensor) -> Tensor:
+        """Returns ln q of nothing, ZN alone, ZP alone, both, (B, 4)."""
+        features = self.standardize(self._derived(conditions)).clamp(-LIMIT, LIMIT)
+        return torch.log_softmax(network(features), 1)
+
+    def _derived(self, conditions: Tensor) -> Tensor:
+        columns = [self.detector.features.index(name) for name in ("px", "py", "pz", "charge")]
+        px, py, pz, charge = (conditions[:, column] for column in columns)
+        momentum = torch.sqrt(px * px + py * py + pz * pz).clamp(min=1e-3)
+        side = torch.sign(pz)
+        curvature = charge * CURVATURE / (momentum + CURVATURE)
+        return torch.cat([self.derive(conditions), torch.stack([side, curvature, side * charge], 1)], 1)
+
+    def _scores(self, source: EventSource) -> Mapping[str, float]:
+        trials = cast(Trials, source).slices(slice(None))
+        return {"log_loss": log_loss(trials, probabilities_in_memory(self, trials.conditions))}
+
+
+def log_loss(trials: Trials, probabilities: NDArray[np.float32]) -> float:
+    """Returns the mean of -ln q of what happened, over all trials.
+
+    Args:
+        trials: primaries and their outcomes.
+        probabilities: of ZN, ZP and any, (N, 3).
+    """
+    counts = trials.outcomes()
+    first, second, either = probabilities.astype(np.float64).T
+    q = np.stack([1 - either, either - second, either - first, first + second - either], 1)
+    return float(-(counts * np.log(np.maximum(q, 1e-7))).sum() / counts.sum())
