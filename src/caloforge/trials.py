@@ -90,7 +90,9 @@ def joined_trials(parts: Sequence[Trials]) -> Trials:
     """
     names = {part.detector.name for part in parts}
     if len(names) != 1:
-        raise ValueError(f"the trials must be of one detector, got {', '.join(sorted(names)) or 'none at all'}")
+        raise ValueError(
+            f"the trials must be of one detector, got {', '.join(sorted(names)) or 'none at all'}"
+        )
     return Trials(
         parts[0].detector,
         np.concatenate([part.conditions for part in parts]),

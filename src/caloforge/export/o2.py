@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from caloforge._lookup import require
 from caloforge.detectors import Detector
+from caloforge.export.bundle import check_same_features
 from caloforge.export.onnx import OPSET, check_exportable, graph_of, graph_of_classifier
 from caloforge.io.files import sha256, write_json, write_text
 from caloforge.io.run import Run
@@ -87,7 +88,9 @@ def export_o2(runs: Sequence[Path], zero: Path, out: Path, *, threshold: float =
 
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     try:
-        onnx.save(_classifier_graph(probabilities, classifier.detector, threshold), temporary / "classifier.onnx")
+        onnx.save(
+            _classifier_graph(probabilities, classifier.detector, threshold), temporary / "classifier.onnx"
+        )
         for module, (_, model) in generators.items():
             graph = _generator_graph(graph_of(model, whole=True), probabilities, module, model)
             onnx.save(graph, temporary / f"{NAMES[module]}.onnx")
@@ -136,19 +139,6 @@ def _generators(runs: Sequence[Path]) -> dict[str, tuple[Path, Generator]]:
             f"in {len(runs)} runs"
         )
     return {module: found[module] for module in MODULES}
-
-
-def check_same_features(classifier: Detector, generator: Detector) -> None:
-    """Raises ValueError where a classifier and a generator do not take the same conditions."""
-    first, second = (
-        [f"{feature.name} [{feature.unit}]" for feature in detector.conditions]
-        for detector in (classifier, generator)
-    )
-    if first != second or classifier.face != generator.face:
-        raise ValueError(
-            f"the zero response was trained for primaries with {', '.join(first)} and a face at "
-            f"{classifier.face} cm; {generator.name} has {', '.join(second)} and {generator.face} cm"
-        )
 
 
 def _origin(run: Path, kind: type) -> dict[str, Any]:
@@ -213,7 +203,9 @@ def _model(nodes: _Nodes, inputs: Sequence[tuple[str, int]], output: str, shape:
         [helper.make_tensor_value_info(output, kind, ["batch", *shape])],
         nodes.initializers,
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="caloforge")
+    proto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="caloforge"
+    )
     proto.ir_version = IR_VERSION
     onnx.checker.check_model(proto, full_check=True)
     return proto
@@ -301,10 +293,16 @@ def _halves(nodes: _Nodes, noise: str, count: int) -> tuple[str, str]:
     )
     shifted = nodes("Add", nodes("Floor", scaled), nodes.constant(np.array(expansion.OFFSET, np.float64)))
     table = expansion.constants()
-    mixed = mix(nodes("BitwiseXor", nodes("Cast", shifted, to=kinds.UINT64), nodes.constant(table[: expansion.SIZE])))
+    mixed = mix(
+        nodes("BitwiseXor", nodes("Cast", shifted, to=kinds.UINT64), nodes.constant(table[: expansion.SIZE]))
+    )
     # sums of 64-bit words exist in no standard operator: those of the halves, then carried
     upper, lower = (
-        nodes("Cast", nodes("ReduceSum", nodes("Cast", half, to=kinds.INT64), nodes.constant(np.array([1]))), to=kinds.UINT64)
+        nodes(
+            "Cast",
+            nodes("ReduceSum", nodes("Cast", half, to=kinds.INT64), nodes.constant(np.array([1]))),
+            to=kinds.UINT64,
+        )
         for half in (
             nodes("BitShift", mixed, number(32), direction="RIGHT"),
             nodes("BitwiseAnd", mixed, number(0xFFFFFFFF)),

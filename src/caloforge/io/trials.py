@@ -74,7 +74,9 @@ def write_trials(path: str | Path, trials: Trials, provenance: Mapping[str, Any]
     extra = {"trials": trials.trials}
     extra |= {f"{name}_hits": column for name, column in zip(OUTCOMES, trials.hits.T, strict=True)}
     with replacing(path) as temporary:
-        output = hdf5.Hdf5Output(temporary, trials.detector, json.dumps(dict(provenance or {})), None, level=9)
+        output = hdf5.Hdf5Output(
+            temporary, trials.detector, json.dumps(dict(provenance or {})), None, level=9
+        )
         try:
             output.append(columns_of(trials))
             for name, column in extra.items():

@@ -14,8 +14,9 @@ Training. A primary that was shot n times with n_k outcomes of kind k has the lo
 number of shots: the likelihood of all trials, binomial for each of the three. Each primary weighs as much as it
 was shot, so nothing moves the probabilities from the observed fractions.
 
-Features. The derived features of `transforms.ImpactFeatures`, and what the magnets make of the particle: the side
-it flies to, since the beam lines of the two sides differ, and its curvature, charge over momentum.
+Features. The derived features of `transforms.ImpactFeatures`; how far within the module's edges the straight line
+meets its face, as arcsinh(distance / EDGE), fine near the edges; and what the magnets make of the particle: the side
+it flies to, since the beam lines of the two sides differ, and its curvature, arcsinh(STIFF q / p).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.models.base import BatchRandom, Classifier, LossStage, Stage, probabilities_in_memory
+from caloforge.nn.residual_mlp import ResidualMLP
 from caloforge.optim import AdamConfig
 from caloforge.transforms import ImpactFeatures, Standardize
 from caloforge.trials import OUTCOMES, Trials
@@ -40,8 +42,11 @@ from caloforge.trials import OUTCOMES, Trials
 LIMIT = 10.0
 """Standard deviations at which the network's inputs are cut off: their tails are long."""
 
-CURVATURE = 100.0
-"""Momentum in GeV below which the curvature is resolved more finely."""
+EDGE = 0.2
+"""Distance in cm from an edge below which it is resolved linearly."""
+
+STIFF = 3000.0
+"""Momentum in GeV above which the curvature is resolved linearly."""
 
 
 class ZeroResponseConfig(BaseModel):
@@ -49,7 +54,8 @@ class ZeroResponseConfig(BaseModel):
 
     Attributes:
         width: of every hidden layer.
-        layers: hidden layers.
+        layers: residual layers.
+        dropout: share of a residual layer's outputs that is dropped in training.
         optimizer: rates and schedule.
         epochs: passes through the training primaries.
         batch_size: primaries a step.
@@ -58,12 +64,13 @@ class ZeroResponseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(96, ge=1)
-    layers: int = Field(3, ge=1)
+    width: int = Field(192, ge=1)
+    layers: int = Field(4, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
     optimizer: AdamConfig = AdamConfig(
         learning_rate=2e-3, weight_decay=0.01, schedule="cosine", warmup=0.05, gradient_clip=1.0
     )
-    epochs: int = Field(60, ge=1)
+    epochs: int = Field(40, ge=1)
     batch_size: int = Field(512, ge=1)
     average: float = Field(0.999, ge=0, lt=1)
 
@@ -83,13 +90,13 @@ class ZeroResponse(Classifier):
         super().__init__()
         self.detector, self.config = detector, config
         self.derive = ImpactFeatures(detector)
-        size = self.derive.size + 3
+        assert detector.pitch is not None  # or the derived features had refused it
+        half_widths = torch.tensor([size * detector.pitch / 2 for size in detector.shape])
+        self.half_widths: Tensor
+        self.register_buffer("half_widths", half_widths, persistent=False)
+        size = self.derive.size + 6
         self.standardize = Standardize(size)
-        widths = [size, *[config.width] * config.layers]
-        layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
-            layers += [nn.Linear(inputs, outputs), nn.SiLU()]
-        self.network = nn.Sequential(*layers, nn.Linear(config.width, len(OUTCOMES) + 1))
+        self.network = ResidualMLP(size, len(OUTCOMES) + 1, config.width, config.layers)
 
     def forward(self, conditions: Tensor) -> Tensor:
         """Returns P(ZN), P(ZP) and P(any), (B, 3), from conditions (B, F)."""
@@ -108,7 +115,11 @@ class ZeroResponse(Classifier):
             observed = cast(Trials, batch)
             device = self.standardize.mean.device
             counts = torch.from_numpy(observed.outcomes()).float().to(device)
-            logarithms = self._logarithms(network, torch.from_numpy(observed.conditions).to(device))
+            kept = None
+            if config.dropout:
+                kept = (rng.uniform(config.layers, config.width) >= config.dropout) / (1 - config.dropout)
+            conditions = torch.from_numpy(observed.conditions).to(device)
+            logarithms = self._logarithms(network, conditions, kept)
             return -(counts * logarithms).sum(1) / shots
 
         return [
@@ -126,18 +137,21 @@ class ZeroResponse(Classifier):
             )
         ]
 
-    def _logarithms(self, network: nn.Module, conditions: Tensor) -> Tensor:
+    def _logarithms(self, network: nn.Module, conditions: Tensor, kept: Tensor | None = None) -> Tensor:
         """Returns ln q of nothing, ZN alone, ZP alone, both, (B, 4)."""
         features = self.standardize(self._derived(conditions)).clamp(-LIMIT, LIMIT)
-        return torch.log_softmax(network(features), 1)
+        return torch.log_softmax(network(features, kept), 1)
 
     def _derived(self, conditions: Tensor) -> Tensor:
         columns = [self.detector.features.index(name) for name in ("px", "py", "pz", "charge")]
         px, py, pz, charge = (conditions[:, column] for column in columns)
         momentum = torch.sqrt(px * px + py * py + pz * pz).clamp(min=1e-3)
-        side = torch.sign(pz)
-        curvature = charge * CURVATURE / (momentum + CURVATURE)
-        return torch.cat([self.derive(conditions), torch.stack([side, curvature, side * charge], 1)], 1)
+        side, curvature = torch.sign(pz), torch.arcsinh(STIFF * charge / momentum)
+        inside = self.half_widths - self.derive.impact(conditions).to(conditions.dtype).abs()
+        edges = torch.arcsinh(inside / EDGE)
+        nearest = edges.amin(1, keepdim=True)
+        magnets = torch.stack([side, curvature, side * curvature], 1)
+        return torch.cat([self.derive(conditions), edges, nearest, magnets], 1)
 
     def _scores(self, source: EventSource) -> Mapping[str, float]:
         trials = cast(Trials, source).slices(slice(None))

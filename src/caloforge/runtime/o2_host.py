@@ -56,7 +56,9 @@ def _block(lines: list[str], marker: str) -> Floats:
         raise ValueError(f"the scales file has no line {marker}")
     start = lines.index(marker) + 1
     try:
-        return np.array([float(line) for line in lines[start : start + FEATURES]], np.float32).reshape(FEATURES)
+        return np.array([float(line) for line in lines[start : start + FEATURES]], np.float32).reshape(
+            FEATURES
+        )
     except ValueError:
         raise ValueError(f"{FEATURES} lines with one number each must follow {marker}") from None
 
@@ -101,7 +103,9 @@ class Model:
         if len(inputs) != len(self.shapes) or any(
             value.size != math.prod(shape) for value, shape in zip(inputs, self.shapes, strict=False)
         ):
-            raise ValueError(f"the model takes inputs of shape {self.shapes}, got {[x.shape for x in inputs]}")
+            raise ValueError(
+                f"the model takes inputs of shape {self.shapes}, got {[x.shape for x in inputs]}"
+            )
         values = {
             name: np.ascontiguousarray(value, np.float32).reshape(shape)
             for name, value, shape in zip(self._inputs, inputs, self.shapes, strict=True)
@@ -117,7 +121,7 @@ def counts_of(flat: Floats, detector: Detector) -> NDArray[np.int64]:
     """Returns the counts of a flat output, (Nx, Ny): truncated, as C++ turns float32 into an integer."""
     width, height = detector.shape
     counts = np.trunc(np.expm1(flat.astype(np.float32))).astype(np.int64)
-    return counts.reshape(height, width).T
+    return np.asarray(counts.reshape(height, width).T)
 
 
 def channels_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -147,7 +151,7 @@ def debug_channels(flat: Floats, size: int = 44) -> NDArray[np.int64]:
     for i, j in np.argwhere(photons):
         channel = (0 if j < half else 1) if i < half else (2 if j < half else 3)
         sums[channel if i % 2 == j % 2 else 4] += photons[i, j]
-    return np.floor(sums + 0.5).astype(np.int64)
+    return np.asarray(np.floor(sums + 0.5).astype(np.int64))
 
 
 Noise = Callable[[int, str], Floats]

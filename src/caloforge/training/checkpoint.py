@@ -67,7 +67,9 @@ def load_model(path: Path, settings: Sequence[str] = ()) -> tuple[Recipe, Genera
     """
     recipe, model = load_any(path, settings)
     if isinstance(model, Classifier):
-        raise ValueError(f"{recipe.name} is a classifier, which tells whether there is a response and makes none")
+        raise ValueError(
+            f"{recipe.name} is a classifier, which tells whether there is a response and makes none"
+        )
     return recipe, model
 
 
