@@ -72,7 +72,7 @@ def test_inputs_by_position_and_one_output(graphs, detector):
     width, height = detector.shape
     assert [shape(value) for value in graph.input] == [["batch", 10], ["batch", 9]]
     assert [shape(value) for value in graph.output] == [["batch", height, width]]
-    assert onnx.TensorProto.FLOAT == graph.output[0].type.tensor_type.elem_type
+    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
 @BY_DETECTOR

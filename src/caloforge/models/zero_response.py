@@ -66,11 +66,11 @@ class ZeroResponseConfig(BaseModel):
 
     width: int = Field(192, ge=1)
     layers: int = Field(4, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
     optimizer: AdamConfig = AdamConfig(
         learning_rate=2e-3, weight_decay=0.01, schedule="cosine", warmup=0.05, gradient_clip=1.0
     )
-    epochs: int = Field(40, ge=1)
+    epochs: int = Field(24, ge=1)
     batch_size: int = Field(512, ge=1)
     average: float = Field(0.999, ge=0, lt=1)
 

@@ -777,8 +777,8 @@ def reliability(curves: Sequence[Reliability], xlabel: str, ylabel: str) -> byte
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
         lower.axhline(0, color=GREY, linewidth=1)
         for curve in curves:
-            look = {"color": curve.look.colour, "dashes": curve.look.dashes or (None, None), "capsize": 2}
-            look |= {"marker": "o", "markersize": 4}
+            look: dict[str, Any] = {"color": curve.look.colour, "dashes": curve.look.dashes or (None, None)}
+            look |= {"marker": "o", "markersize": 4, "capsize": 2}
             axes.errorbar(curve.predicted, curve.observed, curve.error, label=curve.look.label, **look)
             lower.errorbar(curve.predicted, curve.observed - curve.predicted, curve.error, **look)
         axes.tick_params(labelbottom=False)
