@@ -60,8 +60,6 @@ def fractions(host, trials, options) -> None:
         zn, zp = (events.responses.any((1, 2)) for events in found.values())
         lit[label] = np.stack([zn, zp, zn | zp, zn & zp], 1)
     hits = with_both(trials.hits)
-    _, classifier = load_classifier(options.zero)
-    p = with_both(probabilities_in_memory(classifier, primaries.conditions).astype(np.float64))
     n = trials.trials
     print("observed by GEANT / the chain's, % (difference over its statistical error)\n")
     print("| particle | trials | ZN | ZP | any | both | both, separate noise |")
@@ -79,9 +77,8 @@ def fractions(host, trials, options) -> None:
             drawn = lit["separate" if number == 4 else "shared"][rows, column]
             weights = n[rows] / n[rows].sum()
             observed, got = hits[rows, column].sum() / n[rows].sum(), float((weights * drawn).sum())
-            variance = p[rows, column] * (1 - p[rows, column])
-            # of GEANT's trials and of the chain's one draw for each primary
-            error = np.sqrt((weights**2 * variance * (1 / n[rows] + 1)).sum())
+            # primaries are independent, the shots of one need not be
+            error = np.sqrt((weights**2 * (drawn - hits[rows, column] / n[rows]) ** 2).sum())
             pull = (got - observed) / error if error else 0.0
             pulls += [pull] if number < 4 and label not in ("all", "others") else []
             cells.append(f"{100 * observed:.2f} / {100 * got:.2f} ({pull:+.1f})")

@@ -2,8 +2,9 @@
 
     python benchmarks/zero_response.py RUN TRIALS... [--figure FILE.svg]
 
-TRIALS are files of trials; "sample" is the one that ships. Prints tables; the figure shows the reliability. Errors are
-those of the trials alone, if the probabilities are right. Types of particle with fewer than 100 trials are summed.
+TRIALS are files of trials; "sample" is the one that ships. Prints tables; the figure shows the reliability. An error is
+the greater of two: that of independent trials if the probabilities are right, and that of independent primaries, whose
+shots may be alike. Types of particle with fewer than 100 trials are summed.
 """
 
 import argparse
@@ -24,9 +25,10 @@ LEAST = 100
 
 
 def percent(entry: dict) -> str:
-    """Returns observed, predicted and pull as text."""
-    pull = (entry["predicted"] - entry["observed"]) / entry["error"] if entry["error"] else 0.0
-    return f"{100 * entry['observed']:.2f} / {100 * entry['predicted']:.2f} ± {100 * entry['error']:.2f} ({pull:+.1f})"
+    """Returns observed, predicted, the error of their difference and how many of it they are apart."""
+    error = max(entry["error"], entry["scatter"])
+    pull = (entry["predicted"] - entry["observed"]) / error if error else 0.0
+    return f"{100 * entry['observed']:.2f} / {100 * entry['predicted']:.2f} ± {100 * error:.2f} ({pull:+.1f})"
 
 
 def rest(outcomes: dict) -> dict[str, dict]:
@@ -38,8 +40,11 @@ def rest(outcomes: dict) -> dict[str, dict]:
         mean = {
             key: float(np.average([e[key] for e in rare], weights=n)) for key in ("observed", "predicted")
         }
-        error = float(np.sqrt(((n * np.array([e["error"] for e in rare])) ** 2).sum()) / n.sum())
-        summed[name] = {"trials": int(n.sum()), **mean, "error": error}
+        errors = {
+            key: float(np.sqrt(((n * np.array([e[key] for e in rare])) ** 2).sum()) / n.sum())
+            for key in ("error", "scatter")
+        }
+        summed[name] = {"trials": int(n.sum()), **mean, **errors}
     return summed
 
 
@@ -61,7 +66,9 @@ def main() -> None:
         f"{scores['name']}, {scores['parameters']:,} parameters, {outcomes['any']['all']['trials']:,} test trials of "
         f"{scores['sets']['joined']['reference']['rows']:,} primaries\n"
     )
-    print("| outcome | observed / predicted, % (pull) | Brier | repeated: Brier | floor | ROC AUC |")
+    print(
+        "| outcome | observed / predicted, % (difference in errors) | Brier | repeated: Brier | floor | ROC AUC |"
+    )
     print("|---|---|---|---|---|---|")
     for name, found in outcomes.items():
         repeated = found["repeated"]
@@ -69,13 +76,15 @@ def main() -> None:
             f"| {TITLES[name]} | {percent(found['all'])} | {found['brier']:.5f} | {repeated['brier']:.5f} | "
             f"{repeated['floor']:.5f} | {found['auc']:.5f} |"
         )
-    print("\nReliability, observed / predicted in % (pull), bins of predicted probability\n")
+    print(
+        "\nReliability, observed / predicted ± error in % (difference in errors), bins of predicted probability\n"
+    )
     print("| outcome | " + " | ".join(str(number + 1) for number in range(15)) + " |")
     print("|---|" + "---|" * 15)
     for name, found in outcomes.items():
         cells = [percent(part) for part in found["reliability"]]
         print(f"| {TITLES[name]} | " + " | ".join(cells + [""] * (15 - len(cells))) + " |")
-    print("\nFractions by particle, observed / predicted ± error of the trials in % (pull)\n")
+    print("\nFractions by particle, observed / predicted ± error in % (difference in errors)\n")
     print("| particle | trials | ZN | ZP | any | both |")
     print("|---|---|---|---|---|---|")
     for label, entry in outcomes["any"]["particles"].items():
@@ -90,7 +99,9 @@ def main() -> None:
         curves = []
         for number, name in enumerate(("zn", "zp", "any")):
             parts = outcomes[name]["reliability"]
-            columns = [np.array([part[key] for part in parts]) for key in ("predicted", "observed", "error")]
+            columns = [
+                np.array([part[key] for part in parts]) for key in ("predicted", "observed", "scatter")
+            ]
             curves.append(Reliability(style(number, TITLES[name]), *columns))
         arguments.figure.write_bytes(
             reliability(curves, "predicted probability of a response", "observed fraction")

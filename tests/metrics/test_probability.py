@@ -59,6 +59,16 @@ def test_fractions_are_within_their_errors_where_the_probabilities_are_true(draw
     assert abs(fraction(n, k, np.clip(p + 0.02, 0, 1)).pull) > 10
 
 
+def test_the_scatter_counts_rows_and_not_their_trials():
+    once, fifteen = np.ones(400, int), np.full(400, 15)
+    p = np.full(400, 0.5)
+    hit = np.random.default_rng(0).integers(0, 2, 400)
+    single, alike = fraction(once, hit, p), fraction(fifteen, 15 * hit, p)
+    assert single.scatter == pytest.approx(single.error)
+    assert alike.scatter == pytest.approx(single.scatter)
+    assert alike.error == pytest.approx(single.error / np.sqrt(15))
+
+
 def test_bins_hold_their_edges():
     ones = np.ones(3, int)
     low, high = reliability(ones, np.array([0, 0, 1]), np.array([0.0, 0.25, 1.0]), (0.0, 0.5, 1.0))

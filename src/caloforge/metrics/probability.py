@@ -58,12 +58,15 @@ class Fraction:
         observed: hits over trials.
         predicted: mean probability, each row as often as it was tried.
         error: of the difference if the prediction is right, [sum_i n_i p_i (1 - p_i)]^1/2 / sum_i n_i.
+        scatter: of the difference if the rows are independent and what happens within one need not be,
+            [sum_i (k_i - n_i p_i)^2]^1/2 / sum_i n_i; near `error` where every row was tried once.
     """
 
     trials: int
     observed: float
     predicted: float
     error: float
+    scatter: float
 
     @property
     def pull(self) -> float:
@@ -77,8 +80,13 @@ def fraction(trials: Counts, hits: Counts, probability: Values) -> Fraction:
     n = trials.astype(np.float64)
     total = n.sum()
     error = np.sqrt((n * probability * (1 - probability)).sum()) / total
+    scatter = np.sqrt(((hits - n * probability) ** 2).sum()) / total
     return Fraction(
-        int(total), float(hits.sum() / total), float((n * probability).sum() / total), float(error)
+        int(total),
+        float(hits.sum() / total),
+        float((n * probability).sum() / total),
+        float(error),
+        float(scatter),
     )
 
 

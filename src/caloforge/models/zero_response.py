@@ -10,13 +10,17 @@ alone, both. A network gives their probabilities q by a softmax, and
 
 which are consistent whatever the network says: max(P(ZN), P(ZP)) <= P(any) <= P(ZN) + P(ZP).
 
-Training. A primary that was shot n times with n_k outcomes of kind k has the loss -sum_k n_k ln q_k over the mean
-number of shots: the likelihood of all trials, binomial for each of the three. Each primary weighs as much as it
-was shot, so nothing moves the probabilities from the observed fractions.
+Training. A primary that was shot n times with n_k outcomes of kind k has the loss
 
-Features. The derived features of `transforms.ImpactFeatures`; how far within the module's edges the straight line
-meets its face, as arcsinh(distance / EDGE), fine near the edges; and what the magnets make of the particle: the side
-it flies to, since the beam lines of the two sides differ, and its curvature, arcsinh(STIFF q / p).
+    -sum_k n_k ln q_k / (1 + (n - 1) r),
+
+the likelihood of its trials, binomial for each of the three, over the design effect of shots that are alike: what a
+network cannot know of a primary is the same in all its shots (correlation r), so fifteen shots of one tell less than
+one shot of fifteen. The weight looks at n alone, so nothing moves the probabilities from the observed fractions.
+
+Features. The derived features of `transforms.ImpactFeatures`; how far within the edges of both modules the straight
+line passes, as arcsinh(distance / EDGE), fine near the edges; and what the magnets make of the particle: the side it
+flies to, since the beam lines of the two sides differ, and its curvature, arcsinh(STIFF q / p).
 """
 
 from __future__ import annotations
@@ -45,6 +49,12 @@ LIMIT = 10.0
 EDGE = 0.2
 """Distance in cm from an edge below which it is resolved linearly."""
 
+BESIDE = ((18.9, 36.0), (-6.5, 6.5))
+"""Where straight lines meet the ZP, beside the beam, at the face of the ZN: x and y in cm.
+
+From neutral training primaries; towards large x the beam line shades it.
+"""
+
 STIFF = 3000.0
 """Momentum in GeV above which the curvature is resolved linearly."""
 
@@ -56,6 +66,7 @@ class ZeroResponseConfig(BaseModel):
         width: of every hidden layer.
         layers: residual layers.
         dropout: share of a residual layer's outputs that is dropped in training.
+        correlation: r of the module's docstring; 0 counts every shot fully.
         optimizer: rates and schedule.
         epochs: passes through the training primaries.
         batch_size: primaries a step.
@@ -64,9 +75,10 @@ class ZeroResponseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(192, ge=1)
+    width: int = Field(128, ge=1)
     layers: int = Field(4, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
+    correlation: float = Field(0.2, ge=0, le=1)
     optimizer: AdamConfig = AdamConfig(
         learning_rate=2e-3, weight_decay=0.01, schedule="cosine", warmup=0.05, gradient_clip=1.0
     )
@@ -91,10 +103,10 @@ class ZeroResponse(Classifier):
         self.detector, self.config = detector, config
         self.derive = ImpactFeatures(detector)
         assert detector.pitch is not None  # or the derived features had refused it
-        half_widths = torch.tensor([size * detector.pitch / 2 for size in detector.shape])
-        self.half_widths: Tensor
-        self.register_buffer("half_widths", half_widths, persistent=False)
-        size = self.derive.size + 6
+        centred = [(-size * detector.pitch / 2, size * detector.pitch / 2) for size in detector.shape]
+        self.edges: Tensor
+        self.register_buffer("edges", torch.tensor([centred, BESIDE]), persistent=False)
+        size = self.derive.size + 9
         self.standardize = Standardize(size)
         self.network = ResidualMLP(size, len(OUTCOMES) + 1, config.width, config.layers)
 
@@ -108,7 +120,8 @@ class ZeroResponse(Classifier):
         """Fits the standardisation and returns the one stage."""
         trials, config = cast(Trials, train), self.config
         self.standardize.refit(self._derived(torch.from_numpy(train.primaries.conditions)))
-        shots = float(trials.slices(slice(None)).trials.mean())
+        shots = trials.slices(slice(None)).trials
+        mean = float((shots / (1 + (shots - 1) * config.correlation)).mean())
         network = copy.deepcopy(self.network) if config.average else self.network
 
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
@@ -120,7 +133,8 @@ class ZeroResponse(Classifier):
                 kept = (rng.uniform(config.layers, config.width) >= config.dropout) / (1 - config.dropout)
             conditions = torch.from_numpy(observed.conditions).to(device)
             logarithms = self._logarithms(network, conditions, kept)
-            return -(counts * logarithms).sum(1) / shots
+            weights = (1 + (counts.sum(1) - 1) * config.correlation) * mean
+            return -(counts * logarithms).sum(1) / weights
 
         return [
             LossStage(
@@ -147,11 +161,13 @@ class ZeroResponse(Classifier):
         px, py, pz, charge = (conditions[:, column] for column in columns)
         momentum = torch.sqrt(px * px + py * py + pz * pz).clamp(min=1e-3)
         side, curvature = torch.sign(pz), torch.arcsinh(STIFF * charge / momentum)
-        inside = self.half_widths - self.derive.impact(conditions).to(conditions.dtype).abs()
-        edges = torch.arcsinh(inside / EDGE)
-        nearest = edges.amin(1, keepdim=True)
+        impact = self.derive.impact(conditions).to(conditions.dtype)[:, None]
+        # the nearer edge of either axis, and of both: (B, modules, 3)
+        inside = torch.minimum(impact - self.edges[..., 0], self.edges[..., 1] - impact)
+        inside = torch.cat([inside, inside.amin(2, keepdim=True)], 2)
+        margins = torch.arcsinh(inside / EDGE).flatten(1)
         magnets = torch.stack([side, curvature, side * curvature], 1)
-        return torch.cat([self.derive(conditions), edges, nearest, magnets], 1)
+        return torch.cat([self.derive(conditions), margins, magnets], 1)
 
     def _scores(self, source: EventSource) -> Mapping[str, float]:
         trials = cast(Trials, source).slices(slice(None))

@@ -431,7 +431,7 @@ def _card(
         "detector": recipe.detector,
         "features": [feature.name for feature in model.detector.conditions],
         "units": [feature.unit for feature in model.detector.conditions],
-        "channels": model.channels if isinstance(model, Readout) else "paper",
+        "channels": _channels(model),
         "data": [
             {"name": Path(path).name, "sha256": hashes[path], "rows": rows[i]} for i, path in enumerate(files)
         ],
@@ -457,6 +457,12 @@ def _kind(model: Model) -> str:
     if isinstance(model, Classifier):
         return "classifier"
     return "readout" if isinstance(model, Readout) else "generator"
+
+
+def _channels(model: Model) -> str:
+    if isinstance(model, Classifier):
+        return ""
+    return model.channels if isinstance(model, Readout) else "paper"
 
 
 def _revision() -> str:
