@@ -523,7 +523,7 @@ def export_command(
         str,
         typer.Option(
             metavar="bundle|o2|geant4",
-            help="A bundle for `sample`, or what ALICE O2 or Geant4's fast simulation takes.",
+            help="A bundle for `sample`, what ALICE O2 takes, or a bundle that fits Geant4's Par04.",
         ),
     ] = "bundle",
     zero: Annotated[
@@ -556,8 +556,8 @@ def export_command(
         raise ValueError(f"--target must be one of bundle, o2, geant4, got {target!r}")
     if threshold is not None and target != "o2":
         raise ValueError(f"--threshold is for --target o2, not for {target}")
-    if target != "bundle" and (settings or files):
-        raise ValueError(f"--set and --data are for a bundle, not for --target {target}")
+    if target == "o2" and (settings or files):
+        raise ValueError("--set and --data are for a bundle, not for --target o2")
     if target == "o2":
         from caloforge.export.o2 import THRESHOLD, export_o2
 
@@ -569,9 +569,12 @@ def export_command(
     if len(paths) != 1:
         raise ValueError(f"--target {target} takes one run, got {len(paths)}")
     if target == "geant4":
-        from caloforge.export.geant4 import export_geant4
+        from caloforge.detectors import detector_named
+        from caloforge.export.geant4 import check_voxels
+        from caloforge.io.run import Run
 
-        export_geant4(paths[0])
+        recipe = Run(paths[0]).recipe()
+        check_voxels(detector_named(recipe.detector), recipe.name)
     from caloforge.export import export
 
     data = [_data_path(file) for file in files or []]

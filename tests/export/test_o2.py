@@ -1,5 +1,8 @@
 """The O2 drop-in: made-up graphs for the wiring, real weights for the whole (slow, since tracing is)."""
 
+import re
+import runpy
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,15 +11,16 @@ import onnx
 import onnxruntime
 import pytest
 
-from caloforge import samples
+from caloforge import cli, samples
 from caloforge.detectors import ZN, ZP
-from caloforge.events import Primaries
+from caloforge.events import Primaries, split
 from caloforge.export import o2
-from caloforge.io import open_trials
+from caloforge.io import open_events, open_trials
 from caloforge.io.files import read_json, sha256
+from caloforge.metrics.channels import mean_wasserstein
 from caloforge.metrics.probability import fraction
 from caloforge.models.base import as_function, probabilities_in_memory
-from caloforge.runtime.expansion import SIZE, expand
+from caloforge.runtime.expansion import SIZE, expand, words
 from caloforge.runtime.hits import responds
 from caloforge.runtime.noise import standard_normals
 from caloforge.runtime.o2_host import Host, channels_of, counts_of, features_of, parse_scales, shared_noise
@@ -182,8 +186,6 @@ def test_the_hash_agrees_with_numpy_word_by_word():
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     noise = np.concatenate([noise_of(200), np.array([[50.0] * 10, [-50.0] * 10, [0.0] * 10], np.float32)])
     high, low = session(proto).run(None, {"noise": noise})
-    from caloforge.runtime.expansion import words
-
     drawn = words(noise, 300)
     np.testing.assert_array_equal(high, (drawn >> np.uint64(32)).astype(np.float32))
     np.testing.assert_array_equal(low, (drawn & np.uint64(0xFFFFFFFF)).astype(np.float32))
@@ -294,11 +296,41 @@ def test_the_host_gives_what_the_models_give(exported):
 
 
 @pytest.mark.slow
+def test_the_python_of_the_page_runs(exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "o2-models").symlink_to(exported)
+    page = (Path(__file__).parents[2] / "docs" / "o2.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "page.py").write_text(code)
+    runpy.run_path("page.py")
+    zn, zp = map(float, capsys.readouterr().out.split())
+    assert 0.02 < zn < 0.3
+    assert 0.005 < zp < 0.1
+
+
+@pytest.mark.slow
+def test_expanded_noise_gives_the_same_physics():
+    """Channel sums, with expanded noise against the runtime's, differ as two seeds of the latter do."""
+    _, model = load_model(*shipped("zp-factorized_flow_matching"))
+    events = open_events(samples.sample("zp_wide"))
+    conditions = events.slices(split(events, "canonical")["test"]).conditions
+
+    def sums(normals):
+        forward = as_function(model)
+        images = [
+            forward(conditions[i : i + 128], normals[i : i + 128]) for i in range(0, len(conditions), 128)
+        ]
+        return model.detector.readout(np.concatenate(images), "o2")
+
+    numbers = np.arange(len(conditions))
+    plain = [sums(standard_normals(seed, numbers, model.noise_dim)) for seed in range(3)]
+    expanded = sums(expand(noise_of(len(conditions)), model.noise_dim)[1])
+    seeds = [mean_wasserstein(plain[i], plain[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert np.mean([mean_wasserstein(one, expanded) for one in plain]) < 1.5 * max(seeds)
+
+
+@pytest.mark.slow
 def test_the_command(exported, tmp_path, monkeypatch, capsys):
-    import sys
-
-    from caloforge import cli
-
     out = Path(tmp_path / "models")
     words = ["export", "zn-factorized_flow_matching", "zp-factorized_flow_matching", "--target", "o2"]
     monkeypatch.setattr(sys, "argv", ["caloforge", *words, "--zero", ZERO, "--out", str(out)])
@@ -321,16 +353,10 @@ def test_the_command(exported, tmp_path, monkeypatch, capsys):
     ],
 )
 def test_what_the_command_refuses(words, problem, tmp_path, monkeypatch, capsys):
-    import sys
-
-    from caloforge import cli
-
     words = ["export", "zn-factorized_flow_matching", *words, "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["caloforge", *words])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 2
-    import re
-
     assert re.search(problem, capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
