@@ -19,8 +19,9 @@ network cannot know of a primary is the same in all its shots (correlation r), s
 one shot of fifteen. The weight looks at n alone, so nothing moves the probabilities from the observed fractions.
 
 Features. The derived features of `transforms.ImpactFeatures`; how far within the edges of both modules the straight
-line passes, as arcsinh(distance / EDGE), fine near the edges; and what the magnets make of the particle: the side it
-flies to, since the beam lines of the two sides differ, and its curvature, arcsinh(STIFF q / p).
+line passes, as arcsinh(distance / EDGE), fine near the edges; what the magnets make of the particle: the side it flies
+to, since the beam lines of the two sides differ, and its curvature, arcsinh(STIFF q / p); and its kind, as one number
+for each interval of the mass, since a Lambda is near a neutron in mass and far in what becomes of it.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ BESIDE = ((18.9, 36.0), (-6.5, 6.5))
 
 From neutral training primaries; towards large x the beam line shades it.
 """
+
+KINDS = (0.05, 0.12, 0.3, 0.8, 1.02, 1.15, 1.25, 1.4)
+"""Masses in GeV between electrons, muons, pions, kaons, nucleons, Lambda, Sigma, Xi and Omega."""
 
 STIFF = 3000.0
 """Momentum in GeV above which the curvature is resolved linearly."""
@@ -106,7 +110,9 @@ class ZeroResponse(Classifier):
         centred = [(-size * detector.pitch / 2, size * detector.pitch / 2) for size in detector.shape]
         self.edges: Tensor
         self.register_buffer("edges", torch.tensor([centred, BESIDE]), persistent=False)
-        size = self.derive.size + 9
+        self.kinds: Tensor
+        self.register_buffer("kinds", torch.tensor(KINDS), persistent=False)
+        size = self.derive.size + 9 + len(KINDS) + 1
         self.standardize = Standardize(size)
         self.network = ResidualMLP(size, len(OUTCOMES) + 1, config.width, config.layers)
 
@@ -157,8 +163,8 @@ class ZeroResponse(Classifier):
         return torch.log_softmax(network(features, kept), 1)
 
     def _derived(self, conditions: Tensor) -> Tensor:
-        columns = [self.detector.features.index(name) for name in ("px", "py", "pz", "charge")]
-        px, py, pz, charge = (conditions[:, column] for column in columns)
+        columns = [self.detector.features.index(name) for name in ("px", "py", "pz", "charge", "mass")]
+        px, py, pz, charge, mass = (conditions[:, column] for column in columns)
         momentum = torch.sqrt(px * px + py * py + pz * pz).clamp(min=1e-3)
         side, curvature = torch.sign(pz), torch.arcsinh(STIFF * charge / momentum)
         impact = self.derive.impact(conditions).to(conditions.dtype)[:, None]
@@ -167,7 +173,10 @@ class ZeroResponse(Classifier):
         inside = torch.cat([inside, inside.amin(2, keepdim=True)], 2)
         margins = torch.arcsinh(inside / EDGE).flatten(1)
         magnets = torch.stack([side, curvature, side * curvature], 1)
-        return torch.cat([self.derive(conditions), margins, magnets], 1)
+        above = (mass[:, None] > self.kinds).to(conditions.dtype)
+        ones = torch.ones_like(above[:, :1])
+        kind = torch.cat([ones, above], 1) - torch.cat([above, 0 * ones], 1)
+        return torch.cat([self.derive(conditions), margins, magnets, kind], 1)
 
     def _scores(self, source: EventSource) -> Mapping[str, float]:
         trials = cast(Trials, source).slices(slice(None))
