@@ -35,6 +35,9 @@ from caloforge.training.checkpoint import load_classifier, load_model
 PARTS = ("fractions", "threshold", "latency", "noise", "features", "expansion")
 LEAST = 100
 
+ALIKE = (("K(S)0", "K(L)0"), ("n", "n~"), ("Lambda", "Lambda~"))
+"""Types of particle that the nine features do not tell apart."""
+
 
 def clock(run, repeats: int) -> list[float]:
     """Returns sorted processor times in ms of run(0), run(1), ..."""
@@ -69,6 +72,10 @@ def fractions(host, trials, options) -> None:
     groups = [(label, rows) for label, rows in groups if n[rows].sum() >= LEAST]
     if rare:
         groups.append(("others", np.concatenate(rare)))
+    types = dict(by_particle(trials))
+    for pair in ALIKE:
+        if all(name in types for name in pair):
+            groups.append((" + ".join(pair), np.concatenate([types[name] for name in pair])))
     pulls = []
     for label, rows in groups:
         cells = []
@@ -80,7 +87,7 @@ def fractions(host, trials, options) -> None:
             # primaries are independent, the shots of one need not be
             error = np.sqrt((weights**2 * (drawn - hits[rows, column] / n[rows]) ** 2).sum())
             pull = (got - observed) / error if error else 0.0
-            pulls += [pull] if number < 4 and label not in ("all", "others") else []
+            pulls += [pull] if number < 4 and label in types and label not in sum(ALIKE, ()) else []
             cells.append(f"{100 * observed:.2f} / {100 * got:.2f} ({pull:+.1f})")
         print(f"| {label} | {n[rows].sum():,} | {' | '.join(cells)} |")
     pulls = np.array(pulls)

@@ -23,6 +23,9 @@ from caloforge.trials import joined_trials
 TITLES = {"zn": "ZN", "zp": "ZP", "any": "any", "both": "both"}
 LEAST = 100
 
+ALIKE = (("K(S)0", "K(L)0"), ("n", "n~"), ("Lambda", "Lambda~"))
+"""Types of particle that the nine features do not tell apart."""
+
 
 def percent(entry: dict) -> str:
     """Returns observed, predicted, the error of their difference and how many of it they are apart."""
@@ -31,11 +34,11 @@ def percent(entry: dict) -> str:
     return f"{100 * entry['observed']:.2f} / {100 * entry['predicted']:.2f} ± {100 * error:.2f} ({pull:+.1f})"
 
 
-def rest(outcomes: dict) -> dict[str, dict]:
-    """Sums the rare types of particle."""
+def together(outcomes: dict, labels) -> dict[str, dict]:
+    """Sums some types of particle."""
     summed = {}
     for name, found in outcomes.items():
-        rare = [entry for entry in found["particles"].values() if entry["trials"] < LEAST]
+        rare = [found["particles"][label] for label in labels]
         n = np.array([entry["trials"] for entry in rare])
         mean = {
             key: float(np.average([e[key] for e in rare], weights=n)) for key in ("observed", "predicted")

@@ -212,10 +212,10 @@ ZERO = "zdc-zero_response"
 @pytest.mark.parametrize(
     ("runs", "problem"),
     [
-        (["zn-factorized_flow_matching"], "one run of each of zn, zp, got zn in 1 runs"),
-        (["zn-factorized_flow_matching"] * 2, "one run of each of zn, zp, got zn in 2 runs"),
-        (["zn-channel_flow_matching", "zp-factorized_flow_matching"], "predicts channel sums only"),
-        ([ZERO, "zp-factorized_flow_matching"], "is a classifier"),
+        (["zn-flow_matching"], "one run of each of zn, zp, got zn in 1 runs"),
+        (["zn-flow_matching"] * 2, "one run of each of zn, zp, got zn in 2 runs"),
+        (["zn-channel_flow_matching", "zp-flow_matching"], "predicts channel sums only"),
+        ([ZERO, "zp-flow_matching"], "is a classifier"),
     ],
 )
 def test_other_runs_are_refused(tmp_path, runs, problem):
@@ -225,7 +225,7 @@ def test_other_runs_are_refused(tmp_path, runs, problem):
 
 
 def test_other_arguments_are_refused(tmp_path):
-    runs = shipped("zn-factorized_flow_matching", "zp-factorized_flow_matching")
+    runs = shipped("zn-flow_matching", "zp-flow_matching")
     with pytest.raises(ValueError, match="is no classifier"):
         o2.export_o2(runs, runs[0], tmp_path / "out")
     with pytest.raises(ValueError, match="exists already"):
@@ -245,7 +245,7 @@ def test_other_arguments_are_refused(tmp_path):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     out = tmp_path_factory.mktemp("o2") / "models"
-    runs = shipped("zn-factorized_flow_matching", "zp-factorized_flow_matching")
+    runs = shipped("zn-flow_matching", "zp-flow_matching")
     o2.export_o2(runs[::-1], *shipped(ZERO), out)
     return out
 
@@ -278,7 +278,7 @@ def test_the_host_gives_what_the_models_give(exported):
     passed = probabilities[:, 2] >= o2.THRESHOLD
     for name, events in found.items():
         detector = events.detector
-        _, model = load_model(*shipped(f"{name}-factorized_flow_matching"))
+        _, model = load_model(*shipped(f"{name}-flow_matching"))
         u, normals = expand(drawn, model.noise_dim)
         hit = responds(name, probabilities, u) & passed
         lit = events.responses.any((1, 2))
@@ -311,7 +311,7 @@ def test_the_python_of_the_page_runs(exported, tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_expanded_noise_gives_the_same_physics():
     """Channel sums, with expanded noise against the runtime's, differ as two seeds of the latter do."""
-    _, model = load_model(*shipped("zp-factorized_flow_matching"))
+    _, model = load_model(*shipped("zp-flow_matching"))
     events = open_events(samples.sample("zp_wide"))
     conditions = events.slices(split(events, "canonical")["test"]).conditions
 
@@ -332,7 +332,7 @@ def test_expanded_noise_gives_the_same_physics():
 @pytest.mark.slow
 def test_the_command(exported, tmp_path, monkeypatch, capsys):
     out = Path(tmp_path / "models")
-    words = ["export", "zn-factorized_flow_matching", "zp-factorized_flow_matching", "--target", "o2"]
+    words = ["export", "zn-flow_matching", "zp-flow_matching", "--target", "o2"]
     monkeypatch.setattr(sys, "argv", ["caloforge", *words, "--zero", ZERO, "--out", str(out)])
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -348,12 +348,12 @@ def test_the_command(exported, tmp_path, monkeypatch, capsys):
         (["--target", "root"], "must be one of bundle, o2, geant4"),
         (["--threshold", "0.1"], "--threshold is for --target o2"),
         (["--target", "geant4"], "needs a voxel detector, with the axes r, phi, z .* zn, with the axes x, y"),
-        (["zp-factorized_flow_matching"], "--target bundle takes one run, got 2"),
+        (["zp-flow_matching"], "--target bundle takes one run, got 2"),
         (["--target", "o2", "--zero", ZERO, "--set", "dark=0"], "--set and --data are for a bundle"),
     ],
 )
 def test_what_the_command_refuses(words, problem, tmp_path, monkeypatch, capsys):
-    words = ["export", "zn-factorized_flow_matching", *words, "--out", str(tmp_path / "out")]
+    words = ["export", "zn-flow_matching", *words, "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["caloforge", *words])
     with pytest.raises(SystemExit) as stop:
         cli.main()
