@@ -94,10 +94,14 @@ def main() -> None:
         if entry["trials"] >= LEAST:
             cells = [percent(found["particles"][label]) for found in outcomes.values()]
             print(f"| {label} | {entry['trials']:,} | {' | '.join(cells)} |")
-    summed = rest(outcomes)
-    print(
-        f"| others | {summed['any']['trials']:,} | {' | '.join(percent(entry) for entry in summed.values())} |"
-    )
+    kinds = outcomes["any"]["particles"]
+    groups = {"others": [label for label, entry in kinds.items() if entry["trials"] < LEAST]}
+    groups |= {" + ".join(pair): pair for pair in ALIKE if all(label in kinds for label in pair)}
+    for title, labels in groups.items():
+        if labels:
+            summed = together(outcomes, labels)
+            cells = [percent(entry) for entry in summed.values()]
+            print(f"| {title} | {summed['any']['trials']:,} | {' | '.join(cells)} |")
     if arguments.figure:
         curves = []
         for number, name in enumerate(("zn", "zp", "any")):
