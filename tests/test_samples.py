@@ -54,5 +54,7 @@ def test_every_cell_of_a_sample_is_a_count():
 
 
 def test_unknown_samples():
-    with pytest.raises(ValueError, match=r"no sample 'zn_wid'; there are zn, .*, did you mean 'zn_wide'\?"):
+    with pytest.raises(
+        ValueError, match=r"no sample 'zn_wid'; there are zn, .*primaries, did you mean 'zn_wide'\?"
+    ):
         sample("zn_wid")

@@ -1,5 +1,7 @@
 """The zero response: consistent probabilities, which training brings to the observed fractions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -91,10 +93,11 @@ def test_every_parameter_gets_a_gradient(trials):
 
 
 def test_a_detector_without_a_face_is_refused():
-    from dataclasses import replace
-
     with pytest.raises(ValueError, match="need a face, a pitch"):
         ZeroResponse(replace(ZN, face=None), SMALL)
+    without = tuple(feature for feature in ZN.conditions if feature.name != "mass")
+    with pytest.raises(ValueError, match="needs the condition mass; zn has energy, vx"):
+        ZeroResponse(replace(ZN, conditions=without), SMALL)
 
 
 def test_the_recipe_trains_the_same_run_twice(tmp_path):

@@ -106,6 +106,10 @@ class ZeroResponse(Classifier):
         super().__init__()
         self.detector, self.config = detector, config
         self.derive = ImpactFeatures(detector)
+        if "mass" not in detector.features:
+            raise ValueError(
+                f"zero_response needs the condition mass; {detector.name} has {', '.join(detector.features)}"
+            )
         assert detector.pitch is not None  # or the derived features had refused it
         centred = [(-size * detector.pitch / 2, size * detector.pitch / 2) for size in detector.shape]
         self.edges: Tensor
