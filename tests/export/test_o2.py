@@ -198,6 +198,14 @@ def test_scales_files_leave_features_as_they_are():
     assert (scale == 1).all()
 
 
+def test_a_graph_that_does_not_agree_is_refused(graphs, tmp_path):
+    onnx.save(graphs["zn"], tmp_path / "neutron.onnx")
+    _, classifier = load_classifier(*shipped(ZERO))
+    _, model = load_model(*shipped("zn-flow_matching"))
+    with pytest.raises(ValueError, match="the graph of zn does not agree with PyTorch"):
+        o2._compare(tmp_path / "neutron.onnx", model, classifier)
+
+
 # --- what is refused ---------------------------------------------------------------------------------------
 
 
@@ -257,6 +265,10 @@ def test_the_folder_is_whole(exported):
         ["SHA256SUMS", "card.json", *card["files"]]
     )
     assert len(card["files"]) == 6
+    for name in ("neutron", "proton"):
+        found = card["models"][name]["agreement"]
+        assert found["responses"] > 0
+        assert found["different_counts"] <= 0.01 * found["lit_cells"]
     for line in (exported / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split("  ")
         assert sha256(exported / name) == digest

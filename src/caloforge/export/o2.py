@@ -36,24 +36,35 @@ from caloforge._lookup import require
 from caloforge.detectors import Detector
 from caloforge.export.bundle import check_same_features
 from caloforge.export.onnx import OPSET, check_exportable, graph_of, graph_of_classifier
+from caloforge.io import open_events
 from caloforge.io.files import sha256, write_json, write_text
 from caloforge.io.run import Run
 from caloforge.models import Classifier, Generator
+from caloforge.models.base import as_function, probabilities_in_memory
 from caloforge.runtime import expansion
-from caloforge.runtime.hits import MODULES
+from caloforge.runtime.hits import MODULES, responds
+from caloforge.runtime.noise import standard_normals
+from caloforge.runtime.o2_host import NAMES, Model, counts_of, features_of
+from caloforge.samples import samples_of
 from caloforge.training.checkpoint import load_classifier, load_model
 
 FORMAT = 1
 CLASSIFIER, CARD, SUMS = "classifier", "card.json", "SHA256SUMS"
-
-NAMES = {"zn": "neutron", "zp": "proton"}
-"""Names of the models in O2's options."""
 
 UNITS = {"mass": 1e-3, "charge": 1 / 3}
 """What O2's features are multiplied by: MeV to GeV, thirds of e to e."""
 
 MARGIN = 0.01
 """Added to counts above 0, so that float32 and truncation give them back."""
+
+IR_VERSION = 9
+"""Opset 18 needs 8; newer ones than this would shut out older versions of ONNX Runtime."""
+
+EVENTS = 32
+"""Particles with which each graph is compared with PyTorch."""
+
+DIFFERENT = 0.01
+"""Largest number of counts that may differ, over the number of lit cells."""
 
 THRESHOLD = 1e-4
 """Probability of a response in any module below which the classifier says that there is none."""
@@ -91,9 +102,11 @@ def export_o2(runs: Sequence[Path], zero: Path, out: Path, *, threshold: float =
         onnx.save(
             _classifier_graph(probabilities, classifier.detector, threshold), temporary / "classifier.onnx"
         )
+        agreement = {}
         for module, (_, model) in generators.items():
             graph = _generator_graph(graph_of(model, whole=True), probabilities, module, model)
             onnx.save(graph, temporary / f"{NAMES[module]}.onnx")
+            agreement[module] = _compare(temporary / f"{NAMES[module]}.onnx", model, classifier)
         for name in (CLASSIFIER, *NAMES.values()):
             write_text(temporary / f"{name}_scales.txt", scales_text(len(classifier.detector.features)))
         files = sorted(path.name for path in temporary.iterdir())
@@ -101,9 +114,10 @@ def export_o2(runs: Sequence[Path], zero: Path, out: Path, *, threshold: float =
             "format": FORMAT,
             "target": "o2",
             "models": {
-                NAMES[module]: _origin(path, type(model)) for module, (path, model) in generators.items()
+                NAMES[module]: {**_origin(path), "agreement": agreement[module]}
+                for module, (path, _) in generators.items()
             }
-            | {CLASSIFIER: _origin(zero, Classifier)},
+            | {CLASSIFIER: _origin(zero)},
             "threshold": threshold,
             "margin": MARGIN,
             "noise_dim": expansion.SIZE,
@@ -141,7 +155,39 @@ def _generators(runs: Sequence[Path]) -> dict[str, tuple[Path, Generator]]:
     return {module: found[module] for module in MODULES}
 
 
-def _origin(run: Path, kind: type) -> dict[str, Any]:
+def _compare(path: Path, model: Generator, classifier: Classifier) -> dict[str, int]:
+    """Compares a generator's graph, as the host reads it, with PyTorch.
+
+    Raises:
+        ValueError: they do not agree.
+    """
+    detector = model.detector
+    scales = path.with_name("check_scales.txt")
+    write_text(scales, scales_text(len(detector.features)))
+    host = Model(path, scales)
+    scales.unlink()
+    particles = open_events(samples_of(detector.name)[-1]).primaries
+    particles = particles.select(np.linspace(0, len(particles) - 1, EVENTS).astype(np.intp))
+    noise = standard_normals(0, np.arange(EVENTS), expansion.SIZE)
+    u, normals = expansion.expand(noise, model.noise_dim)
+    hit = responds(detector.name, probabilities_in_memory(classifier, particles.conditions), u)
+    wanted = as_function(model)(particles.conditions, normals)
+    wanted[~hit] = 0
+    got = np.stack(
+        [counts_of(host(ten, one), detector) for ten, one in zip(noise, features_of(particles), strict=True)]
+    )
+    found = {
+        "events": EVENTS,
+        "responses": int(hit.sum()),
+        "lit_cells": int(np.count_nonzero(wanted)),
+        "different_counts": int(np.count_nonzero(got != wanted)),
+    }
+    if not found["different_counts"] <= DIFFERENT * found["lit_cells"]:
+        raise ValueError(f"the graph of {detector.name} does not agree with PyTorch: {found}")
+    return found
+
+
+def _origin(run: Path) -> dict[str, Any]:
     card = Run(run).card()
     kept = ("name", "type", "detector", "data", "split", "seed", "rounding", "version")
     return {key: card.get(key) for key in kept} | {"weights": sha256(Run(run).weights)}
@@ -158,7 +204,7 @@ class _Nodes:
     def __init__(self, prefix: str) -> None:
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
-        self._onnx = require("onnx", "export")
+        self.onnx = require("onnx", "export")
         self._prefix = prefix
 
     def _name(self) -> str:
@@ -166,19 +212,19 @@ class _Nodes:
 
     def __call__(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         output = name or self._name()
-        self.nodes.append(self._onnx.helper.make_node(operator, list(inputs), [output], **attributes))
+        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [output], **attributes))
         return output
 
     def constant(self, value: NDArray[np.generic]) -> str:
         name = self._name()
-        self.initializers.append(self._onnx.numpy_helper.from_array(np.asarray(value), name))
+        self.initializers.append(self.onnx.numpy_helper.from_array(np.asarray(value), name))
         return name
 
     def include(self, proto: Any, prefix: str, **inputs: str) -> str:
         """Adds all of another graph, its inputs taken from values of this one; returns its output's name."""
-        copy = self._onnx.ModelProto()
+        copy = self.onnx.ModelProto()
         copy.CopyFrom(proto)
-        graph = self._onnx.compose.add_prefix(copy, prefix).graph
+        graph = self.onnx.compose.add_prefix(copy, prefix).graph
         for name, value in inputs.items():
             self("Identity", value, name=prefix + name)
         self.nodes.extend(graph.node)
@@ -189,8 +235,8 @@ class _Nodes:
 def _conditions(nodes: _Nodes, features: str, detector: Detector) -> str:
     """Turns O2's features, (B, 9), into conditions in the detector's units."""
     factors = np.array([UNITS.get(name, 1.0) for name in detector.features])
-    double = nodes("Cast", features, to=nodes._onnx.TensorProto.DOUBLE)
-    return nodes("Cast", nodes("Mul", double, nodes.constant(factors)), to=nodes._onnx.TensorProto.FLOAT)
+    double = nodes("Cast", features, to=nodes.onnx.TensorProto.DOUBLE)
+    return nodes("Cast", nodes("Mul", double, nodes.constant(factors)), to=nodes.onnx.TensorProto.FLOAT)
 
 
 def _model(nodes: _Nodes, inputs: Sequence[tuple[str, int]], output: str, shape: Sequence[int]) -> Any:
@@ -211,10 +257,6 @@ def _model(nodes: _Nodes, inputs: Sequence[tuple[str, int]], output: str, shape:
     return proto
 
 
-IR_VERSION = 9
-"""The first that opset 18 needs is 8; newer ones would shut out older versions of ONNX Runtime."""
-
-
 def _classifier_graph(probabilities: Any, detector: Detector, threshold: float) -> Any:
     """Says 1 where P(any) reaches the threshold, else 0."""
     nodes = _Nodes("n")
@@ -222,7 +264,7 @@ def _classifier_graph(probabilities: Any, detector: Detector, threshold: float) 
     found = nodes.include(probabilities, "zero/", conditions=conditions)
     either = nodes("Gather", found, nodes.constant(np.array([2])), axis=1)
     possible = nodes("GreaterOrEqual", either, nodes.constant(np.array(threshold, np.float32)))
-    nodes("Cast", possible, name="trace", to=nodes._onnx.TensorProto.FLOAT)
+    nodes("Cast", possible, name="trace", to=nodes.onnx.TensorProto.FLOAT)
     return _model(nodes, [("features", len(detector.features))], "trace", [1])
 
 
@@ -241,12 +283,12 @@ def _generator_graph(generator: Any, probabilities: Any, module: str, model: Gen
     found = nodes.include(probabilities, "zero/", conditions=conditions)
     one, two, either = (nodes("Gather", found, nodes.constant(np.array([i])), axis=1) for i in range(3))
     if module == "zn":
-        responds = nodes("Less", u, one)
+        hit = nodes("Less", u, one)
     else:
         above = nodes("GreaterOrEqual", u, nodes("Sub", either, two))
-        responds = nodes("And", above, nodes("Less", u, either))
-    responds = nodes("Cast", responds, to=kinds.FLOAT)
-    some = nodes("Cast", nodes("ReduceMax", responds, keepdims=0), to=kinds.BOOL)
+        hit = nodes("And", above, nodes("Less", u, either))
+    hit = nodes("Cast", hit, to=kinds.FLOAT)
+    some = nodes("Cast", nodes("ReduceMax", hit, keepdims=0), to=kinds.BOOL)
 
     lit = _Nodes("lit/")
     noise = _normals(lit, high, low, model.noise_dim)
@@ -255,7 +297,7 @@ def _generator_graph(generator: Any, probabilities: Any, module: str, model: Gen
     written = lit("Log", lit("Add", counts, lit.constant(np.array(1 + MARGIN))))
     zero = lit.constant(np.array(0.0))
     written = lit("Where", lit("Greater", counts, zero), written, zero)
-    mask = lit("Unsqueeze", responds, lit.constant(np.array([2])))
+    mask = lit("Unsqueeze", hit, lit.constant(np.array([2])))
     lit("Mul", lit("Cast", written, to=kinds.FLOAT), mask, name="lit")
 
     dark = _Nodes("dark/")
@@ -274,7 +316,7 @@ def _generator_graph(generator: Any, probabilities: Any, module: str, model: Gen
 
 def _halves(nodes: _Nodes, noise: str, count: int) -> tuple[str, str]:
     """Hashes the normals, (B, 10), to words and returns their high and low halves as float32, (B, count)."""
-    kinds = nodes._onnx.TensorProto
+    kinds = nodes.onnx.TensorProto
 
     def number(value: int) -> str:
         return nodes.constant(np.array(value, np.uint64))
