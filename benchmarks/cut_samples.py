@@ -2,10 +2,11 @@
 
     python benchmarks/cut_samples.py DATA [--out FOLDER]
 
-DATA holds zn.h5, zn_wide.h5, zp.h5, zp_wide.h5 and the showers ds2_1_100GeV.h5. Test and validation folds are
-kept whole, and so is the training part of the wide sets. Where the two files of a detector exceed the budget,
-training particles of the repeated set are left out, drawn at random, each with all its repeats. Of the showers some
-are drawn from each part of the ordered split and stay in it.
+DATA holds zn.h5, zn_wide.h5, zp.h5, zp_wide.h5, primaries.h5, primaries_wide.h5 and the showers ds2_1_100GeV.h5. Test
+and validation folds are kept whole, and so is the training part of the wide sets. Where the two files of a detector
+exceed the budget, training particles of the repeated set are left out, drawn at random, each with all its repeats. The
+two files of primaries become one, without those that were never shot; training primaries are left out until it fits
+its budget. Of the showers some are drawn from each part of the ordered split and stay in it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import numpy as np
 
 from caloforge.detectors import DS2, ZN, ZP, Detector
 from caloforge.events import Selected, split
-from caloforge.io import calochallenge, hdf5, open_events, sha256, summarize
+from caloforge.io import calochallenge, hdf5, open_events, open_trials, sha256, summarize, write_trials
 from caloforge.io.files import replacing, write_text
 from caloforge.io.source import columns_of
+from caloforge.samples import TRIALS
+from caloforge.trials import OUTCOMES, joined_trials
 
 BUDGET = 5_900_000
 SHOWERS = {"train": 238, "validation": 34, "test": 68}
 SHOWERS_FILE = "ds2_1_100GeV.h5"
+TRIALS_BUDGET = 1_900_000
 SEED = 0
 SOURCE = (
     "GEANT 3.21 (GHEISHA) simulation of the ALICE ZDC with the ALICE O2 geometry; "
@@ -88,6 +92,30 @@ def cut_showers(data: Path, out: Path) -> None:
         output.finish()
 
 
+def cut_trials(data: Path, out: Path) -> str:
+    """Writes the primaries within their budget; returns their line of the card."""
+    originals = [data / "primaries.h5", data / "primaries_wide.h5"]
+    every = joined_trials([open_trials(path, ZN) for path in originals])
+    provenance = {"source": SOURCE.partition(";")[0], "seed": SEED}
+    provenance["cut_from"] = [{"name": path.name, "sha256": sha256(path)} for path in originals]
+    train = np.random.default_rng(SEED).permutation(np.flatnonzero(every.fold >= 3))
+    kept = len(train)
+    path = out / f"{TRIALS}.h5"
+    while True:
+        rows = np.sort(np.concatenate([np.flatnonzero(every.fold < 3), train[:kept]]))
+        chosen = every.slices(rows)
+        write_trials(path, chosen, provenance | {"rows": len(rows)})
+        if (size := path.stat().st_size) <= TRIALS_BUDGET:
+            break
+        kept -= max(100, int(len(train) * (size - TRIALS_BUDGET) / size))
+    parts = [np.count_nonzero(part) for part in (chosen.fold >= 3, chosen.fold == 2, chosen.fold < 2)]
+    hits = ", ".join(
+        f"{name} {n / chosen.trials.sum():.1%}" for name, n in zip(OUTCOMES, chosen.hits.sum(0), strict=True)
+    )
+    cells = [path.name, f"{size / 1e6:.2f}", f"{len(rows):,} of {len(every):,}", f"{chosen.trials.sum():,}"]
+    return f"| {' | '.join([*cells, ', '.join(f'{part:,}' for part in parts), hits])} |"
+
+
 def line(path: Path, original: Path) -> str:
     """Returns the file's line of the card."""
     source = open_events(path)
@@ -114,12 +142,19 @@ Real simulation, not toys: {source}.
 |---|---|---|---|---|---|
 {lines}
 
+| file | MB | primaries of the originals' | trials | training, validation, test rows | trials that gave a response in |
+|---|---|---|---|---|---|
+{trials}
+
 - `zn`, `zp`: few particles, each simulated many times: for conditional metrics and diversity. `*_wide`: many
   particles, most simulated once: what a network needs to generalise. No particle is in both files of a
   detector.
 - Parts are those of the canonical split: test folds 0 and 1, validation 2, training 3 to 9, by particle.
 - Cut by `benchmarks/cut_samples.py`: where a file is smaller than its original, training particles drawn at
   random were left out, each with all its repeats; nothing else.
+- `primaries`: what was shot at the detectors, with or without a response, one to fifteen times each; from
+  `primaries.h5` (all within 3.5 mrad) and `primaries_wide.h5` (within 0.65 mrad; charged and unstable ones also
+  beyond 1.1 mrad), so directions are not evenly covered.
 - Layout: HDF5 as in docs/formats.md. Each file's `provenance` names its original and its hash.
 - `ds2.h5`, 1.4 MB: 340 showers in the CaloChallenge's layout and the geometry of its data set 2, of 10,540: GEANT 3.21
   positrons of 1 to 100 GeV, flat in ln E, in 90 planes of 1.4 mm tungsten and 0.3 mm silicon; recorded is the energy in
@@ -145,8 +180,10 @@ def main() -> None:
     cut_showers(options.data, options.out)
     names = [f"{name}{kind}.h5" for name in ("zn", "zp") for kind in ("", "_wide")]
     lines = [line(options.out / name, options.data / name) for name in names]
-    write_text(options.out / "README.md", CARD.format(source=SOURCE, lines="\n".join(lines)))
-    print("\n".join(lines))
+    trials = cut_trials(options.data, options.out)
+    card = CARD.format(source=SOURCE, lines="\n".join(lines), trials=trials)
+    write_text(options.out / "README.md", card)
+    print("\n".join([*lines, trials]))
 
 
 if __name__ == "__main__":

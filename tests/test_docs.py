@@ -20,7 +20,7 @@ from caloforge.detectors import ZP
 from caloforge.evaluation.scoring import evaluate_events, evaluate_run
 from caloforge.io import FORMATS, create, open_events, provenance
 from caloforge.metrics import METRICS
-from caloforge.models import MODELS, READOUTS
+from caloforge.models import CLASSIFIERS, MODELS, READOUTS
 from caloforge.models.factorized_flow_matching import ImageConfig, PlaceConfig, SumsConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
 from caloforge.nn.patch_network import PatchNetworkConfig
@@ -91,7 +91,9 @@ def test_every_command_exists_with_its_options(page):
         given = values.get("recipe")
         assert given is None or given.endswith(".toml") or given in recipe.packaged(), words
         for word in words:
-            assert not word.startswith("sample:") or word.removeprefix("sample:") in samples.SAMPLES, words
+            assert not word.startswith("sample:") or samples.sample(word.removeprefix("sample:")).is_file(), (
+                words
+            )
 
 
 @pytest.mark.parametrize("words", [["train", "x", "--nope"], ["trian", "x"], ["data", "convert", "a"]])
@@ -118,7 +120,7 @@ def test_every_relative_link_resolves(page):
 
 
 def test_every_model_metric_and_format_is_documented():
-    assert set(MODELS) | set(READOUTS) <= set(re.findall(r"`(\w+)`", (DOCS / "choose.md").read_text()))
+    assert {*MODELS, *READOUTS, *CLASSIFIERS} <= set(re.findall(r"`(\w+)`", (DOCS / "choose.md").read_text()))
     assert set(METRICS) <= set(re.findall(r"\w+", (DOCS / "metrics.md").read_text()))
     assert keys(tables(DOCS / "formats.md")["Files"]) == list(FORMATS)
 
@@ -142,7 +144,10 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.solver]`": SolverConfig,
     "`[model.bespoke]`": BespokeConfig,
     "`[model.optimizer]`": AdamConfig,
-    **{f"`[model]` of `{name}`": kind.config_class for name, kind in {**MODELS, **READOUTS}.items()},
+    **{
+        f"`[model]` of `{name}`": kind.config_class
+        for name, kind in {**MODELS, **READOUTS, **CLASSIFIERS}.items()
+    },
 }
 
 

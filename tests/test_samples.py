@@ -67,7 +67,9 @@ def test_weights_that_ship_know_their_domain(name):
 
 
 def test_unknown_samples():
-    with pytest.raises(ValueError, match=r"no sample 'zn_wid'; there are zn, .*, did you mean 'zn_wide'\?"):
+    with pytest.raises(
+        ValueError, match=r"no sample 'zn_wid'; there are zn, .*primaries, did you mean 'zn_wide'\?"
+    ):
         sample("zn_wid")
 
 

@@ -510,8 +510,28 @@ def _sample_bundle(
 
 @app.command("export")
 def export_command(
-    run: RunArgument,
-    out: Annotated[Path, typer.Option(help="The bundle folder to write.", show_default=False)],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="A run folder, or the name of weights that ship; for o2 one of ZN and one of ZP.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write.", show_default=False)],
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="bundle|o2|geant4",
+            help="A bundle for `sample`, what ALICE O2 takes, or a bundle that fits Geant4's Par04.",
+        ),
+    ] = "bundle",
+    zero: Annotated[
+        str | None,
+        typer.Option(
+            help="The run of a zero response: which primaries leave a response at all.", show_default=False
+        ),
+    ] = None,
     settings: Settings = None,
     files: Annotated[
         list[str] | None,
@@ -521,12 +541,44 @@ def export_command(
             show_default=False,
         ),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="For o2: probability of a response below which the classifier says none [default: 1e-4].",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Write a bundle: the model as ONNX with its card, which `sample` runs without PyTorch."""
+    """Write a trained model as ONNX: a bundle, which `sample` runs without PyTorch, or files for a host."""
+    paths = [_run_path(run) for run in runs]
+    classifier = _run_path(zero) if zero else None
+    if target not in ("bundle", "o2", "geant4"):
+        raise ValueError(f"--target must be one of bundle, o2, geant4, got {target!r}")
+    if threshold is not None and target != "o2":
+        raise ValueError(f"--threshold is for --target o2, not for {target}")
+    if target == "o2" and (settings or files):
+        raise ValueError("--set and --data are for a bundle, not for --target o2")
+    if target == "o2":
+        from caloforge.export.o2 import THRESHOLD, export_o2
+
+        if classifier is None:
+            raise ValueError("--target o2 needs the zero response: --zero RUN")
+        export_o2(paths, classifier, out, threshold=THRESHOLD if threshold is None else threshold)
+        output.print(f"wrote {out}: classifier, neutron and proton, each with its scales")
+        return
+    if len(paths) != 1:
+        raise ValueError(f"--target {target} takes one run, got {len(paths)}")
+    if target == "geant4":
+        from caloforge.detectors import detector_named
+        from caloforge.export.geant4 import check_voxels
+        from caloforge.io.run import Run
+
+        recipe = Run(paths[0]).recipe()
+        check_voxels(detector_named(recipe.detector), recipe.name)
     from caloforge.export import export
 
     data = [_data_path(file) for file in files or []]
-    card = export(_run_path(run), out, settings=settings or [], data=data)
+    card = export(paths[0], out, settings=settings or [], data=data, zero=classifier)
     found = card["agreement"]
     output.print(
         f"wrote {out}: ONNX Runtime and PyTorch agree to {found['log1p_difference']:.1e} in ln(1 + count), "
@@ -589,6 +641,9 @@ def evaluate(
         out = out or path.with_suffix(".scores.json")
     else:
         path = _writable_run(target)
+        if _is_classifier(path):
+            _evaluate_classifier(path, references, out or path / "scores.json")
+            return
         changes = _sweep(sweep)
         with _bar("repeats") as bar:
             scores = evaluate_run(
@@ -606,6 +661,31 @@ def evaluate(
         out = out or path / "scores.json"
     write_json(out, scores)
     _print_scores(scores)
+    output.print(f"wrote {out}")
+
+
+def _is_classifier(path: Path) -> bool:
+    from caloforge.io.run import Run
+
+    return bool(Run(path).card()["kind"] == "classifier")
+
+
+def _evaluate_classifier(path: Path, references: list[Path], out: Path) -> None:
+    """Scores a zero response, whose references are files of trials."""
+    from caloforge.evaluation.zero_response import evaluate_classifier
+    from caloforge.io.files import write_json
+
+    scores = evaluate_classifier(path, references)
+    write_json(out, scores)
+    header = ("outcome", "trials", "observed", "predicted", "Brier", "repeated: Brier", "floor", "ROC AUC")
+    for stem, entry in scores["sets"].items():
+        table = Table(*header, title=f"{stem}: {scores['split']} split, test rows", title_justify="left")
+        for name, found in entry["outcomes"].items():
+            every, repeated = found["all"], found["repeated"]
+            values = (every["observed"], every["predicted"], found["brier"], *repeated.values(), found["auc"])
+            cells = ["-" if value is None else f"{value:.4f}" for value in values]
+            table.add_row(name, f"{every['trials']:,}", *cells)
+        Console(width=max(output.width, 120), highlight=False).print(table)
     output.print(f"wrote {out}")
 
 
@@ -663,6 +743,9 @@ def report(
     """Write one self-contained page: runs side by side with floors, figures and published results; studies."""
     from caloforge.report import write_report
 
+    for run in runs:
+        if _is_classifier(_run_path(run)):
+            raise ValueError(f"{run} is a classifier: a report compares generators and readouts")
     references = {path.stem: path for path in map(_data_path, reference or [])}
     paths = [Path(run) if Path(run).is_file() else _run_path(run) for run in runs]
     write_report(paths, out, references)
@@ -735,7 +818,7 @@ def info() -> None:
             table.add_row(package, "not installed")
     table.add_row("detectors", ", ".join(DETECTORS))
     try:
-        from caloforge.models import MODELS, READOUTS
+        from caloforge.models import CLASSIFIERS, MODELS, READOUTS
     except ImportError:
         pass
     else:
@@ -745,7 +828,8 @@ def info() -> None:
         table.add_row("devices", ", ".join(["cpu", *cuda]))
         table.add_row("models", ", ".join(MODELS))
         table.add_row("readouts", ", ".join(READOUTS))
+        table.add_row("classifiers", ", ".join(CLASSIFIERS))
     table.add_row("recipes", ", ".join(packaged()))
-    table.add_row("samples", ", ".join(samples.SAMPLES))
+    table.add_row("samples", ", ".join((*samples.SAMPLES, samples.TRIALS)))
     table.add_row("weights", ", ".join(samples.weights()) or "none")
     output.print(table)

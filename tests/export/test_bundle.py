@@ -11,13 +11,15 @@ from caloforge.detectors import ZN
 from caloforge.events import split
 from caloforge.export import bundle as bundles
 from caloforge.export import export
-from caloforge.io import create, open_events
+from caloforge.io import create, open_events, open_trials
 from caloforge.io.files import read_json, write_json
 from caloforge.models import MODELS, READOUTS
-from caloforge.models.base import generate_in_memory
+from caloforge.models.base import generate_in_memory, probabilities_in_memory
 from caloforge.runtime import Surrogate
 from caloforge.runtime.domain import Domain
-from caloforge.training.checkpoint import load_model
+from caloforge.runtime.hits import responds, uniforms
+from caloforge.samples import TRIALS, sample, weights
+from caloforge.training.checkpoint import load_classifier, load_model
 from made import made_events
 from made_run import SMALL, made_run
 
@@ -207,3 +209,29 @@ def test_the_command(caloforge, flow_run, tmp_path):
     assert card["recipe"]["model"]["solver"]["steps"] == 1
     code, _, err = caloforge("sample", out, flow_run / "made.h5", tmp_path / "events.h5")
     assert (code, "predicts channel sums only" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_zero_response_goes_along(flow_run, tmp_path):
+    zero = weights()["zdc-zero_response"]
+    card = export(flow_run, tmp_path / "bundle", zero=zero)
+    assert card["zero"]["name"] == "zdc-zero_response"
+    assert card["zero"]["probability_difference"] < bundles.PROBABILITY_TOLERANCE
+    assert card["domain"] == read_json(zero / "card.json")["domain"]
+    assert card["zero"]["domain_of_responses"] != card["domain"]
+    trials = open_trials(sample(TRIALS))
+    primaries = trials.primaries.select(np.flatnonzero(trials.fold < 2)[:2000])
+    surrogate = Surrogate.load(tmp_path / "bundle")
+    assert surrogate.domain.inside(primaries).mean() > 0.99
+    lit = surrogate.channel_sums(primaries, seed=1, on_outside="flag").any(1)
+    _, classifier = load_classifier(zero)
+    p = probabilities_in_memory(classifier, primaries.conditions).astype(float)
+    wanted = responds("zn", p, uniforms(1, np.arange(len(primaries))))
+    assert (lit & ~wanted).sum() == 0
+    assert 0.95 * wanted.sum() < lit.sum() <= wanted.sum()  # some have sums of zero
+
+
+def test_what_is_no_zero_response_is_refused(flow_run, tmp_path):
+    with pytest.raises(ValueError, match="zn-channel_flow_matching is no classifier"):
+        export(flow_run, tmp_path / "bundle", zero=flow_run)
+    assert list(tmp_path.iterdir()) == []

@@ -20,25 +20,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge._lookup import require
-from caloforge.detectors import detector_named
+from caloforge.detectors import Detector, detector_named
 from caloforge.events import Joined, Primaries, of_particles, split
-from caloforge.export.onnx import OPSET, check_exportable, graph_of
+from caloforge.export.onnx import OPSET, check_exportable, graph_of, graph_of_classifier
 from caloforge.io import open_events
 from caloforge.io.files import read_json, sha256
 from caloforge.io.run import Run
-from caloforge.models import Generator, Readout
-from caloforge.models.base import as_function
+from caloforge.models import Classifier, Generator, Readout
+from caloforge.models.base import as_function, probabilities_in_memory
 from caloforge.recipe import Recipe
-from caloforge.runtime.bundle import GRAPH, channel_maps, write_card
+from caloforge.runtime.bundle import GRAPH, ZERO, channel_maps, write_card
 from caloforge.runtime.domain import Domain
+from caloforge.runtime.hits import MODULES
 from caloforge.runtime.noise import standard_normals
-from caloforge.runtime.session import Session
+from caloforge.runtime.session import Probabilities, Session
 from caloforge.samples import SAMPLES, sample, samples_of
-from caloforge.training.checkpoint import load_model
+from caloforge.training.checkpoint import load_classifier, load_model
+from caloforge.trials import OUTCOMES
 
 BATCHES = (1, 3, 17, 256)
 TOLERANCE = 1e-4
 """Largest difference of ln(1 + count) before rounding."""
+
+PROBABILITY_TOLERANCE = 1e-4
+"""Largest difference of a probability of the zero response."""
 
 FLIPPED_EVENTS = 0.01
 """Largest share of events in which a whole sum inside the model may flip."""
@@ -59,7 +64,12 @@ ROUNDING = {
 
 
 def export(
-    run: Path, out: Path, *, settings: Sequence[str] = (), data: Sequence[Path] = ()
+    run: Path,
+    out: Path,
+    *,
+    settings: Sequence[str] = (),
+    data: Sequence[Path] = (),
+    zero: Path | None = None,
 ) -> dict[str, Any]:
     """Exports a run.
 
@@ -69,6 +79,7 @@ def export(
         settings: changes of the model section that keep the weights, such as "solver.steps=4".
         data: the files it was trained on, to fit the domain to them again; needed where the run's card has none
             and they are no longer where they were.
+        zero: the run folder of a zero response, for a bundle that takes any primary.
 
     Returns:
         the bundle's card.
@@ -86,6 +97,8 @@ def export(
     recipe, model = load_model(run, settings)
     check_exportable(model, recipe.name)
     domain, particles = _domain_and_particles(recipe, card, data)
+
+    classifier = _classifier(model, zero) if zero else None
 
     rounding = recipe.model.get("rounding", "")
     whole = model.detector.unit == "photons" and rounding not in ("", "none")
@@ -110,12 +123,76 @@ def export(
             "scores": _scores(Run(run), settings),
             "exported_by": {name: version(name) for name in ("caloforge", "torch", "onnx", "onnxscript")},
         }
+        if zero and classifier:
+            onnx.save(graph_of_classifier(classifier), temporary / ZERO)
+            full |= _zero_response(zero, classifier, temporary, particles, full["domain"])
         write_card(temporary, full)
         temporary.chmod(0o755)  # a temporary folder is its owner's alone
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return full
+
+
+def _classifier(model: Generator | Readout, zero: Path) -> Classifier:
+    """Loads a zero response and checks that it is one for the model's detector.
+
+    Raises:
+        ValueError: it is not.
+    """
+    recipe, classifier = load_classifier(zero)
+    check_same_features(classifier.detector, model.detector)
+    if model.detector.name not in MODULES or tuple(classifier.outcomes) != OUTCOMES:
+        raise ValueError(
+            f"{recipe.name} knows nothing of {model.detector.name}: it is for {', '.join(MODULES)}"
+        )
+    return classifier
+
+
+def _zero_response(
+    zero: Path, classifier: Classifier, folder: Path, particles: Primaries, responses: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Compares the graph of a zero response with PyTorch and returns what the card says of it.
+
+    Raises:
+        ValueError: they do not agree.
+    """
+    session, run = Probabilities(folder / ZERO), Run(zero)
+    card, rng, difference = run.card(), np.random.default_rng(0), 0.0
+    for batch in BATCHES:
+        for conditions in _conditions(particles, batch, rng):
+            wanted = probabilities_in_memory(classifier, conditions)
+            difference = max(difference, float(np.abs(wanted - session(conditions)).max()))
+    if not difference <= PROBABILITY_TOLERANCE:
+        raise ValueError(
+            f"the graph of {card['name']} does not agree with PyTorch: probabilities differ by {difference:.3g}, "
+            f"wanted at most {PROBABILITY_TOLERANCE:g}"
+        )
+    return {
+        "domain": card["domain"],
+        "zero": {
+            **{key: card[key] for key in ("name", "type", "data", "split", "seed", "version")},
+            "outcomes": list(classifier.outcomes),
+            "weights": sha256(run.weights),
+            "rule": "ZN responds where u < P(ZN), ZP where P(any) - P(ZP) <= u < P(any); u from noise stream 1",
+            "probability_difference": difference,
+            "domain": "of the card: primaries of any kind, those the zero response was trained on",
+            "domain_of_responses": responses,
+        },
+    }
+
+
+def check_same_features(classifier: Detector, generator: Detector) -> None:
+    """Raises ValueError where a classifier and a generator do not take the same conditions."""
+    first, second = (
+        [f"{feature.name} [{feature.unit}]" for feature in detector.conditions]
+        for detector in (classifier, generator)
+    )
+    if first != second or classifier.face != generator.face:
+        raise ValueError(
+            f"the zero response was trained for primaries with {', '.join(first)} and a face at "
+            f"{classifier.face} cm; {generator.name} has {', '.join(second)} and {generator.face} cm"
+        )
 
 
 def _training_particles(recipe: Recipe, card: Mapping[str, Any], data: Sequence[Path]) -> Primaries | None:

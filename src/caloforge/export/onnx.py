@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from caloforge._lookup import require
 from caloforge.export.loops import fix_shapes, make_loops
-from caloforge.models import Generator, Readout
+from caloforge.models import Classifier, Generator, Readout
 from caloforge.nn.stored import Stored
 
 OPSET = 20
@@ -78,25 +78,34 @@ def graph_of(model: Generator | Readout, *, whole: bool) -> Any:
     Raises:
         ValueError: the graph is not what the runtime needs.
     """
-    onnx = require("onnx", "export")
-    require("onnxscript", "export")
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     # a batch of one would be taken for a constant
     conditions = torch.ones(3, len(model.detector.conditions), device=device)
     noise = torch.zeros(3, model.noise_dim, device=device)
-    batch = torch.export.Dim("batch", min=1)
     output = "channels" if isinstance(model, Readout) else "responses"
+    return _trace(_Exported(model, whole).eval(), dict(zip(INPUTS, (conditions, noise), strict=True)), output)
+
+
+def graph_of_classifier(model: Classifier) -> Any:
+    """Traces a classifier: input `conditions` (B, F), output `probabilities` (B, K)."""
+    conditions = torch.ones(3, len(model.detector.conditions), device=next(model.parameters()).device)
+    return _trace(model.eval(), {"conditions": conditions}, "probabilities")
+
+
+def _trace(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> Any:
+    """Traces a module whose arguments have the names of `inputs`, all with the batch as their first axis."""
+    onnx = require("onnx", "export")
+    require("onnxscript", "export")
+    batch = torch.export.Dim("batch", min=1)
     with _quiet(), torch.no_grad():
         traced = torch.export.export(
-            _Exported(model, whole).eval(),
-            (conditions, noise),
-            dynamic_shapes={"conditions": {0: batch}, "noise": {0: batch}},
+            module, tuple(inputs.values()), dynamic_shapes={name: {0: batch} for name in inputs}
         )
         program = torch.onnx.export(
             traced,
             (),
             dynamo=True,
-            input_names=list(INPUTS),
+            input_names=list(inputs),
             output_names=[output],
             opset_version=OPSET,
             custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},

@@ -14,6 +14,7 @@ from caloforge.io.formats import (
 )
 from caloforge.io.source import FileParticles, FileSource, NoResponsesError
 from caloforge.io.summary import ResponseSummary, Summary, summarize
+from caloforge.io.trials import open_trials, write_trials
 
 __all__ = [
     "FORMATS",
@@ -29,7 +30,9 @@ __all__ = [
     "open_events",
     "open_particles",
     "open_primaries",
+    "open_trials",
     "provenance",
     "sha256",
     "summarize",
+    "write_trials",
 ]

@@ -27,6 +27,7 @@ from caloforge.io.source import (
     Columns,
     FileSource,
     NoResponsesError,
+    ParticleRows,
     block_edges,
     check_lengths,
     check_shape,
@@ -48,7 +49,7 @@ def holds_showers(path: Path) -> bool:
         return "conditions" not in file and (ENERGIES in file or SHOWERS in file)
 
 
-def _primaries(file: h5py.File, given: Detector | None) -> Primaries:
+def _particles(file: h5py.File, given: Detector | None) -> ParticleRows:
     energies = dataset(file, ENERGIES)
     showers = file.get(SHOWERS)
     declared = texts(file.attrs.get("detector"))
@@ -61,14 +62,17 @@ def _primaries(file: h5py.File, given: Detector | None) -> Primaries:
     if energies.dtype.kind not in "iuf":
         raise ValueError(f"{ENERGIES} must be numbers, got {energies.dtype}")
     check_lengths({ENERGIES: len(energies)})
-    conditions = energies[()].reshape(-1, 1)
-    return Primaries(detector, conditions, np.full(len(conditions), detector.pdg, np.int32))
+
+    def read(start: int, stop: int) -> Primaries:
+        conditions = energies[start:stop].reshape(-1, 1)
+        return Primaries(detector, conditions, np.full(len(conditions), detector.pdg, np.int32))
+
+    return ParticleRows(detector, len(energies), False, read)
 
 
-def open_primaries(path: Path, detector: Detector | None = None) -> Primaries:
-    """Reads the energies of a file, with or without showers."""
-    with open_file(path) as file:
-        return _primaries(file, detector)
+def open_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
+    """Opens the energies of a file, with or without showers."""
+    return _particles(open_file(path), detector)
 
 
 def open_events(path: Path, detector: Detector | None = None) -> FileSource:
@@ -80,7 +84,7 @@ def open_events(path: Path, detector: Detector | None = None) -> FileSource:
         if showers.dtype.kind not in "iuf":
             raise ValueError(f"{SHOWERS} must be numbers, got {showers.dtype}")
         check_lengths({ENERGIES: len(dataset(file, ENERGIES)), SHOWERS: len(showers)})
-        primaries = _primaries(file, detector)
+        primaries = _particles(file, detector).all
         check_shape(primaries.detector, showers.shape[1:], flat=True)
         edges = block_edges(len(showers), (showers.chunks or (1,))[0])
     return FileSource(path, primaries, edges, partial(rows_of, SHOWERS))

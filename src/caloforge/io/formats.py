@@ -67,13 +67,10 @@ class Format:
     marks: bool = False
 
 
-<<<<<<< HEAD
-_HDF5 = Format("HDF5", hdf5.open_particles, hdf5.Hdf5Output, hdf5.provenance, hdf5.open_events, True)
-=======
-def _hdf5_primaries(path: Path, detector: Detector | None) -> Primaries:
+def _hdf5_particles(path: Path, detector: Detector | None) -> ParticleRows:
     if calochallenge.holds_showers(path):
-        return calochallenge.open_primaries(path, detector)
-    return hdf5.open_primaries(path, detector)
+        return calochallenge.open_particles(path, detector)
+    return hdf5.open_particles(path, detector)
 
 
 def _hdf5_events(path: Path, detector: Detector | None) -> EventSource:
@@ -90,8 +87,7 @@ def _hdf5_output(
     return hdf5.output(path, detector, provenance, dtype)
 
 
-_HDF5 = Format("HDF5", _hdf5_primaries, _hdf5_output, hdf5.provenance, _hdf5_events, True)
->>>>>>> calochallenge
+_HDF5 = Format("HDF5", _hdf5_particles, _hdf5_output, hdf5.provenance, _hdf5_events, True)
 
 FORMATS: dict[str, Format] = {
     ".h5": _HDF5,

@@ -14,7 +14,7 @@ Attributes of the file: `detector`, and `provenance` as JSON. Other keys are ign
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,8 @@ def texts(values: Any) -> list[str] | None:
     return [value.decode() if isinstance(value, bytes) else str(value) for value in np.atleast_1d(values)]
 
 
-<<<<<<< HEAD
 def _particles(file: h5py.File, given: Detector | None) -> ParticleRows:
-    conditions = _dataset(file, "conditions")
-=======
-def _primaries(file: h5py.File, given: Detector | None) -> Primaries:
     conditions = dataset(file, "conditions")
->>>>>>> calochallenge
     keys = [key for key in PARTICLE_COLUMNS if key == "pdg" or key in file]
     columns = {key: dataset(file, key) for key in keys}
     responses = file.get("responses")
@@ -93,29 +88,24 @@ def _primaries(file: h5py.File, given: Detector | None) -> Primaries:
     return ParticleRows(detector, len(conditions), "group" in columns, read)
 
 
-<<<<<<< HEAD
 def open_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
     """Opens the particles of a file, with or without responses."""
-    return _particles(_open(path), detector)
-=======
-def open_primaries(path: Path, detector: Detector | None = None) -> Primaries:
-    """Reads the particles of a file, with or without responses."""
+    return _particles(open_file(path), detector)
+
+
+def open_columns(
+    path: Path, names: Sequence[str], detector: Detector | None = None
+) -> tuple[Primaries, dict[str, NDArray[np.generic]]]:
+    """Reads the particles of a file and further columns of it, all of which must be there."""
     with open_file(path) as file:
-        return _primaries(file, detector)
->>>>>>> calochallenge
+        return _particles(file, detector).all, {name: dataset(file, name)[()] for name in names}
 
 
 def open_events(path: Path, detector: Detector | None = None) -> FileSource:
     """Opens a file of events; reads its particles."""
-<<<<<<< HEAD
-    with _open(path) as file:
-        responses = _dataset(file, "responses")
-        primaries = _particles(file, detector).all
-=======
     with open_file(path) as file:
         responses = dataset(file, "responses")
-        primaries = _primaries(file, detector)
->>>>>>> calochallenge
+        primaries = _particles(file, detector).all
         check_shape(primaries.detector, responses.shape[1:])
         check_lengths({"conditions": len(primaries), "responses": len(responses)})
         edges = block_edges(len(responses), (responses.chunks or (1,))[0])
@@ -228,6 +218,10 @@ class Table:
 
     def mark(self, name: str, values: NDArray[np.bool_]) -> None:
         """Writes a column of truth values for all rows."""
+        self.column(name, values)
+
+    def column(self, name: str, values: NDArray[np.generic]) -> None:
+        """Writes a further column for all rows."""
         try:
             self._file.create_dataset(name, data=values, compression="gzip")
         finally:

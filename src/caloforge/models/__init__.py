@@ -1,7 +1,7 @@
 """Models, and the tables that resolve their names.
 
-`MODELS` are generators of whole responses, `READOUTS` predict channel sums alone. Outside code uses
-`type = "package.module:Class"` in a recipe.
+`MODELS` are generators of whole responses, `READOUTS` predict channel sums alone, `CLASSIFIERS` tell whether there
+is a response at all. Outside code uses `type = "package.module:Class"` in a recipe.
 """
 
 from __future__ import annotations
@@ -12,15 +12,27 @@ from pydantic import BaseModel
 
 from caloforge._lookup import nearest, outside
 from caloforge.detectors import detector_named
-from caloforge.models.base import Generator, Readout
+from caloforge.models.base import Classifier, Generator, Model, Readout
 from caloforge.models.channel_flow_matching import ChannelFlowMatching
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
 from caloforge.models.flow_matching import FlowMatching
 from caloforge.models.regressors import ChannelMLP, DecisionTree, GradientBoosting, Linear, NearestNeighbours
 from caloforge.models.yardsticks import Nearest, Resample
+from caloforge.models.zero_response import ZeroResponse
 from caloforge.recipe import Recipe, merged, validated
 
-__all__ = ["MODELS", "READOUTS", "Generator", "Readout", "build", "configuration", "resolved"]
+__all__ = [
+    "CLASSIFIERS",
+    "MODELS",
+    "READOUTS",
+    "Classifier",
+    "Generator",
+    "Model",
+    "Readout",
+    "build",
+    "configuration",
+    "resolved",
+]
 
 MODELS: dict[str, type[Generator]] = {
     "factorized_flow_matching": FactorizedFlowMatching,
@@ -38,9 +50,11 @@ READOUTS: dict[str, type[Readout]] = {
     "tree": DecisionTree,
 }
 
+CLASSIFIERS: dict[str, type[Classifier]] = {"zero_response": ZeroResponse}
+
 
 def _class(recipe: Recipe) -> Any:
-    tables: dict[str, Any] = {**MODELS, **READOUTS}
+    tables: dict[str, Any] = {**MODELS, **READOUTS, **CLASSIFIERS}
     name = recipe.model.get("type")
     if not isinstance(name, str):
         raise ValueError(f"model.type must name a model: {', '.join(tables)}; got {name!r}")
@@ -48,8 +62,10 @@ def _class(recipe: Recipe) -> Any:
         return tables[name]
     if ":" in name:
         found = outside(name, type)
-        if not issubclass(found, Generator | Readout):
-            raise ValueError(f"model.type {name!r} must be a Generator or a Readout, got {found}")
+        if not issubclass(found, Model):
+            raise ValueError(
+                f"model.type {name!r} must be a Generator, a Readout or a Classifier, got {found}"
+            )
         return found
     raise ValueError(f"model.type: no model {name!r}{nearest(name, tables)} (there are {', '.join(tables)})")
 
@@ -76,12 +92,12 @@ def resolved(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"model": section})
 
 
-def build(recipe: Recipe) -> Generator | Readout:
+def build(recipe: Recipe) -> Model:
     """Builds the untrained model of a recipe.
 
     Raises:
         ValueError: as `configuration`, or an unknown detector.
     """
     config = configuration(recipe)
-    model: Generator | Readout = _class(recipe)(detector_named(recipe.detector), config)
+    model: Model = _class(recipe)(detector_named(recipe.detector), config)
     return model

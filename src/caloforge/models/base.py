@@ -152,6 +152,33 @@ class Readout(nn.Module, ABC):
         """Fits what is fitted at once and returns the stages of the training, in order (often none)."""
 
 
+class Classifier(nn.Module, ABC):
+    """Gives the probabilities that a primary leaves a response, without an event.
+
+    Attributes:
+        detector: whose features the primaries are described by.
+        outcomes: names of the probabilities, K.
+        config_class: the model's configuration; the constructor takes a detector and one of these.
+        sampling: keys and sections of the configuration that may be changed after the training.
+    """
+
+    detector: Detector
+    outcomes: ClassVar[tuple[str, ...]]
+    config_class: ClassVar[type[BaseModel]]
+    sampling: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Returns probabilities, (B, K) float32, from conditions in physical units, (B, F)."""
+
+    @abstractmethod
+    def stages(self, train: EventSource) -> Sequence[Stage]:
+        """Fits the normalization to training primaries, a `Trials`, and returns the stages of the training."""
+
+
+Model = Generator | Readout | Classifier
+
+
 def shuffled_batches(
     source: EventSource, batch_size: int, rng: np.random.Generator, buffer: int = 65_536
 ) -> Iterator[Events]:
@@ -312,6 +339,19 @@ def as_function(model: Generator | Readout) -> Forward:
         return np.asarray(output.float().cpu().numpy())
 
     return forward
+
+
+@torch.no_grad()
+def probabilities_in_memory(
+    model: Classifier, conditions: NDArray[np.float32], batch_size: int = 8192
+) -> NDArray[np.float32]:
+    """Returns the probabilities of a classifier for each row of conditions, (N, K)."""
+    device = next(model.parameters()).device
+    parts = [
+        model(torch.from_numpy(conditions[start : start + batch_size]).to(device)).float().cpu().numpy()
+        for start in range(0, len(conditions), batch_size)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, len(model.outcomes)), np.float32)
 
 
 def generate_in_memory(

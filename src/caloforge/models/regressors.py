@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from caloforge._lookup import require
 from caloforge.detectors import Detector
@@ -45,6 +45,7 @@ from caloforge.models.base import (
     channel_sums,
     generate_in_memory,
 )
+from caloforge.nn.residual_mlp import ResidualMLP
 from caloforge.nn.stored import Stored
 from caloforge.optim import AdamConfig
 from caloforge.transforms import Standardize
@@ -532,31 +533,6 @@ class ChannelMLPConfig(BaseModel):
     optimizer: AdamConfig = AdamConfig(learning_rate=3.7e-3, beta1=0.53, beta2=0.63)
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(256, ge=1)
-
-
-class ResidualMLP(nn.Module):
-    """A linear layer, residual layers h + dropout(gelu(linear(h))), a linear layer."""
-
-    def __init__(self, inputs: int, outputs: int, width: int, layers: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(inputs, width)
-        self.layers = nn.ModuleList([nn.Linear(width, width) for _ in range(layers)])
-        self.last = nn.Linear(width, outputs)
-
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Maps features, (B, F), to (B, K).
-
-        Args:
-            x: features.
-            kept: what each residual layer's outputs are multiplied by, 0 or 1 / (1 - dropout) in training,
-                (B, layers, width); None keeps everything.
-        """
-        h = self.first(x)
-        for i, layer in enumerate(self.layers):
-            change = nn.functional.gelu(layer(h))
-            h = h + (change if kept is None else change * kept[:, i])
-        out: Tensor = self.last(h)
-        return out
 
 
 class ChannelMLP(Readout):

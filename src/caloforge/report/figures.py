@@ -758,6 +758,37 @@ def parameter(
         return _svg(figure)
 
 
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Observed fractions against predicted probabilities, with their errors, (B,) each."""
+
+    look: Style
+    predicted: Values
+    observed: Values
+    error: Values
+
+
+def reliability(curves: Sequence[Reliability], xlabel: str, ylabel: str) -> bytes:
+    """Draws how often what was predicted with some probability happened, and the difference, as SVG."""
+    with _settings():
+        figure = _figure(5.4, 5.0)
+        axes = _axes(figure, 0.68, 1.85, 4.58, 3.0)
+        lower = _axes(figure, 0.68, 0.52, 4.58, 1.2, sharex=axes)
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+        lower.axhline(0, color=GREY, linewidth=1)
+        for curve in curves:
+            look: dict[str, Any] = {"color": curve.look.colour, "dashes": curve.look.dashes or (None, None)}
+            look |= {"marker": "o", "markersize": 4, "capsize": 2}
+            axes.errorbar(curve.predicted, curve.observed, curve.error, label=curve.look.label, **look)
+            lower.errorbar(curve.predicted, curve.observed - curve.predicted, curve.error, **look)
+        axes.tick_params(labelbottom=False)
+        axes.set_ylabel(ylabel)
+        lower.set_ylabel("difference")
+        lower.set_xlabel(xlabel)
+        axes.legend()
+        return _svg(figure)
+
+
 @dataclass(frozen=True)
 class Training:
     """Holds the columns of a log: epochs through all stages, and each column's points (epoch, value)."""

@@ -1,9 +1,10 @@
 """A bundle: a trained model as a folder that runs with NumPy and ONNX Runtime alone.
 
 response.onnx    conditions (B, F), noise (B, D) -> responses (B, *shape), or channels (B, K) for a readout
+zero.onnx        where the bundle was given a zero response: conditions (B, F) -> P(ZN), P(ZP), P(any) (B, 3)
 card.json        what it is: detector, features and units, channel maps, recipe, data and their hashes, split, seed,
                  scores, rounding rule, domain, opset, how well it agrees with PyTorch, hash of the graph
-SHA256SUMS       hashes of both, as `sha256sum -c` reads them
+SHA256SUMS       hashes of these, as `sha256sum -c` reads them
 
 Loading refuses a bundle that is damaged or incomplete, of a newer format, or made for another detector than this
 installation knows by that name.
@@ -13,6 +14,10 @@ or whether a job was resumed. Batches are `BATCH` events (fewer where fewer are 
 caller says; another batch size may move single photons where a sum lies within rounding of a whole number. `exact`
 fills every batch up to `BATCH`, so that it does not matter how many events are asked for at once. All this holds
 on one type of CPU; on another, events agree but for such photons.
+
+With a zero response the bundle takes any primary, not only those that are known to leave a response: which ones do
+is decided first (`runtime.hits`), and the others get an empty one. Its domain is that of the primaries which the
+zero response was trained on; the card keeps the generator's own beside it, under `zero`.
 """
 
 from __future__ import annotations
@@ -30,12 +35,14 @@ from numpy.typing import NDArray
 from caloforge.detectors import Detector, detector_named
 from caloforge.events import Events, ParticleSource, Primaries
 from caloforge.io.files import read_json, sha256, write_json, write_text
+from caloforge.runtime import hits
 from caloforge.runtime.domain import Domain, OnOutside, check_choice
-from caloforge.runtime.generate import Forward, Generated, Particles, generate_rows
-from caloforge.runtime.session import Session
+from caloforge.runtime.generate import Forward, Generated, Particles, Responds, generate_rows
+from caloforge.runtime.session import Probabilities, Session
 
 FORMAT = 1
 GRAPH, CARD, SUMS = "response.onnx", "card.json", "SHA256SUMS"
+ZERO = "zero.onnx"
 
 BATCH = 32
 """Events at once: beyond it time an event hardly falls, and memory grows."""
@@ -59,10 +66,16 @@ def channel_maps(detector: Detector) -> dict[str, dict[str, Any]]:
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
-    """Writes the card beside the graph, and the hashes of both."""
-    full = {"format": FORMAT, "bundle": True, **card, "files": {GRAPH: sha256(folder / GRAPH)}}
+    """Writes the card beside the graphs, and the hashes of all."""
+    graphs = [name for name in (GRAPH, ZERO) if (folder / name).is_file()]
+    full = {
+        "format": FORMAT,
+        "bundle": True,
+        **card,
+        "files": {name: sha256(folder / name) for name in graphs},
+    }
     write_json(folder / CARD, full)
-    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in (CARD, GRAPH)))
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in (CARD, *graphs)))
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -81,7 +94,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         wanted = {name: digest for digest, name in lines}
     except ValueError:
         raise _damaged(folder, SUMS) from None
-    for name in (CARD, GRAPH):
+    for name in {CARD, GRAPH, *wanted}:
+        if not (folder / name).is_file():
+            raise ValueError(f"the bundle {folder} has no {name}: it is incomplete, copy it again as a whole")
         if wanted.get(name) != sha256(folder / name):
             raise _damaged(folder, name)
     card: dict[str, Any] = read_json(folder / CARD)
@@ -91,7 +106,7 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"the bundle {folder} has format {found}, this version of caloforge reads up to {FORMAT}: "
             "install a newer one"
         )
-    if card["files"] != {GRAPH: wanted[GRAPH]}:
+    if card["files"] != {name: digest for name, digest in wanted.items() if name != CARD}:
         raise _damaged(folder, GRAPH)
     return card
 
@@ -142,12 +157,14 @@ class Surrogate:
         card: what the bundle says of itself.
         domain: what it was trained on.
         session: the graph.
+        zero: the graph of the zero response; None where every particle is taken to leave a response.
     """
 
     detector: Detector
     card: Mapping[str, Any]
     domain: Domain
     session: Session
+    zero: Probabilities | None = None
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 1) -> Surrogate:
@@ -169,7 +186,8 @@ class Surrogate:
         shape = output if card["kind"] == "readout" else detector.shape
         if got != (len(detector.features), card["noise_dim"], shape):
             raise ValueError(f"the graph in {folder} does not fit its card: it has {got}")
-        return cls(detector, card, Domain.from_card(card["domain"]), session)
+        zero = Probabilities(folder / ZERO, threads) if "zero" in card else None
+        return cls(detector, card, Domain.from_card(card["domain"]), session, zero)
 
     def check(self, primaries: ParticleSource, on_outside: OnOutside = "error") -> NDArray[np.bool_]:
         """Compares particles with the training events, slice by slice.
@@ -216,14 +234,28 @@ class Surrogate:
                 f"{self.card['name']} predicts channel sums only: there are no responses to sample, "
                 "use channel_sums"
             )
+        batch = chosen_batch(len(primaries), batch_size, exact)
         return Generated(
             cast(Forward, self.session),
             self.session.noise_dim,
             primaries,
             seed,
             first_event,
-            chosen_batch(len(primaries), batch_size, exact),
+            batch,
+            self._responds(seed, batch),
         )
+
+    def _responds(self, seed: int, batch_size: int) -> Responds | None:
+        """Returns what decides which events have a response; None where all have."""
+        zero = self.zero
+        if zero is None:
+            return None
+
+        def responds(conditions: NDArray[np.float32], events: NDArray[np.integer]) -> NDArray[np.bool_]:
+            probabilities = generate_rows(lambda x, _: zero(x), 0, conditions, seed, batch_size=batch_size)
+            return hits.responds(self.detector.name, probabilities, hits.uniforms(seed, events))
+
+        return responds
 
     def sample(
         self,
@@ -266,13 +298,15 @@ class Surrogate:
     ) -> NDArray[np.float64]:
         """Predicts channel sums in the detector's unit, (N, K); arguments as for `sample`."""
         self.check(primaries, on_outside)
+        batch = chosen_batch(len(primaries), batch_size, exact)
         rows = generate_rows(
             cast(Forward, self.session),
             self.session.noise_dim,
             primaries.conditions,
             seed,
             events=first_event + np.arange(len(primaries)),
-            batch_size=chosen_batch(len(primaries), batch_size, exact),
+            batch_size=batch,
+            responds=self._responds(seed, batch),
         )
         if self.card["kind"] == "readout":
             return rows.astype(np.float64)
@@ -297,4 +331,5 @@ def origin_of_bundle(card: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "particles": card["particles"],
         "bundle": sha256(folder / CARD),
         "settings": card["settings"],
+        **({"zero_response": card["zero"]["name"]} if "zero" in card else {}),
     }

@@ -16,6 +16,9 @@ from caloforge.runtime.noise import standard_normals
 Forward = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 """conditions (B, F), noise (B, D) -> responses (B, *)."""
 
+Responds = Callable[[NDArray[np.float32], NDArray[np.integer]], NDArray[np.bool_]]
+"""conditions (N, F), event numbers (N,) -> whether there is a response, (N,)."""
+
 Particles = TypeVar("Particles", bound=ParticleSource)
 
 
@@ -27,6 +30,7 @@ def generate_rows(
     *,
     events: NDArray[np.integer] | None = None,
     batch_size: int = 256,
+    responds: Responds | None = None,
 ) -> NDArray[np.float32]:
     """Generates one response for each row.
 
@@ -40,12 +44,22 @@ def generate_rows(
         seed: 0 to 2^64 - 1.
         events: event numbers, which address the noise, (N,); 0, 1, ... where not given.
         batch_size: events at once.
+        responds: tells which events have a response; the others are zero, and are not generated.
 
     Returns:
         what `forward` gives, (N, *).
     """
     rows = len(conditions)
     numbers = np.arange(rows) if events is None else events
+    if responds is not None and rows:
+        lit = responds(conditions, numbers)
+        chosen = np.flatnonzero(lit) if lit.any() else np.array([0])  # one at least, for its shape
+        some = generate_rows(
+            forward, noise_dim, conditions[chosen], seed, events=numbers[chosen], batch_size=batch_size
+        )
+        every = np.zeros((rows, *some.shape[1:]), some.dtype)
+        every[lit] = some[: np.count_nonzero(lit)]
+        return every
     parts = []
     for start in range(0, rows, batch_size):
         index = np.minimum(np.arange(start, start + batch_size), rows - 1)
@@ -73,6 +87,7 @@ class Generated(Generic[Particles]):
         seed: 0 to 2^64 - 1.
         first_event: number of the first row's event.
         batch_size: events at once.
+        responds: tells which events have a response; None where all have.
     """
 
     forward: Forward
@@ -81,6 +96,7 @@ class Generated(Generic[Particles]):
     seed: int = 0
     first_event: int = 0
     batch_size: int = 256
+    responds: Responds | None = None
 
     def __len__(self) -> int:
         return len(self.primaries)
@@ -96,6 +112,7 @@ class Generated(Generic[Particles]):
             self.seed,
             events=self.first_event + index,
             batch_size=self.batch_size,
+            responds=self.responds,
         )
         return with_responses(chosen, as_counts(responses))
 

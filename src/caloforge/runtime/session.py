@@ -31,22 +31,7 @@ class Session:
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
-        runtime: Any = importlib.import_module("onnxruntime")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = 3
-        # a thread that waits sleeps, as neighbours on the machine expect
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have no class of their own
-            raise ValueError(
-                f"onnxruntime {runtime.__version__} cannot run {path}: {str(error).splitlines()[0]}"
-            ) from error
+        self._session = _open(path, threads)
         inputs = {value.name: value.shape for value in self._session.get_inputs()}
         outputs = self._session.get_outputs()
         if list(inputs) != ["conditions", "noise"] or len(outputs) != 1:
@@ -62,3 +47,51 @@ class Session:
         """Runs one batch; returns (B, *shape), integers or float32 as the graph has them."""
         (result,) = self._session.run([self._output], {"conditions": conditions, "noise": noise})
         return np.asarray(result)
+
+
+class Probabilities:
+    """The graph of a classifier ready to run: a function of conditions (B, F).
+
+    Args:
+        path: the ONNX file.
+        threads: threads of one batch.
+
+    Attributes:
+        features: number of conditions, F.
+        outcomes: number of probabilities, K.
+
+    Raises:
+        ValueError: no graph that this version of ONNX Runtime can run, or one with other inputs.
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        self._session = _open(path, threads)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if [value.name for value in inputs] != ["conditions"] or len(outputs) != 1:
+            raise ValueError(f"{path} must have the input conditions and one output")
+        self.features, self.outcomes = int(inputs[0].shape[1]), int(outputs[0].shape[1])
+        self._output = outputs[0].name
+
+    def __call__(self, conditions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Runs one batch; returns (B, K)."""
+        (result,) = self._session.run([self._output], {"conditions": conditions})
+        return np.asarray(result, np.float32)
+
+
+def _open(path: Path, threads: int) -> Any:
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    runtime: Any = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    # a thread that waits sleeps, as neighbours on the machine expect
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no class of their own
+        raise ValueError(
+            f"onnxruntime {runtime.__version__} cannot run {path}: {str(error).splitlines()[0]}"
+        ) from error

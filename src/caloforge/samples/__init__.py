@@ -10,18 +10,22 @@ from caloforge._lookup import nearest
 SAMPLES = ("zn", "zn_wide", "zp", "zp_wide", "ds2")
 """Of ZN and ZP few particles simulated many times, and many particles (`_wide`); a few showers of DS2."""
 
+TRIALS = "primaries"
+"""Primaries of both detectors, and how often each left a response (`caloforge.trials`)."""
+
 
 def sample(name: str) -> Path:
     """Returns the path of a sample file.
 
     Args:
-        name: one of `SAMPLES`.
+        name: one of `SAMPLES`, or `TRIALS`.
 
     Raises:
         ValueError: no sample of that name; the message lists those there are.
     """
-    if name not in SAMPLES:
-        raise ValueError(f"no sample {name!r}; there are {', '.join(SAMPLES)}{nearest(name, SAMPLES)}")
+    known = (*SAMPLES, TRIALS)
+    if name not in known:
+        raise ValueError(f"no sample {name!r}; there are {', '.join(known)}{nearest(name, known)}")
     return Path(str(files("caloforge.samples") / f"{name}.h5"))
 
 

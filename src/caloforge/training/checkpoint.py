@@ -12,7 +12,7 @@ from torch import nn
 
 from caloforge.io.files import replacing
 from caloforge.io.run import Run, read_weights, write_weights
-from caloforge.models import Generator, Readout, build
+from caloforge.models import Classifier, Generator, Model, Readout, build
 from caloforge.recipe import Recipe, parse, with_settings
 
 
@@ -56,7 +56,37 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_model(path: Path, settings: Sequence[str] = ()) -> tuple[Recipe, Generator | Readout]:
-    """Builds the model of a run folder with its best weights, ready to generate.
+    """Builds the generator or readout of a run folder with its best weights, ready to generate.
+
+    Args:
+        path: the run folder.
+        settings: changes of the model section that may be made after the training, such as "solver.steps=4".
+
+    Raises:
+        ValueError: not a finished run, a setting that only a new training can change, or a classifier.
+    """
+    recipe, model = load_any(path, settings)
+    if isinstance(model, Classifier):
+        raise ValueError(
+            f"{recipe.name} is a classifier, which tells whether there is a response and makes none"
+        )
+    return recipe, model
+
+
+def load_classifier(path: Path) -> tuple[Recipe, Classifier]:
+    """Builds the classifier of a run folder with its best weights.
+
+    Raises:
+        ValueError: not a finished run, or one of another model.
+    """
+    recipe, model = load_any(path)
+    if not isinstance(model, Classifier):
+        raise ValueError(f"{recipe.name} is no classifier: wanted a run of zero_response")
+    return recipe, model
+
+
+def load_any(path: Path, settings: Sequence[str] = ()) -> tuple[Recipe, Model]:
+    """Builds the model of a run folder, whatever it is.
 
     Args:
         path: the run folder.

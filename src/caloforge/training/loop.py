@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -27,15 +27,16 @@ from torch import Tensor
 from caloforge._lookup import require
 from caloforge.detectors import detector_named
 from caloforge.events import Events, EventSource, Joined, Part, Selected, of_particles, split
-from caloforge.io import open_events
+from caloforge.io import open_events, open_trials
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
-from caloforge.models import Generator, Readout, build, resolved
+from caloforge.models import Classifier, Model, Readout, build, resolved
 from caloforge.models.base import BatchRandom, Stage
 from caloforge.recipe import Recipe
 from caloforge.runtime.domain import Domain
-from caloforge.samples import samples_of
+from caloforge.samples import TRIALS, sample, samples_of
 from caloforge.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from caloforge.trials import Trials, joined_trials
 
 
 @dataclass(frozen=True)
@@ -122,15 +123,30 @@ def derived_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def training_data(recipe: Recipe) -> dict[str, EventSource]:
+def training_data(recipe: Recipe, *, trials: bool = False) -> dict[str, EventSource]:
     """Opens the recipe's data, by file name; the sample that ships where it names none.
+
+    Args:
+        recipe: the whole run.
+        trials: the files hold trials, as a classifier needs them, and not events.
 
     Raises:
         ValueError: a file that cannot be read, or of another detector.
     """
     detector = detector_named(recipe.detector)
+    if trials:
+        paths = [Path(file) for file in recipe.data.files] or [sample(TRIALS)]
+        found = {str(path): cast(EventSource, open_trials(path, detector)) for path in paths}
+        return {path: of_particles(source, recipe.data.particles) for path, source in found.items()}
     paths = [Path(file) for file in recipe.data.files] or samples_of(recipe.detector)
     return {str(path): of_particles(open_events(path, detector), recipe.data.particles) for path in paths}
+
+
+def joined(sources: Iterable[EventSource], *, trials: bool) -> EventSource:
+    """Joins sources of events, or of trials, end to end."""
+    if trials:
+        return cast(EventSource, joined_trials([cast(Trials, one.slices(slice(None))) for one in sources]))
+    return Joined(list(sources))
 
 
 @dataclass
@@ -150,7 +166,7 @@ class Fitting:
         watch: called after each validation.
     """
 
-    model: Generator | Readout
+    model: Model
     stage: Stage
     train: EventSource
     validation: EventSource
@@ -336,8 +352,9 @@ def _train(
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model = build(recipe)
     model.to(fabric.device)
-    files = training_data(recipe)
-    source = Joined(list(files.values()))
+    trials = isinstance(model, Classifier)
+    files = training_data(recipe, trials=trials)
+    source = joined(files.values(), trials=trials)
     parts = split(source, recipe.data.split, recipe.seed)
     if len(parts["train"]) == 0:
         raise ValueError(
@@ -399,7 +416,7 @@ def _rows(
 
 def _card(
     recipe: Recipe,
-    model: Generator | Readout,
+    model: Model,
     files: Mapping[str, EventSource],
     hashes: Mapping[str, str],
     source: EventSource,
@@ -410,11 +427,11 @@ def _card(
     return {
         "name": recipe.name,
         "type": recipe.model["type"],
-        "kind": "readout" if isinstance(model, Readout) else "generator",
+        "kind": _kind(model),
         "detector": recipe.detector,
         "features": [feature.name for feature in model.detector.conditions],
         "units": [feature.unit for feature in model.detector.conditions],
-        "channels": model.channels if isinstance(model, Readout) else model.detector.default_channels,
+        "channels": _channels(model),
         "data": [
             {"name": Path(path).name, "sha256": hashes[path], "rows": rows[i]} for i, path in enumerate(files)
         ],
@@ -434,6 +451,18 @@ def _card(
             "best_epoch": history.best_epoch,
         },
     }
+
+
+def _kind(model: Model) -> str:
+    if isinstance(model, Classifier):
+        return "classifier"
+    return "readout" if isinstance(model, Readout) else "generator"
+
+
+def _channels(model: Model) -> str:
+    if isinstance(model, Classifier):
+        return ""
+    return model.channels if isinstance(model, Readout) else model.detector.default_channels
 
 
 def _revision() -> str:

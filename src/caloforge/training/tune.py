@@ -35,7 +35,7 @@ import torch
 from caloforge._lookup import nearest, require
 from caloforge.events import Joined, Selected, split
 from caloforge.io.files import read_json, sha256, write_json, write_text
-from caloforge.models import Generator, build, resolved
+from caloforge.models import Classifier, Generator, build, resolved
 from caloforge.recipe import Recipe, to_toml
 from caloforge.training.loop import Validation, derived_seed, train, training_data
 from caloforge.training.space import Choices, FloatRange, Parameter, Space, check, with_parameters
@@ -262,7 +262,10 @@ def _trial_recipe(recipe: Recipe, parameters: Mapping[str, Any]) -> Recipe:
         model = build(found)
         features = model.conditions if isinstance(model, Generator) else model.detector.conditions
         with torch.no_grad():
-            model(torch.ones(2, len(features)), torch.zeros(2, model.noise_dim))
+            if isinstance(model, Classifier):
+                model(torch.ones(2, len(features)))
+            else:
+                model(torch.ones(2, len(features)), torch.zeros(2, model.noise_dim))
     except (ValueError, RuntimeError) as error:
         raise _UnfitError(str(error)) from error
     return found

@@ -1,0 +1,381 @@
+"""Exports a generator of ZN, one of ZP and a classifier as the files of ALICE O2's ZDC fast simulation.
+
+What O2 does with them is written down in `runtime.o2_host`, which emulates it. The folder holds
+
+classifier.onnx  features (B, 9) -> 1 where a response in any module is possible, else 0, (B, 1)
+neutron.onnx     noise (B, 10), features (B, 9) -> ln(1 + n) of ZN, (B, 44, 44): y before x
+proton.onnx      the same of ZP, (B, 30, 56)
+*_scales.txt     means and scales of the features, one file a model
+card.json        what they are, with the hashes of the files
+
+Features come as O2 passes them: GeV and cm, the mass in MeV, the charge in thirds of e. Their scales are means 0
+and scales 1, so that they arrive as they are: the graphs normalise by themselves, in float64 where it matters. The
+place at which the particle's straight line meets the detector, within a fibre of 1.6 mm, comes from px / pz.
+
+A generator's graph. The ten normals are hashed (`runtime.expansion`) to a uniform, which decides by the
+classifier's probabilities whether this module responds (`runtime.hits`), and to the normals of the generator. Where
+nothing responds the generator's branch is not computed at all, and the output is 0. Equal normals given to both
+graphs decide both modules together, as in a bundle.
+
+Counts n > 0 are written as ln(1 + n + 0.01): O2 takes int(exp(.) - 1) in float32, which would often give n - 1.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge._lookup import require
+from caloforge.detectors import Detector
+from caloforge.export.bundle import check_same_features
+from caloforge.export.onnx import OPSET, check_exportable, graph_of, graph_of_classifier
+from caloforge.io import open_events
+from caloforge.io.files import sha256, write_json, write_text
+from caloforge.io.run import Run
+from caloforge.models import Classifier, Generator
+from caloforge.models.base import as_function, probabilities_in_memory
+from caloforge.runtime import expansion
+from caloforge.runtime.hits import MODULES, responds
+from caloforge.runtime.noise import standard_normals
+from caloforge.runtime.o2_host import NAMES, Model, counts_of, features_of
+from caloforge.samples import samples_of
+from caloforge.training.checkpoint import load_classifier, load_model
+
+FORMAT = 1
+CLASSIFIER, CARD, SUMS = "classifier", "card.json", "SHA256SUMS"
+
+UNITS = {"mass": 1e-3, "charge": 1 / 3}
+"""What O2's features are multiplied by: MeV to GeV, thirds of e to e."""
+
+MARGIN = 0.01
+"""Added to counts above 0, so that float32 and truncation give them back."""
+
+IR_VERSION = 9
+"""Opset 18 needs 8; newer ones than this would shut out older versions of ONNX Runtime."""
+
+EVENTS = 32
+"""Particles with which each graph is compared with PyTorch."""
+
+DIFFERENT = 0.01
+"""Largest number of counts that may differ, over the number of lit cells."""
+
+THRESHOLD = 1e-4
+"""Probability of a response in any module below which the classifier says that there is none."""
+
+
+def export_o2(runs: Sequence[Path], zero: Path, out: Path, *, threshold: float = THRESHOLD) -> dict[str, Any]:
+    """Exports runs for O2.
+
+    Args:
+        runs: the run folders of a generator of ZN and of one of ZP, in any order.
+        zero: the run folder of a zero-response classifier.
+        out: the folder to write, which must not exist.
+        threshold: the classifier's; primaries less likely to respond are not simulated.
+
+    Returns:
+        the card.
+
+    Raises:
+        ValueError: runs that are not these three, or that do not give whole photons. Nothing is left then.
+    """
+    if out.exists():
+        raise ValueError(f"cannot write {out}: it exists already")
+    if not out.parent.is_dir():
+        raise ValueError(f"cannot write {out}: there is no folder {out.parent}")
+    if not 0 <= threshold < 1:
+        raise ValueError(f"the threshold must be a probability below 1, got {threshold}")
+    onnx = require("onnx", "export")
+    generators = _generators(runs)
+    _, classifier = load_classifier(zero)
+    check_same_features(classifier.detector, next(iter(generators.values()))[1].detector)
+    probabilities = graph_of_classifier(classifier)
+
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    try:
+        onnx.save(
+            _classifier_graph(probabilities, classifier.detector, threshold), temporary / "classifier.onnx"
+        )
+        agreement = {}
+        for module, (_, model) in generators.items():
+            graph = _generator_graph(graph_of(model, whole=True), probabilities, module, model)
+            onnx.save(graph, temporary / f"{NAMES[module]}.onnx")
+            agreement[module] = _compare(temporary / f"{NAMES[module]}.onnx", model, classifier)
+        for name in (CLASSIFIER, *NAMES.values()):
+            write_text(temporary / f"{name}_scales.txt", scales_text(len(classifier.detector.features)))
+        files = sorted(path.name for path in temporary.iterdir())
+        card = {
+            "format": FORMAT,
+            "target": "o2",
+            "models": {
+                NAMES[module]: {**_origin(path), "agreement": agreement[module]}
+                for module, (path, _) in generators.items()
+            }
+            | {CLASSIFIER: _origin(zero)},
+            "threshold": threshold,
+            "margin": MARGIN,
+            "noise_dim": expansion.SIZE,
+            "features": list(classifier.detector.features),
+            "units": ["GeV", "cm", "cm", "cm", "GeV", "GeV", "GeV", "MeV", "e/3"],
+            "opset": OPSET,
+            "exported_by": {name: version(name) for name in ("caloforge", "torch", "onnx", "onnxscript")},
+            "files": {name: sha256(temporary / name) for name in files},
+        }
+        write_json(temporary / CARD, card)
+        sums = [f"{sha256(temporary / name)}  {name}\n" for name in (CARD, *files)]
+        write_text(temporary / SUMS, "".join(sums))
+        temporary.chmod(0o755)  # a temporary folder is its owner's alone
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return card
+
+
+def _generators(runs: Sequence[Path]) -> dict[str, tuple[Path, Generator]]:
+    found: dict[str, tuple[Path, Generator]] = {}
+    for run in runs:
+        recipe, model = load_model(run)
+        if not isinstance(model, Generator):
+            raise ValueError(f"{recipe.name} predicts channel sums only: O2 needs images")
+        check_exportable(model, recipe.name)
+        if recipe.model.get("rounding", "none") == "none":
+            raise ValueError(f"{recipe.name} gives unrounded counts: O2 would truncate them")
+        found[model.detector.name] = run, model
+    if len(runs) != len(MODULES) or set(found) != set(MODULES):
+        raise ValueError(
+            f"O2 needs one run of each of {', '.join(MODULES)}, got {', '.join(found) or 'none'} "
+            f"in {len(runs)} runs"
+        )
+    return {module: found[module] for module in MODULES}
+
+
+def _compare(path: Path, model: Generator, classifier: Classifier) -> dict[str, int]:
+    """Compares a generator's graph, as the host reads it, with PyTorch.
+
+    Raises:
+        ValueError: they do not agree.
+    """
+    detector = model.detector
+    scales = path.with_name("check_scales.txt")
+    write_text(scales, scales_text(len(detector.features)))
+    host = Model(path, scales)
+    scales.unlink()
+    particles = open_events(samples_of(detector.name)[-1]).primaries
+    particles = particles.select(np.linspace(0, len(particles) - 1, EVENTS).astype(np.intp))
+    noise = standard_normals(0, np.arange(EVENTS), expansion.SIZE)
+    u, normals = expansion.expand(noise, model.noise_dim)
+    hit = responds(detector.name, probabilities_in_memory(classifier, particles.conditions), u)
+    wanted = as_function(model)(particles.conditions, normals)
+    wanted[~hit] = 0
+    got = np.stack(
+        [counts_of(host(ten, one), detector) for ten, one in zip(noise, features_of(particles), strict=True)]
+    )
+    found = {
+        "events": EVENTS,
+        "responses": int(hit.sum()),
+        "lit_cells": int(np.count_nonzero(wanted)),
+        "different_counts": int(np.count_nonzero(got != wanted)),
+    }
+    if not found["different_counts"] <= DIFFERENT * found["lit_cells"]:
+        raise ValueError(f"the graph of {detector.name} does not agree with PyTorch: {found}")
+    return found
+
+
+def _origin(run: Path) -> dict[str, Any]:
+    card = Run(run).card()
+    kept = ("name", "type", "detector", "data", "split", "seed", "rounding", "version")
+    return {key: card.get(key) for key in kept} | {"weights": sha256(Run(run).weights)}
+
+
+def scales_text(features: int) -> str:
+    """Returns a scales file in O2's format that leaves the features as they are."""
+    return "\n".join(["#means", *["0.0"] * features, "", "#scales", *["1.0"] * features, ""])
+
+
+class _Nodes:
+    """Collects the nodes and constants of a graph; a call adds a node and returns its output's name."""
+
+    def __init__(self, prefix: str) -> None:
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+        self.onnx = require("onnx", "export")
+        self._prefix = prefix
+
+    def _name(self) -> str:
+        return f"{self._prefix}{len(self.nodes) + len(self.initializers)}"
+
+    def __call__(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        output = name or self._name()
+        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [output], **attributes))
+        return output
+
+    def constant(self, value: NDArray[np.generic]) -> str:
+        name = self._name()
+        self.initializers.append(self.onnx.numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def include(self, proto: Any, prefix: str, **inputs: str) -> str:
+        """Adds all of another graph, its inputs taken from values of this one; returns its output's name."""
+        copy = self.onnx.ModelProto()
+        copy.CopyFrom(proto)
+        graph = self.onnx.compose.add_prefix(copy, prefix).graph
+        for name, value in inputs.items():
+            self("Identity", value, name=prefix + name)
+        self.nodes.extend(graph.node)
+        self.initializers.extend(graph.initializer)
+        return str(graph.output[0].name)
+
+
+def _conditions(nodes: _Nodes, features: str, detector: Detector) -> str:
+    """Turns O2's features, (B, 9), into conditions in the detector's units."""
+    factors = np.array([UNITS.get(name, 1.0) for name in detector.features])
+    double = nodes("Cast", features, to=nodes.onnx.TensorProto.DOUBLE)
+    return nodes("Cast", nodes("Mul", double, nodes.constant(factors)), to=nodes.onnx.TensorProto.FLOAT)
+
+
+def _model(nodes: _Nodes, inputs: Sequence[tuple[str, int]], output: str, shape: Sequence[int]) -> Any:
+    onnx = require("onnx", "export")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes.nodes,
+        "caloforge",
+        [helper.make_tensor_value_info(name, kind, ["batch", size]) for name, size in inputs],
+        [helper.make_tensor_value_info(output, kind, ["batch", *shape])],
+        nodes.initializers,
+    )
+    proto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="caloforge"
+    )
+    proto.ir_version = IR_VERSION
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _classifier_graph(probabilities: Any, detector: Detector, threshold: float) -> Any:
+    """Says 1 where P(any) reaches the threshold, else 0."""
+    nodes = _Nodes("n")
+    conditions = _conditions(nodes, "features", detector)
+    found = nodes.include(probabilities, "zero/", conditions=conditions)
+    either = nodes("Gather", found, nodes.constant(np.array([2])), axis=1)
+    possible = nodes("GreaterOrEqual", either, nodes.constant(np.array(threshold, np.float32)))
+    nodes("Cast", possible, name="trace", to=nodes.onnx.TensorProto.FLOAT)
+    return _model(nodes, [("features", len(detector.features))], "trace", [1])
+
+
+def _generator_graph(generator: Any, probabilities: Any, module: str, model: Generator) -> Any:
+    """Puts hash, zero response, generator and O2's way of writing counts together."""
+    onnx = require("onnx", "export")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    detector = model.detector
+    width, height = detector.shape
+    nodes = _Nodes("n")
+    conditions = _conditions(nodes, "features", detector)
+    high, low = _halves(nodes, "noise", 1 + -(-model.noise_dim // 2))
+    # u, and P(ZN), P(ZP), P(any)
+    first = nodes.constant(np.array([0]))
+    u = _scaled(nodes, nodes("Gather", high, first, axis=1), 0.5)
+    found = nodes.include(probabilities, "zero/", conditions=conditions)
+    one, two, either = (nodes("Gather", found, nodes.constant(np.array([i])), axis=1) for i in range(3))
+    if module == "zn":
+        hit = nodes("Less", u, one)
+    else:
+        above = nodes("GreaterOrEqual", u, nodes("Sub", either, two))
+        hit = nodes("And", above, nodes("Less", u, either))
+    hit = nodes("Cast", hit, to=kinds.FLOAT)
+    some = nodes("Cast", nodes("ReduceMax", hit, keepdims=0), to=kinds.BOOL)
+
+    lit = _Nodes("lit/")
+    noise = _normals(lit, high, low, model.noise_dim)
+    counts = lit.include(generator, "generator/", conditions=conditions, noise=noise)
+    counts = lit("Transpose", lit("Cast", counts, to=kinds.DOUBLE), perm=[0, 2, 1])
+    written = lit("Log", lit("Add", counts, lit.constant(np.array(1 + MARGIN))))
+    zero = lit.constant(np.array(0.0))
+    written = lit("Where", lit("Greater", counts, zero), written, zero)
+    mask = lit("Unsqueeze", hit, lit.constant(np.array([2])))
+    lit("Mul", lit("Cast", written, to=kinds.FLOAT), mask, name="lit")
+
+    dark = _Nodes("dark/")
+    batch = dark("Shape", "features", start=0, end=1)
+    shape = dark("Concat", batch, dark.constant(np.array([height, width])), axis=0)
+    dark("Expand", dark.constant(np.zeros((1, 1, 1), np.float32)), shape, name="dark")
+
+    def branch(name: str, part: _Nodes) -> Any:
+        value = helper.make_tensor_value_info(name, kinds.FLOAT, ["batch", height, width])
+        return helper.make_graph(part.nodes, name, [], [value], part.initializers)
+
+    nodes("If", some, name="image", then_branch=branch("lit", lit), else_branch=branch("dark", dark))
+    inputs = [("noise", expansion.SIZE), ("features", len(detector.features))]
+    return _model(nodes, inputs, "image", [height, width])
+
+
+def _halves(nodes: _Nodes, noise: str, count: int) -> tuple[str, str]:
+    """Hashes the normals, (B, 10), to words and returns their high and low halves as float32, (B, count)."""
+    kinds = nodes.onnx.TensorProto
+
+    def number(value: int) -> str:
+        return nodes.constant(np.array(value, np.uint64))
+
+    def mix(z: str) -> str:
+        for shift, factor in zip(expansion.SHIFTS, (expansion.FIRST, expansion.SECOND, None), strict=True):
+            z = nodes("BitwiseXor", z, nodes("BitShift", z, number(shift), direction="RIGHT"))
+            if factor is not None:
+                z = nodes("Mul", z, number(factor))
+        return z
+
+    largest = expansion.LARGEST
+    cut = nodes("Clip", noise, *(nodes.constant(np.array(x, np.float32)) for x in (-largest, largest)))
+    scaled = nodes(
+        "Mul", nodes("Cast", cut, to=kinds.DOUBLE), nodes.constant(np.array(expansion.GRAIN, np.float64))
+    )
+    shifted = nodes("Add", nodes("Floor", scaled), nodes.constant(np.array(expansion.OFFSET, np.float64)))
+    table = expansion.constants()
+    mixed = mix(
+        nodes("BitwiseXor", nodes("Cast", shifted, to=kinds.UINT64), nodes.constant(table[: expansion.SIZE]))
+    )
+    # sums of 64-bit words exist in no standard operator: those of the halves, then carried
+    upper, lower = (
+        nodes(
+            "Cast",
+            nodes("ReduceSum", nodes("Cast", half, to=kinds.INT64), nodes.constant(np.array([1]))),
+            to=kinds.UINT64,
+        )
+        for half in (
+            nodes("BitShift", mixed, number(32), direction="RIGHT"),
+            nodes("BitwiseAnd", mixed, number(0xFFFFFFFF)),
+        )
+    )
+    key = mix(nodes("Add", nodes("BitShift", upper, number(32), direction="LEFT"), lower))
+    increment = nodes(
+        "BitwiseOr", mix(nodes("BitwiseXor", key, nodes.constant(table[expansion.SIZE :]))), number(1)
+    )
+    counter = nodes.constant(np.arange(count, dtype=np.uint64))
+    drawn = mix(nodes("Add", key, nodes("Mul", counter, increment)))
+    high = nodes("BitShift", drawn, number(32), direction="RIGHT")
+    low = nodes("BitwiseAnd", drawn, number(0xFFFFFFFF))
+    return nodes("Cast", high, to=kinds.FLOAT), nodes("Cast", low, to=kinds.FLOAT)
+
+
+def _scaled(nodes: _Nodes, words: str, shift: float) -> str:
+    """Returns (words + shift) / 2^32."""
+    moved = nodes("Add", words, nodes.constant(np.array(shift, np.float32))) if shift else words
+    return nodes("Mul", moved, nodes.constant(np.array(2.0**-32, np.float32)))
+
+
+def _normals(nodes: _Nodes, high: str, low: str, size: int) -> str:
+    """Makes standard normals, (B, size), of the halves of all words but the first."""
+    one, end, axis = (nodes.constant(np.array([x])) for x in (1, np.iinfo(np.int64).max, 1))
+    u1, u2 = (nodes("Slice", half, one, end, axis) for half in (high, low))
+    logarithm = nodes("Log", _scaled(nodes, u1, 0.5))
+    radius = nodes("Sqrt", nodes("Mul", logarithm, nodes.constant(np.array(-2, np.float32))))
+    angle = nodes("Mul", _scaled(nodes, u2, 0.0), nodes.constant(np.array(2 * np.pi, np.float32)))
+    both = nodes(
+        "Concat", nodes("Mul", radius, nodes("Cos", angle)), nodes("Mul", radius, nodes("Sin", angle)), axis=1
+    )
+    start, stop = nodes.constant(np.array([0])), nodes.constant(np.array([size]))
+    return nodes("Slice", both, start, stop, axis)
