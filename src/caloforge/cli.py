@@ -743,11 +743,11 @@ def report(
     """Write one self-contained page: runs side by side with floors, figures and published results; studies."""
     from caloforge.report import write_report
 
-    for run in runs:
-        if _is_classifier(_run_path(run)):
-            raise ValueError(f"{run} is a classifier: a report compares generators and readouts")
-    references = {path.stem: path for path in map(_data_path, reference or [])}
     paths = [Path(run) if Path(run).is_file() else _run_path(run) for run in runs]
+    for path in paths:
+        if (path / "card.json").is_file() and _is_classifier(path):
+            raise ValueError(f"{path} is a classifier: a report compares generators and readouts")
+    references = {path.stem: path for path in map(_data_path, reference or [])}
     write_report(paths, out, references)
     output.print(f"wrote {out}")
 

@@ -94,6 +94,8 @@ def read_card(folder: Path) -> dict[str, Any]:
         wanted = {name: digest for digest, name in lines}
     except ValueError:
         raise _damaged(folder, SUMS) from None
+    if not wanted.keys() <= {CARD, GRAPH, ZERO}:
+        raise _damaged(folder, SUMS)
     for name in {CARD, GRAPH, *wanted}:
         if not (folder / name).is_file():
             raise ValueError(f"the bundle {folder} has no {name}: it is incomplete, copy it again as a whole")
