@@ -300,7 +300,7 @@ def test_the_host_gives_what_the_models_give(exported):
         got = events.responses[both]
         # single photons on the edge of the rounding, as the export allows (there at most 1 %)
         assert np.abs(wanted - got.astype(np.float64)).max() <= 1
-        assert (wanted != got).sum() < 4e-3 * np.count_nonzero(got)
+        assert (wanted != got).sum() < 2e-3 * np.count_nonzero(got)
         sums = [channels_of(image.astype(np.int64)) for image in got]
         np.testing.assert_array_equal(sums, detector.readout(got, "o2"))
         observed = fraction(

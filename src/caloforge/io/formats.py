@@ -119,6 +119,15 @@ def format_of(path: Path) -> Format:
     return FORMATS[suffix]
 
 
+@contextmanager
+def _format(path: Path) -> Iterator[Format]:
+    """Checks that there is a file, gives its format and puts its name before what is wrong with it."""
+    kind = format_of(path)
+    check_file(path)
+    with reading(path):
+        yield kind
+
+
 def open_events(path: str | Path, detector: Detector | None = None) -> EventSource:
     """Opens a file of events: reads its particles, and its responses by rows when they are asked for.
 
@@ -155,9 +164,7 @@ def open_primaries(path: str | Path, detector: Detector | None = None) -> Primar
         ValueError: the file is broken or of another detector; the message names the file and the row.
     """
     path = Path(path)
-    kind = format_of(path)
-    check_file(path)
-    with reading(path):
+    with _format(path) as kind:
         return kind.open_particles(path, detector).all
 
 
@@ -173,9 +180,7 @@ def open_particles(path: str | Path, detector: Detector | None = None) -> FilePa
         ValueError: the file is broken or of another detector; the message names the file and the row.
     """
     path = Path(path)
-    kind = format_of(path)
-    check_file(path)
-    with reading(path):
+    with _format(path) as kind:
         return FileParticles(path, kind.open_particles(path, detector))
 
 
@@ -190,9 +195,7 @@ def open_data(path: str | Path, detector: Detector | None = None) -> EventSource
 def provenance(path: str | Path) -> dict[str, Any]:
     """Returns the provenance that `create` was given; empty for foreign files and for CSV."""
     path = Path(path)
-    kind = format_of(path)
-    check_file(path)
-    with reading(path):
+    with _format(path) as kind:
         return kind.provenance(path)
 
 

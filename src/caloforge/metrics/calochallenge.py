@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, Primaries, Rows, in_slices, with_responses
 from caloforge.metrics.observables import Result
-from caloforge.metrics.scores import Metric, halves
+from caloforge.metrics.scores import Metric, finite, floor_entry, halves, mean_and_std
 
 Values = NDArray[np.float64]
 
@@ -721,9 +721,9 @@ def score_showers(
         results = [one[name] for one in scores]
         values = [result.value for result in results]
         entries[name] = {
-            "values": [_number(value) for value in values],
-            **_mean_and_std(values),
-            **{kind: _entry(by_name.get(name), notes[kind]) for kind, by_name in found.items()},
+            "values": [finite(value) for value in values],
+            **mean_and_std(values),
+            **{kind: floor_entry(by_name.get(name, ()), notes[kind]) for kind, by_name in found.items()},
             "particles": None,
             "reason": next((result.reason for result in results if result.reason), ""),
         }
@@ -740,19 +740,3 @@ def _note(rows: int, sizes: Sizes) -> str:
         f"{rows:,} showers: FPD of up to {top:,} and KPD of batches of {min(sizes.kpd_batch, rows // 2):,} are not "
         f"comparable with published numbers, which have 50,000 and 10,000"
     )
-
-
-def _entry(results: Sequence[Result] | None, note: str) -> dict[str, Any] | None:
-    values = [result.value for result in results or ()]
-    if not values or any(math.isnan(value) for value in values):
-        return None
-    return _mean_and_std(values) | {"splits": len(values), "note": note}
-
-
-def _mean_and_std(values: Sequence[float]) -> dict[str, float | None]:
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    return {"mean": _number(float(np.mean(values))), "std": _number(std)}
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -301,10 +301,10 @@ def _score(reference: Observables, generated: Sequence[Observables], seed: int) 
         particles = [result.particles for result in results if result.particles is not None]
         values = [result.value for result in results]
         entries[metric.name] = {
-            "values": [_number(value) for value in values],
-            **_mean_and_std(values),
-            "floor": _floor_entry(floor[metric.name], f"{notes[metric.floor]} of the reference"),
-            "matched_floor": _floor_entry(matched[metric.name], f"{notes[metric.floor]} generated"),
+            "values": [finite(value) for value in values],
+            **mean_and_std(values),
+            "floor": floor_entry(floor[metric.name], f"{notes[metric.floor]} of the reference"),
+            "matched_floor": floor_entry(matched[metric.name], f"{notes[metric.floor]} generated"),
             "particles": min(particles) if particles else None,
             "reason": reasons[0] if reasons else "",
         }
@@ -342,17 +342,20 @@ def _over_splits(
     return results
 
 
-def _floor_entry(results: Sequence[Result], note: str) -> dict[str, Any] | None:
+def floor_entry(results: Sequence[Result], note: str) -> dict[str, Any] | None:
+    """Returns mean and spread of a floor over its splits; None where there is none, or a value is NaN."""
     values = [result.value for result in results]
-    if any(math.isnan(value) for value in values):
+    if not values or any(math.isnan(value) for value in values):
         return None
-    return _mean_and_std(values) | {"splits": len(values), "note": note}
+    return mean_and_std(values) | {"splits": len(values), "note": note}
 
 
-def _mean_and_std(values: Sequence[float]) -> dict[str, float | None]:
+def mean_and_std(values: Sequence[float]) -> dict[str, float | None]:
+    """Returns mean and sample standard deviation; None for what is not finite."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    return {"mean": _number(float(np.mean(values))), "std": _number(std)}
+    return {"mean": finite(float(np.mean(values))), "std": finite(std)}
 
 
-def _number(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """Returns the value, or None where it is not finite."""
     return value if math.isfinite(value) else None
