@@ -26,6 +26,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -50,6 +51,9 @@ TRIALS, BEST, JOURNAL = "trials.json", "best.toml", "journal.log"
 
 IMPORTANCE = 10
 """Finished trials from which the importance of parameters is estimated."""
+
+NAMELESS = timedelta(minutes=1)
+"""Age at which a running trial that names no worker belongs to none: a worker writes its name at once."""
 
 Record = dict[str, Any]
 Reporter = Callable[[Record], None]
@@ -221,11 +225,19 @@ class _Worker:
         self.importance = {path: round(float(value), 4) for path, value in found.items()}
 
     def fail_orphans(self) -> None:
-        """Ends the trials of workers that are gone from this machine; those of other machines are left."""
+        """Ends the trials of workers that are gone from this machine; those of other machines are left.
+
+        A worker killed before it wrote its name into its trial leaves one that names nobody: that is ended
+        when it is older than NAMELESS.
+        """
         states = require("optuna", "tune").trial.TrialState
         for trial in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-            host, process = trial.user_attrs.get("worker", ["", 0])
-            if host == socket.gethostname() and not _alive(process):
+            if "worker" in trial.user_attrs:
+                host, process = trial.user_attrs["worker"]
+                gone = host == socket.gethostname() and not _alive(process)
+            else:
+                gone = trial.datetime_start is None or datetime.now() - trial.datetime_start > NAMELESS
+            if gone:
                 self.study.tell(trial.number, state=states.FAIL, skip_if_finished=True)
                 if not self.keep:
                     shutil.rmtree(self.out / f"trial-{trial.number}", ignore_errors=True)
