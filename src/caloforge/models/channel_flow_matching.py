@@ -48,7 +48,7 @@ from caloforge.models.base import (
 )
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.path import cfm_loss
-from caloforge.ode.solvers import SolverConfig, integrate
+from caloforge.ode.solvers import RuleConfig, integrate
 from caloforge.optim import AdamConfig
 from caloforge.transforms import ImpactFeatures, Standardize
 
@@ -83,7 +83,7 @@ class ChannelFlowMatchingConfig(BaseModel):
     mirror: bool = False
     width: int = Field(128, ge=1)
     blocks: int = Field(4, ge=1)
-    solver: SolverConfig = SolverConfig(steps=16)
+    solver: RuleConfig = RuleConfig(steps=16)
     rounding: Literal["floor", "none"] = "floor"
     optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, schedule="cosine", warmup=0.05)
     epochs: int = Field(40, ge=1)

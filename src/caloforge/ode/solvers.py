@@ -36,6 +36,12 @@ class SolverConfig(BaseModel):
     steps: int = Field(11, ge=1)
 
 
+class RuleConfig(SolverConfig):
+    """A solver that is a rule, for models that train none."""
+
+    method: Method = "euler"
+
+
 def _times(x: Tensor, t: float | Tensor) -> Tensor:
     if isinstance(t, Tensor):
         return t.expand(x.shape[0])
