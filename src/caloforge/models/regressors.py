@@ -23,6 +23,7 @@ Trees are grown by scikit-learn and kept as plain arrays, so weights are tensors
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -268,48 +269,6 @@ class DecisionTreeConfig(BaseModel):
     candidates: int = Field(32, ge=1)
 
 
-class DecisionTree(Readout):
-    """Predicts the mean ln(1 + w) of a leaf of a regression tree."""
-
-    config_class: ClassVar[type[BaseModel]] = DecisionTreeConfig
-
-    def __init__(self, detector: Detector, config: DecisionTreeConfig) -> None:
-        super().__init__()
-        self.detector, self.config, self.channels, self.noise_dim = detector, config, config.channels, 1
-        detector.channel_map(config.channels)
-        self.standardize = Standardize(len(detector.conditions))
-        self.trees = _no_trees()
-
-    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
-        """Predicts channel sums, (B, K), from conditions (B, F); the noise (B, 1) is not looked at."""
-        return _sums(evaluate_trees(self.trees, self.standardize(conditions)))
-
-    def stages(self, train: EventSource) -> Sequence[Stage]:
-        """Chooses the settings and grows the trees; there is nothing to train."""
-        sklearn = require("sklearn.tree", "train")
-        training = _training(train, self.channels, self.standardize)
-        rng, config = np.random.Generator(np.random.Philox(0)), self.config
-        candidates = [
-            {
-                "max_depth": int(rng.integers(*config.depth, endpoint=True)),
-                "min_samples_split": int(rng.integers(*config.split, endpoint=True)),
-                "min_samples_leaf": int(rng.integers(*config.leaf, endpoint=True)),
-            }
-            for _ in range(config.candidates)
-        ]
-
-        def fit(settings: Mapping[str, int], rows: _Training, channel: int) -> Any:
-            estimator = sklearn.DecisionTreeRegressor(**settings, random_state=0)
-            return estimator.fit(rows.features, rows.targets[:, channel])
-
-        forests = []
-        for channel in range(training.targets.shape[1]):
-            best = _best(candidates, training, channel, lambda *given: fit(*given).predict)
-            forests.append(_Forest(0.0, [_nodes_of_tree(fit(best, training, channel))]))
-        self.trees.put(**_pack(forests))
-        return []
-
-
 class GradientBoostingConfig(BaseModel):
     """Gradient boosting: one sequence of trees for each channel.
 
@@ -330,21 +289,27 @@ class GradientBoostingConfig(BaseModel):
     candidates: int = Field(12, ge=1)
 
 
-class GradientBoosting(Readout):
-    """Predicts ln(1 + w) as a sum of shrunken trees, each grown on the rest of those before.
+class _Trees(Readout):
+    """Predicts ln(1 + w) of each channel by trees that scikit-learn grows."""
 
-    Splits are sought in histograms of 255 quantile bins a feature (scikit-learn's `HistGradientBoosting`),
-    twenty times faster than among all values.
-    """
-
-    config_class: ClassVar[type[BaseModel]] = GradientBoostingConfig
-
-    def __init__(self, detector: Detector, config: GradientBoostingConfig) -> None:
+    def __init__(self, detector: Detector, config: DecisionTreeConfig | GradientBoostingConfig) -> None:
         super().__init__()
-        self.detector, self.config, self.channels, self.noise_dim = detector, config, config.channels, 1
+        self.detector, self.channels, self.noise_dim = detector, config.channels, 1
         detector.channel_map(config.channels)
         self.standardize = Standardize(len(detector.conditions))
         self.trees = _no_trees()
+
+    @abstractmethod
+    def _settings(self, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Draws the settings to try."""
+
+    @abstractmethod
+    def _grow(self, settings: Mapping[str, Any], rows: _Training, channel: int) -> Any:
+        """Returns scikit-learn's estimator, fitted to some rows."""
+
+    @abstractmethod
+    def _forest(self, estimator: Any) -> _Forest:
+        """Returns the trees of an estimator."""
 
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Predicts channel sums, (B, K), from conditions (B, F); the noise (B, 1) is not looked at."""
@@ -352,10 +317,70 @@ class GradientBoosting(Readout):
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Chooses the settings and grows the trees; there is nothing to train."""
-        sklearn = require("sklearn.ensemble", "train")
         training = _training(train, self.channels, self.standardize)
-        rng, config = np.random.Generator(np.random.Philox(0)), self.config
-        candidates = [
+        candidates = self._settings(np.random.Generator(np.random.Philox(0)))
+        forests = []
+        for channel in range(training.targets.shape[1]):
+            best = _best(candidates, training, channel, lambda *given: self._grow(*given).predict)
+            forests.append(self._forest(self._grow(best, training, channel)))
+        self.trees.put(**_pack(forests))
+        return []
+
+
+class DecisionTree(_Trees):
+    """Predicts the mean ln(1 + w) of a leaf of a regression tree.
+
+    Args:
+        detector: the detector.
+        config: what is tried.
+    """
+
+    config_class: ClassVar[type[BaseModel]] = DecisionTreeConfig
+
+    def __init__(self, detector: Detector, config: DecisionTreeConfig) -> None:
+        super().__init__(detector, config)
+        self.config = config
+
+    def _settings(self, rng: np.random.Generator) -> list[dict[str, Any]]:
+        config = self.config
+        return [
+            {
+                "max_depth": int(rng.integers(*config.depth, endpoint=True)),
+                "min_samples_split": int(rng.integers(*config.split, endpoint=True)),
+                "min_samples_leaf": int(rng.integers(*config.leaf, endpoint=True)),
+            }
+            for _ in range(config.candidates)
+        ]
+
+    def _grow(self, settings: Mapping[str, Any], rows: _Training, channel: int) -> Any:
+        sklearn = require("sklearn.tree", "train")
+        estimator = sklearn.DecisionTreeRegressor(**settings, random_state=0)
+        return estimator.fit(rows.features, rows.targets[:, channel])
+
+    def _forest(self, estimator: Any) -> _Forest:
+        return _Forest(0.0, [_nodes_of_tree(estimator)])
+
+
+class GradientBoosting(_Trees):
+    """Predicts ln(1 + w) as a sum of shrunken trees, each grown on the rest of those before.
+
+    Splits are sought in histograms of 255 quantile bins a feature (scikit-learn's `HistGradientBoosting`),
+    twenty times faster than among all values.
+
+    Args:
+        detector: the detector.
+        config: what is tried.
+    """
+
+    config_class: ClassVar[type[BaseModel]] = GradientBoostingConfig
+
+    def __init__(self, detector: Detector, config: GradientBoostingConfig) -> None:
+        super().__init__(detector, config)
+        self.config = config
+
+    def _settings(self, rng: np.random.Generator) -> list[dict[str, Any]]:
+        config = self.config
+        return [
             {
                 "max_iter": int(rng.integers(*config.trees, endpoint=True)),
                 "max_depth": int(rng.integers(*config.depth, endpoint=True)),
@@ -364,18 +389,15 @@ class GradientBoosting(Readout):
             for _ in range(config.candidates)
         ]
 
-        def fit(settings: Mapping[str, Any], rows: _Training, channel: int) -> Any:
-            estimator = sklearn.HistGradientBoostingRegressor(
-                **settings, max_leaf_nodes=None, early_stopping=False, random_state=0
-            )
-            return estimator.fit(rows.features, rows.targets[:, channel])
+    def _grow(self, settings: Mapping[str, Any], rows: _Training, channel: int) -> Any:
+        sklearn = require("sklearn.ensemble", "train")
+        estimator = sklearn.HistGradientBoostingRegressor(
+            **settings, max_leaf_nodes=None, early_stopping=False, random_state=0
+        )
+        return estimator.fit(rows.features, rows.targets[:, channel])
 
-        forests = []
-        for channel in range(training.targets.shape[1]):
-            best = _best(candidates, training, channel, lambda *given: fit(*given).predict)
-            forests.append(_forest_of_boosting(fit(best, training, channel)))
-        self.trees.put(**_pack(forests))
-        return []
+    def _forest(self, estimator: Any) -> _Forest:
+        return _forest_of_boosting(estimator)
 
 
 @dataclass(frozen=True, eq=False)
