@@ -116,18 +116,6 @@ def test_the_expected_place_is_learnt():
     assert place.validate(events)["distance"] < 0.8 * before
 
 
-def test_only_neutral_particles_are_mirrored_in_x():
-    model, events, _ = fitted(ZN, SMALL.model_copy(update={"mirror_neutral": True}))
-    conditions, responses, counts = model._batch(events, BatchRandom(0, slice(0, len(events)), len(events)))
-    flipped = conditions.numpy()[:, 4] != events.conditions[:, 4]
-    neutral = events.feature("charge") == 0
-    assert 0 < flipped.sum() < neutral.sum()
-    assert not flipped[~neutral].any()
-    np.testing.assert_array_equal(responses.numpy()[~flipped], events.responses[~flipped])
-    np.testing.assert_array_equal(responses.numpy()[flipped], events.responses[flipped][:, ::-1])
-    np.testing.assert_array_equal(counts.numpy(), ZN.readout(responses.numpy()))
-
-
 def test_a_bespoke_solver_must_have_been_trained():
     with pytest.raises(ValueError, match=r"needs solver\.steps as trained, got 4 and a bespoke solver of 6"):
         FactorizedFlowMatchingConfig.model_validate(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -391,24 +391,22 @@ def mirrored(
     conditions: NDArray[np.float32],
     responses: NDArray[np.generic],
     rows: NDArray[np.bool_],
-    axis: Literal["x", "y"] = "y",
 ) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
-    """Mirrors some events, y -> -y or x -> -x.
+    """Mirrors some events, y -> -y.
 
     Args:
-        detector: a detector with the axis and the features of vertex and momentum along it, such as vy, py.
+        detector: a detector with an axis y and the features vy, py.
         conditions: (N, F).
         responses: (N, *shape).
         rows: the events to mirror, (N,).
-        axis: which coordinate changes its sign.
 
     Returns:
         conditions and responses, as new arrays.
     """
-    columns = np.array([detector.features.index(f"{what}{axis}") for what in "vp"])
+    columns = np.array([detector.features.index(name) for name in ("vy", "py")])
     conditions, responses = conditions.copy(), responses.copy()
     conditions[np.ix_(rows, columns)] *= -1
-    responses[rows] = np.flip(responses[rows], 1 + list(detector.axes).index(axis))
+    responses[rows] = np.flip(responses[rows], 1 + list(detector.axes).index("y"))
     return conditions, responses
 
 

@@ -144,7 +144,6 @@ class FactorizedFlowMatchingConfig(BaseModel):
         image: the second factor; both solvers may be changed after the training.
         rounding: `systematic` or `none`; may be changed after the training.
         mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored.
-        mirror_neutral: train on events of neutral particles mirrored in x too; likewise.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events generated for each validation.
     """
@@ -157,7 +156,6 @@ class FactorizedFlowMatchingConfig(BaseModel):
     image: ImageConfig = ImageConfig()
     rounding: Literal["systematic", "none"] = "systematic"
     mirror: bool = False
-    mirror_neutral: bool = False
     average: float = Field(0.999, ge=0, lt=1)
     validation_events: int = Field(1024, ge=2)
 
@@ -375,14 +373,11 @@ class FactorizedFlowMatching(Generator):
 
     def _batch(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor, Tensor]:
         """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K), half of them mirrored."""
-        conditions, responses = batch.conditions, batch.responses
         if self.config.mirror:
             chosen = (rng.uniform() < 0.5).cpu().numpy()
-            conditions, responses = mirrored(self.detector, conditions, responses, chosen)
-        if self.config.mirror_neutral:
-            chosen = (rng.uniform() < 0.5).cpu().numpy() & (batch.feature("charge") == 0)
-            conditions, responses = mirrored(self.detector, conditions, responses, chosen, "x")
-        return self._tensors(dataclasses.replace(batch, conditions=conditions, responses=responses))
+            conditions, responses = mirrored(self.detector, batch.conditions, batch.responses, chosen)
+            batch = dataclasses.replace(batch, conditions=conditions, responses=responses)
+        return self._tensors(batch)
 
     def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
         """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K)."""
