@@ -41,7 +41,7 @@ def fitted(model: FactorizedFlowMatching, events, steps: int, loss: str, updates
         conditions = torch.from_numpy(events.conditions[rng.integers(0, len(events), config.batch_size)])
         x0 = torch.randn(len(conditions), model.outputs, generator=noise)
         with frozen(model.sums):
-            value = solver.loss(model._sums_velocity(conditions), x0, config)
+            value = solver.loss(model._sums_velocity(model.features(conditions)), x0, config)
             optimizer.zero_grad()
             value.backward()
         optimizer.step()
@@ -65,7 +65,7 @@ def main() -> None:
     training, test = part(arguments.train, model, "train"), part(arguments.test, model, "test")
     true = model.detector.readout(test.responses, model.config.channels)
     conditions = torch.from_numpy(test.conditions)
-    velocity = model._sums_velocity(conditions)
+    velocity = model._sums_velocity(model.features(conditions))
 
     def noise(seed: int) -> torch.Tensor:
         return torch.from_numpy(standard_normals(seed, np.arange(len(test)), model.outputs))

@@ -278,16 +278,18 @@ class ImpactFeatures(nn.Module):
         x, y = self.impact(conditions).unbind(1)
         neutral = (charge == 0).double()
         a, b = math.pi * x / self._pitch, math.pi * y / self._pitch
+        sin_a, cos_a, sin_b, cos_b = torch.sin(a), torch.cos(a), torch.sin(b), torch.cos(b)
+        cos_2a, cos_2b = torch.cos(2 * a), torch.cos(2 * b)
         within = [
-            torch.sin(a) * torch.sin(b),
-            torch.sin(a) * torch.cos(b),
-            torch.cos(a) * torch.sin(b),
-            torch.cos(a) * torch.cos(b),
+            sin_a * sin_b,
+            sin_a * cos_b,
+            cos_a * sin_b,
+            cos_a * cos_b,
             torch.sin(2 * a),
-            torch.cos(2 * a),
+            cos_2a,
             torch.sin(2 * b),
-            torch.cos(2 * b),
-            torch.cos(2 * a) * torch.cos(2 * b),
+            cos_2b,
+            cos_2a * cos_2b,
             torch.cos(4 * a),
             torch.cos(4 * b),
         ]

@@ -40,7 +40,7 @@ def test_the_image_has_exactly_the_sums_drawn_first(detector, channels):
     model, events, _ = fitted(detector, SMALL.model_copy(update={"channels": channels}))
     conditions = torch.from_numpy(events.conditions[:8])
     noise = torch.randn(8, model.noise_dim)
-    sums = model.draw_sums(conditions, noise[:, detector.cells : -1])
+    sums = model.draw_sums(conditions, model.features(conditions), noise[:, detector.cells : -1])
     responses = model(conditions, noise)
     assert torch.equal(responses, responses.round())
     np.testing.assert_array_equal(detector.readout(responses.numpy(), channels), sums.numpy())
@@ -54,7 +54,9 @@ def test_given_sums_are_kept_whatever_the_network_says():
     sums = torch.tensor([[0.0, 1, 2, 3, 4], [3000, 0, 0, 0, 0], [0, 0, 0, 0, 0], [17, 1, 999, 5, 400]])
     for level in (0.0, -3.0, 1e4):  # a channel without any light, and a network gone astray
         model.image.forward = lambda *_, level=level: (torch.full((4, 44, 44), level),) * 2
-        image = model.draw_image(conditions, sums, torch.randn(4, 1936), torch.randn(4))
+        image = model.draw_image(
+            conditions, model.features(conditions), sums, torch.randn(4, 1936), torch.randn(4)
+        )
         np.testing.assert_array_equal(ZN.readout(image.numpy()), sums.numpy())
 
 
@@ -65,7 +67,9 @@ def test_a_network_that_knows_the_image_generates_it():
     true = torch.from_numpy(events.responses[:4].astype("f4"))
     model.image.forward = lambda *_: (torch.log1p(true), torch.log(true + 1e-6))
     sums = torch.from_numpy(ZN.readout(true.numpy())).float()
-    image = model.draw_image(conditions, sums, torch.randn(4, 1936), torch.randn(4))
+    image = model.draw_image(
+        conditions, model.features(conditions), sums, torch.randn(4, 1936), torch.randn(4)
+    )
     assert (image - true).abs().max() <= 1
     assert (image != true).float().mean() < 0.01
 

@@ -200,17 +200,24 @@ class FactorizedFlowMatching(Generator):
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates responses, (B, *shape), from conditions (B, F) and noise (B, cells + K + 1)."""
         cells = self.detector.cells
-        sums = self.draw_sums(conditions, noise[:, cells:-1])
-        return self.draw_image(conditions, sums, noise[:, :cells], noise[:, -1])
+        features = self.features(conditions)
+        sums = self.draw_sums(conditions, features, noise[:, cells:-1])
+        return self.draw_image(conditions, features, sums, noise[:, :cells], noise[:, -1])
 
-    def draw_sums(self, conditions: Tensor, noise: Tensor) -> Tensor:
+    def features(self, conditions: Tensor) -> Tensor:
+        """Returns what the networks see of the conditions, (B, features)."""
+        # the tails of the inputs are long
+        features: Tensor = self.standardize(self._derived(conditions))
+        return features.clamp(-10, 10)
+
+    def draw_sums(self, conditions: Tensor, features: Tensor, noise: Tensor) -> Tensor:
         """Generates channel sums, whole numbers, (B, K), from noise (B, K)."""
-        x1 = solve(self._sums_velocity(conditions), noise, self.config.sums.solver, self.sums_solver)
+        x1 = solve(self._sums_velocity(features), noise, self.config.sums.solver, self.sums_solver)
         scaled = self.standardize_sums.inverse(x1).clamp(min=0)
         return torch.floor(scaled.square() * self._energy(conditions))
 
-    def _sums_velocity(self, conditions: Tensor) -> Velocity:
-        embedding = self.sums.condition(self._features(conditions))
+    def _sums_velocity(self, features: Tensor) -> Velocity:
+        embedding = self.sums.condition(features)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             found: Tensor = self.sums(x, t, repeated(embedding, x))
@@ -218,11 +225,14 @@ class FactorizedFlowMatching(Generator):
 
         return velocity
 
-    def draw_image(self, conditions: Tensor, sums: Tensor, noise: Tensor, rounding: Tensor) -> Tensor:
+    def draw_image(
+        self, conditions: Tensor, features: Tensor, sums: Tensor, noise: Tensor, rounding: Tensor
+    ) -> Tensor:
         """Generates an image with given sums.
 
         Args:
             conditions: physical units, (B, F).
+            features: of the conditions, (B, features).
             sums: channel sums, (B, K).
             noise: the starting point, (B, cells).
             rounding: one normal an event, (B,).
@@ -230,7 +240,7 @@ class FactorizedFlowMatching(Generator):
         Returns:
             responses, (B, *shape).
         """
-        features = self._image_features(conditions, sums)
+        features = self._with_sums(features, sums)
         around = self.image.around(self._places(conditions, features))
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
@@ -277,7 +287,7 @@ class FactorizedFlowMatching(Generator):
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
             conditions, _, counts = self._batch(batch, rng)
             scaled = torch.sqrt((counts + rng.uniform(self.outputs)) / self._energy(conditions))
-            embedding = network.condition(self._features(conditions))
+            embedding = network.condition(self.features(conditions))
             x0, t = rng.normal(self.outputs), rng.uniform()
             return cfm_loss(lambda x, time: network(x, time, embedding), x0, self.standardize_sums(scaled), t)
 
@@ -290,13 +300,17 @@ class FactorizedFlowMatching(Generator):
         numbers = np.arange(len(reference))
         noise = [standard_normals(seed, numbers, self.outputs) for seed in range(4)]
         with torch.no_grad():
-            drawn = [self.draw_sums(conditions, torch.from_numpy(one).to(conditions.device)) for one in noise]
+            features = self.features(conditions)
+            drawn = [
+                self.draw_sums(conditions, features, torch.from_numpy(one).to(features.device))
+                for one in noise
+            ]
         sums = torch.stack(drawn).double().cpu().numpy()
         return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
 
     def _solver_stage(self, solver: BespokeSolver, events: int) -> Stage:
         def problem(batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
-            return self._sums_velocity(self._tensors(batch)[0]), rng.normal(self.outputs)
+            return self._sums_velocity(self.features(self._tensors(batch)[0])), rng.normal(self.outputs)
 
         config = self.config.sums.bespoke
         return solver_stage("sums_solver", solver, self.sums, problem, self._sums_scores, config, events)
@@ -306,7 +320,7 @@ class FactorizedFlowMatching(Generator):
 
         def distance(network: torch.nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
             conditions, responses, counts = batch
-            found = network(self.derive.cell(conditions), self._image_features(conditions, counts))
+            found = network(self.derive.cell(conditions), self._with_sums(self.features(conditions), counts))
             photons = responses.sum((1, 2)).clamp(min=1)
             axes = [
                 torch.arange(size, device=found.device, dtype=found.dtype) for size in responses.shape[1:]
@@ -331,7 +345,7 @@ class FactorizedFlowMatching(Generator):
 
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
             conditions, responses, counts = self._batch(batch, rng)
-            features = self._image_features(conditions, counts)
+            features = self._with_sums(self.features(conditions), counts)
             with torch.no_grad():
                 around = network.around(self._places(conditions, features))
             x1, x0, t = torch.log1p(responses), rng.normal(*self.detector.shape), rng.uniform().sqrt()
@@ -391,16 +405,11 @@ class FactorizedFlowMatching(Generator):
         rows = np.linspace(0, len(source) - 1, min(self.config.validation_events, len(source)))
         return source.slices(rows.astype(np.intp))
 
-    def _features(self, conditions: Tensor) -> Tensor:
-        # the tails of the inputs are long
-        features: Tensor = self.standardize(self._derived(conditions))
-        return features.clamp(-10, 10)
-
     def _derived(self, conditions: Tensor) -> Tensor:
         return torch.cat([self.derive(conditions), self.bend(conditions)], 1)
 
-    def _image_features(self, conditions: Tensor, sums: Tensor) -> Tensor:
-        return torch.cat([self._features(conditions), self.standardize_logs(torch.log1p(sums))], 1)
+    def _with_sums(self, features: Tensor, sums: Tensor) -> Tensor:
+        return torch.cat([features, self.standardize_logs(torch.log1p(sums))], 1)
 
     def _energy(self, conditions: Tensor) -> Tensor:
         column = self.detector.features.index("energy")

@@ -85,7 +85,6 @@ def _open(path: Path, threads: int) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     # a thread that waits sleeps, as neighbours on the machine expect
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
