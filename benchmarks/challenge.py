@@ -1,6 +1,7 @@
 """Prints the judgement of showers on the test part of a file: floor, positive control and the two yardsticks.
 
-    python benchmarks/challenge.py SHOWERS [--slow-splits 3] [--classifiers small] [--views high,low] [--seeds 3] [--whole]
+    python benchmarks/challenge.py SHOWERS [--slow-splits 3] [--classifiers small] [--views high,low] [--seeds 3]
+        [--whole]
 
 `resample` answers a test shower's energy by a random training shower, `nearest` by that of the nearest energy, as the
 models of these names do. The parts are those of the ordered split: the last 20 % of the rows are the test. With --whole
