@@ -31,6 +31,13 @@ SMALL = {
         "bespoke": {"steps": 2, "reference": 4, "batch_size": 16},
         "batch_size": 16,
     },
+    "latent_flow_matching": {
+        "vae": {"batch_size": 16},
+        "latents": "sample",
+        "solver": {"method": "bespoke", "steps": 2},
+        "bespoke": {"steps": 2, "reference": 4, "batch_size": 16},
+        "batch_size": 16,
+    },
     "gradient_boosting": {"candidates": 1},
     "tree": {"candidates": 2},
 }

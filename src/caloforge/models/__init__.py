@@ -16,6 +16,7 @@ from caloforge.models.base import Classifier, Generator, Model, Readout
 from caloforge.models.channel_flow_matching import ChannelFlowMatching
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
 from caloforge.models.flow_matching import FlowMatching
+from caloforge.models.latent_flow_matching import LatentFlowMatching
 from caloforge.models.regressors import ChannelMLP, DecisionTree, GradientBoosting, Linear, NearestNeighbours
 from caloforge.models.yardsticks import Nearest, Resample
 from caloforge.models.zero_response import ZeroResponse
@@ -37,6 +38,7 @@ __all__ = [
 MODELS: dict[str, type[Generator]] = {
     "factorized_flow_matching": FactorizedFlowMatching,
     "flow_matching": FlowMatching,
+    "latent_flow_matching": LatentFlowMatching,
     "nearest": Nearest,
     "resample": Resample,
 }

@@ -97,12 +97,14 @@ class Generator(nn.Module, ABC):
         noise_dim: standard normals an event, D.
         config_class: the model's configuration; the constructor takes a detector and one of these.
         sampling: keys and sections of the configuration that may be changed after the training.
+        made_with: what `stages` used besides events, such as the network of a perceptual loss, for the card.
     """
 
     detector: Detector
     noise_dim: int
     config_class: ClassVar[type[BaseModel]]
     sampling: ClassVar[tuple[str, ...]] = ()
+    made_with: Mapping[str, Any] = {}
 
     @property
     def conditions(self) -> tuple[Feature, ...]:
@@ -216,6 +218,7 @@ class LossStage:
         events: number of training events, for the schedule.
         average: the module that keeps the moving average of the weights, where it is not `module` itself.
         decay: decay of that average.
+        prepare: called with the training events before the first epoch, for what depends on the stages before.
     """
 
     def __init__(
@@ -231,11 +234,12 @@ class LossStage:
         events: int,
         average: nn.Module | None = None,
         decay: float = 0.0,
+        prepare: Callable[[EventSource], None] | None = None,
     ) -> None:
         self.name, self.epochs, self.batch_size, self.best_by = name, epochs, batch_size, "score"
         self._module, self._loss, self._scores = module, loss, scores
         self._average, self._decay, self._updates = average, decay, 0
-        self._clip = optimizer.gradient_clip
+        self._clip, self._prepare = optimizer.gradient_clip, prepare
         self._optimizer, self._schedule = build(
             module.parameters(), optimizer, epochs * max(events // batch_size, 1)
         )
@@ -267,6 +271,8 @@ class LossStage:
 
     def batches(self, source: EventSource, rng: np.random.Generator) -> Iterator[Events]:
         """Shuffled batches of the events themselves."""
+        if self._prepare is not None and self._updates == 0:
+            self._prepare(source)
         return shuffled_batches(source, self.batch_size, rng)
 
     def step(
@@ -414,3 +420,9 @@ def channel_sums(source: EventSource, channels: str) -> NDArray[np.float64]:
     """Reads the channel sums of a source slice by slice, (N, K)."""
     detector = source.primaries.detector
     return np.concatenate([detector.readout(events.responses, channels) for events in in_slices(source)])
+
+
+def spread_rows(source: EventSource, rows: int) -> Events:
+    """Returns at most so many events of a source, evenly spread over it."""
+    chosen = np.linspace(0, len(source) - 1, min(rows, len(source)))
+    return source.slices(chosen.astype(np.intp))

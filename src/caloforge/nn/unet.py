@@ -107,13 +107,13 @@ class ConditionAttention(nn.Module):
         tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, h * w, c)
         tokens = torch.cat([tokens, self.condition(condition)[:, None]], 1)
         q, k, v = self.qkv(tokens).view(b, h * w + 1, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = _attention(q[:, :, :-1], k, v)
+        attended = attention(q[:, :, :-1], k, v)
         update = self.out(attended.transpose(1, 2).reshape(b, h * w, -1))
         change: Tensor = update.view(b, h, w, c).permute(0, 3, 1, 2)
         return x + change
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attends with heads of a few numbers, (B, heads, tokens, size).
 
     Filled up with zeros to 16 numbers, which changes nothing: PyTorch's kernel for CPUs is tuned for wide heads
@@ -146,11 +146,15 @@ class UNet(nn.Module):
         shape: height and width of the image.
         conditions: features of the condition vector, F.
         config: sizes.
+        channels: numbers a pixel, C.
     """
 
-    def __init__(self, shape: tuple[int, int], conditions: int, config: UNetConfig) -> None:
+    def __init__(
+        self, shape: tuple[int, int], conditions: int, config: UNetConfig, channels: int = 1
+    ) -> None:
         super().__init__()
         self.shape, self.patch = shape, config.patch
+        numbers = channels * config.patch**2
         self.time_dim = config.time
         e, heads = config.embedding, config.heads
         self.condition = nn.Sequential(
@@ -162,41 +166,41 @@ class UNet(nn.Module):
         widths = [config.base * multiplier for multiplier in config.multipliers]
         levels = range(len(widths))
 
-        self.stem = Conv(config.patch**2, config.base, 3)
-        channels, skips = config.base, []
+        self.stem = Conv(numbers, config.base, 3)
+        width, skips = config.base, []
         self.down, self.downsample = nn.ModuleList(), nn.ModuleList()
         for level in levels:
             blocks = nn.ModuleList()
             for _ in range(config.blocks):
                 if level in config.attention:
-                    blocks.append(ConditionAttention(channels, widths[level], heads, e))
-                    skips.append(channels)
-                blocks.append(Residual(channels, widths[level], e))
-                channels = widths[level]
-                skips.append(channels)
+                    blocks.append(ConditionAttention(width, widths[level], heads, e))
+                    skips.append(width)
+                blocks.append(Residual(width, widths[level], e))
+                width = widths[level]
+                skips.append(width)
             self.down.append(blocks)
             if level < levels[-1]:
-                self.downsample.append(Conv(channels, channels, 3, stride=2))
+                self.downsample.append(Conv(width, width, 3, stride=2))
 
-        self.middle = nn.ModuleList([Residual(channels, channels, e)])
+        self.middle = nn.ModuleList([Residual(width, width, e)])
         for _ in range(config.blocks):
-            self.middle.append(ConditionAttention(channels, channels, heads, e))
-            self.middle.append(Residual(channels, channels, e))
+            self.middle.append(ConditionAttention(width, width, heads, e))
+            self.middle.append(Residual(width, width, e))
 
         self.up, self.upsample = nn.ModuleList(), nn.ModuleList()
         for level in reversed(levels):
             blocks = nn.ModuleList()
             for _ in range(config.blocks):
                 if level in config.attention:
-                    channels += skips.pop()
-                    blocks.append(ConditionAttention(channels, widths[level], heads, e))
-                blocks.append(Residual(channels + skips.pop(), widths[level], e))
-                channels = widths[level]
+                    width += skips.pop()
+                    blocks.append(ConditionAttention(width, widths[level], heads, e))
+                blocks.append(Residual(width + skips.pop(), widths[level], e))
+                width = widths[level]
             self.up.append(blocks)
             if level > 0:
-                self.upsample.append(Upsample(channels))
-        self.norm = PixelNorm(channels)
-        self.out = Conv(channels, config.patch**2, 1)
+                self.upsample.append(Upsample(width))
+        self.norm = PixelNorm(width)
+        self.out = Conv(width, numbers, 1)
 
     def _embed_time(self, t: Tensor) -> Tensor:
         half = self.time_dim // 2
@@ -206,11 +210,19 @@ class UNet(nn.Module):
         return embedded
 
     def forward(self, x: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
-        """Returns the velocity, (B, H, W), at image x (B, H, W), time t (B,), standardised conditions (B, F)."""
+        """Returns the velocity, shaped as x.
+
+        Args:
+            x: the image, (B, H, W), or (B, C, H, W) with several numbers a pixel.
+            t: times, (B,).
+            conditions: standardised, (B, F).
+        """
         height, width = self.shape
         p = self.patch
         pad = (0, -width % p, 0, -height % p)
-        x = F.pixel_unshuffle(F.pad(x[:, None], pad), p) if p > 1 else x[:, None]
+        flat = x.ndim == 3
+        x = x[:, None] if flat else x
+        x = F.pixel_unshuffle(F.pad(x, pad), p) if p > 1 else x
         time, condition = self._embed_time(t), self.condition(conditions)
 
         def apply(block: nn.Module, h: Tensor) -> Tensor:
@@ -235,4 +247,5 @@ class UNet(nn.Module):
                 h = self.upsample[level](h, sizes.pop())
         velocity: Tensor = self.out(F.silu(self.norm(h)))
         velocity = F.pixel_shuffle(velocity, p) if p > 1 else velocity
-        return velocity[:, 0, :height, :width]
+        velocity = velocity[:, :, :height, :width]
+        return velocity[:, 0] if flat else velocity

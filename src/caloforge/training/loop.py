@@ -30,7 +30,7 @@ from caloforge.events import Events, EventSource, Joined, Part, Selected, of_par
 from caloforge.io import open_events, open_trials
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
-from caloforge.models import Classifier, Model, Readout, build, resolved
+from caloforge.models import Classifier, Generator, Model, Readout, build, resolved
 from caloforge.models.base import BatchRandom, Stage
 from caloforge.recipe import Recipe
 from caloforge.runtime.domain import Domain
@@ -440,6 +440,7 @@ def _card(
         "particles": list(recipe.data.particles),
         "seed": recipe.seed,
         "rounding": recipe.model.get("rounding", ""),
+        **({"made_with": dict(model.made_with)} if isinstance(model, Generator) and model.made_with else {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "version": version("caloforge"),
         "git_revision": _revision(),
