@@ -25,6 +25,24 @@ SMALL = {
         "image": {"network": {"width": 8, "blocks": 1}, "solver": {"steps": 2}, "batch_size": 16},
         "validation_events": 20,
     },
+    "factorized_latent_flow_matching": {
+        "sums": {
+            "width": 16,
+            "blocks": 1,
+            "solver": {"method": "bespoke", "steps": 2},
+            "bespoke": {"steps": 2, "reference": 4, "batch_size": 16},
+            "batch_size": 16,
+        },
+        "code": {"network": {"width": 8, "blocks": 1, "code": 4, "embedding": 8}, "batch_size": 16},
+        "flow": {
+            "width": 16,
+            "blocks": 1,
+            "solver": {"method": "bespoke", "steps": 2},
+            "bespoke": {"steps": 2, "reference": 4, "batch_size": 16},
+            "batch_size": 16,
+        },
+        "validation_events": 20,
+    },
     "flow_matching": {
         "network": {"patch": 4, "blocks": 1},
         "solver": {"method": "bespoke", "steps": 2},

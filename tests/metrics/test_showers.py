@@ -106,3 +106,12 @@ def test_channel_sums_alone_have_no_shower(observables):
     readout = observables([[1.0]])
     with pytest.raises(ValueError, match="centre needs responses of two axes"):
         w1_centre(readout, readout)
+
+
+def test_distances_of_images():
+    events = made_events()
+    assert max(image_distances(events.responses, events.responses).values()) == 0
+    moved = np.roll(events.responses, 3, axis=1)
+    distances = image_distances(events.responses, moved)
+    assert distances["centre_x"] > 0.1
+    assert distances["lit"] == 0

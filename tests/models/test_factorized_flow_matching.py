@@ -7,7 +7,6 @@ from caloforge.models.base import BatchRandom, generate_in_memory
 from caloforge.models.factorized_flow_matching import (
     FactorizedFlowMatching,
     FactorizedFlowMatchingConfig,
-    image_distances,
 )
 from made import made_events
 
@@ -129,12 +128,3 @@ def test_a_bespoke_solver_must_have_been_trained():
         FactorizedFlowMatchingConfig.model_validate({"sums": {"solver": {"method": "bespoke"}}})
     with pytest.raises(ValueError, match=r"image\.solver\.method\s+Input should be 'euler'"):
         FactorizedFlowMatchingConfig.model_validate({"image": {"solver": {"method": "bespoke"}}})
-
-
-def test_distances_of_images():
-    events = made_events()
-    assert max(image_distances(events.responses, events.responses).values()) == 0
-    moved = np.roll(events.responses, 3, axis=1)
-    distances = image_distances(events.responses, moved)
-    assert distances["centre_x"] > 0.1
-    assert distances["lit"] == 0

@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.metrics.channels import distance
+from caloforge.metrics.channels import distance, wasserstein
 from caloforge.metrics.conditional import MINIMUM, moments, no_particles
-from caloforge.metrics.observables import Observables, Result
+from caloforge.metrics.observables import Observables, Result, centre_and_radius
 
 VARIANCE_MINIMUM = 30
 """Responses of a particle from which its variance counts."""
@@ -115,3 +115,35 @@ def radius_variance_rmse(
 ) -> Result:
     """Compares the variances of the radius of each particle, as RMSE, in square cells."""
     return _aggregate(reference, generated, "radius", minimum, variance=True, power=2)
+
+
+def image_distances(reference: NDArray[np.generic], generated: NDArray[np.generic]) -> dict[str, float]:
+    """Compares how photons are placed: Wasserstein-1 of each quantity over its spread in the reference.
+
+    No published metric: a quick judge of image generators in training.
+
+    Args:
+        reference: responses, (N, *shape).
+        generated: responses, (M, *shape).
+
+    Returns:
+        `shape`, the mean over lit cells, brightest cell, centre and radius; and these.
+    """
+    distances = {}
+    found = _places(generated)
+    for name, true in _places(reference).items():
+        distances[name] = wasserstein(true, found[name]) / true.std()
+    return {"shape": float(np.mean(list(distances.values()))), **distances}
+
+
+def _places(responses: NDArray[np.generic]) -> dict[str, NDArray[np.float64]]:
+    centre, radius = centre_and_radius(responses)
+    lit = np.isfinite(radius)
+    values = {
+        "lit": np.count_nonzero(responses, axis=(1, 2)),
+        "brightest": responses.max((1, 2)),
+        "centre_x": centre[lit, 0],
+        "centre_y": centre[lit, 1],
+        "radius": radius[lit],
+    }
+    return {name: value.astype(np.float64) for name, value in values.items()}

@@ -15,6 +15,7 @@ from caloforge.detectors import detector_named
 from caloforge.models.base import Classifier, Generator, Model, Readout
 from caloforge.models.channel_flow_matching import ChannelFlowMatching
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
+from caloforge.models.factorized_latent_flow_matching import FactorizedLatentFlowMatching
 from caloforge.models.flow_matching import FlowMatching
 from caloforge.models.latent_flow_matching import LatentFlowMatching
 from caloforge.models.regressors import ChannelMLP, DecisionTree, GradientBoosting, Linear, NearestNeighbours
@@ -37,6 +38,7 @@ __all__ = [
 
 MODELS: dict[str, type[Generator]] = {
     "factorized_flow_matching": FactorizedFlowMatching,
+    "factorized_latent_flow_matching": FactorizedLatentFlowMatching,
     "flow_matching": FlowMatching,
     "latent_flow_matching": LatentFlowMatching,
     "nearest": Nearest,

@@ -37,14 +37,13 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.metrics.channels import energy_score, mean_wasserstein, wasserstein
-from caloforge.metrics.observables import centre_and_radius
+from caloforge.metrics.channels import energy_score, mean_wasserstein
+from caloforge.metrics.showers import image_distances
 from caloforge.models.base import (
     BatchRandom,
     Generator,
@@ -414,33 +413,3 @@ class FactorizedFlowMatching(Generator):
     def _energy(self, conditions: Tensor) -> Tensor:
         column = self.detector.features.index("energy")
         return conditions[:, column : column + 1]
-
-
-def image_distances(reference: NDArray[np.generic], generated: NDArray[np.generic]) -> dict[str, float]:
-    """Compares how photons are placed: Wasserstein-1 of each quantity over its spread in the reference.
-
-    Args:
-        reference: responses, (N, *shape).
-        generated: responses, (M, *shape).
-
-    Returns:
-        `shape`, the mean over lit cells, brightest cell, centre and radius; and these.
-    """
-    distances = {}
-    found = _places(generated)
-    for name, true in _places(reference).items():
-        distances[name] = wasserstein(true, found[name]) / true.std()
-    return {"shape": float(np.mean(list(distances.values()))), **distances}
-
-
-def _places(responses: NDArray[np.generic]) -> dict[str, NDArray[np.float64]]:
-    centre, radius = centre_and_radius(responses)
-    lit = np.isfinite(radius)
-    values = {
-        "lit": np.count_nonzero(responses, axis=(1, 2)),
-        "brightest": responses.max((1, 2)),
-        "centre_x": centre[lit, 0],
-        "centre_y": centre[lit, 1],
-        "radius": radius[lit],
-    }
-    return {name: value.astype(np.float64) for name, value in values.items()}

@@ -84,6 +84,23 @@ class ModulatedBlock(nn.Module):
         return tokens + update
 
 
+def around(centres: Tensor, places: Tensor) -> Tensor:
+    """Returns where tokens lie from places.
+
+    Args:
+        centres: middles of the tokens, in pixels from the first, (2, h, w).
+        places: in pixels from the first, (B, P, 2).
+
+    Returns:
+        maps, (B, h, w, 7 P).
+    """
+    x, y = (centres - places[..., None, None]).unbind(2)
+    radius = torch.sqrt(x * x + y * y + 1e-6)
+    near = [torch.tanh(x / 3), torch.tanh(y / 3), (x / 8).clamp(-3, 3), (y / 8).clamp(-3, 3)]
+    maps = torch.stack([*near, *(torch.exp(-radius / scale) for scale in (3, 8, 20))], 2)
+    return maps.flatten(1, 2).permute(0, 2, 3, 1)
+
+
 class PatchNetwork(nn.Module):
     """Predicts an image and its counts from a noisy image.
 
@@ -128,11 +145,7 @@ class PatchNetwork(nn.Module):
 
     def around(self, places: Tensor) -> Tensor:
         """Returns where each token lies from places (B, P, 2), in pixels from the first: maps (B, h, w, 7 P)."""
-        x, y = (self.centres - places[..., None, None]).unbind(2)
-        radius = torch.sqrt(x * x + y * y + 1e-6)
-        near = [torch.tanh(x / 3), torch.tanh(y / 3), (x / 8).clamp(-3, 3), (y / 8).clamp(-3, 3)]
-        maps = torch.stack([*near, *(torch.exp(-radius / scale) for scale in (3, 8, 20))], 2)
-        return maps.flatten(1, 2).permute(0, 2, 3, 1)
+        return around(self.centres, places)
 
     def forward(self, x: Tensor, t: Tensor, conditions: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
         """Returns E[ln(1 + n)], (B, H, W), and the logarithm of the expected counts, (B, H, W), corrected.

@@ -1,0 +1,358 @@
+"""Latent flow matching in factors: channel sums, a code for the rest of the image, and photons given both.
+
+    p(image | particle) = p(sums | particle) * integral over z of p(z | sums, particle) p(image | sums, z, particle)
+
+What holds the published latent flow matching back is its latent space: a decoder that gives one image for a latent
+draws no photon noise, and what it blurs is lost in the sums. Here nothing that is read out passes through the code.
+
+Sums. A small flow draws the channel sums first (`models.sums`).
+
+Code. A variational autoencoder (`nn.patch_autoencoder`) describes what is left, place, width and sub-showers, by a few
+numbers z. Its decoder is told particle, sums and z and gives a distribution of the count in each fibre, so it has noise
+of its own. The loss is the bound on the likelihood, with weight beta = `kl` on the divergence, per cell:
+
+    - E ln p(n | z, sums, particle) + beta KL(q(z | n, sums, particle) | N(0, 1)).
+
+Flow. A residual network learns the velocity of the straight path from noise to z, a sample of the encoder, standardised;
+it costs as little as that of the sums, so the decoder is evaluated once and is most of the time of an event.
+
+Counts. The drawn counts are scaled to the sums, channel by channel, and rounded by systematic sampling (`nn.rounding`): the
+sums of the image equal the sums drawn first, exactly. A channel in which nothing was drawn gets its photons where they
+were expected.
+
+Noise: one normal a cell for the photons; one for each number of the code; K for the sums; one for the rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from caloforge.detectors import Detector
+from caloforge.events import Events, EventSource
+from caloforge.metrics.showers import image_distances
+from caloforge.models.base import (
+    BatchRandom,
+    Generator,
+    LossStage,
+    Stage,
+    cell_order,
+    channel_sums,
+    generate_in_memory,
+    solver_stage,
+    spread_rows,
+)
+from caloforge.models.sums import Sums, SumsConfig
+from caloforge.nn.patch_autoencoder import (
+    PatchAutoencoderConfig,
+    PatchDecoder,
+    PatchEncoder,
+    draw,
+    log_likelihood,
+)
+from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
+from caloforge.nn.velocity_network import VelocityNetwork
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
+from caloforge.ode.path import Velocity, cfm_loss
+from caloforge.ode.solvers import SolverConfig
+from caloforge.optim import AdamConfig
+from caloforge.transforms import Standardize
+
+
+class CodeConfig(BaseModel):
+    """Autoencoder and its training.
+
+    Attributes:
+        network: sizes.
+        kl: weight of the divergence; 1 is the bound on the likelihood.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: PatchAutoencoderConfig = PatchAutoencoderConfig()
+    kl: float = Field(1.0, ge=0)
+    optimizer: AdamConfig = AdamConfig(
+        learning_rate=2e-3, beta2=0.99, schedule="cosine", warmup=0.05, gradient_clip=1.0
+    )
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(64, ge=1)
+
+
+class FlowConfig(BaseModel):
+    """Network, solver and training of the flow of codes.
+
+    Attributes:
+        width: of every hidden layer.
+        blocks: residual blocks.
+        solver: of the sampling; may be changed after the training.
+        bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(128, ge=1)
+    blocks: int = Field(4, ge=1)
+    solver: SolverConfig = SolverConfig(steps=7)
+    bespoke: BespokeConfig = BespokeConfig()
+    optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, schedule="cosine", warmup=0.05)
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(256, ge=1)
+
+    @model_validator(mode="after")
+    def _solver(self) -> Self:
+        check_solver(self.solver, self.bespoke)
+        return self
+
+
+class FactorizedLatentFlowMatchingConfig(BaseModel):
+    """The factors and what they share.
+
+    Attributes:
+        channels: channel map of the sums.
+        sums: the channel sums.
+        code: the autoencoder.
+        flow: the flow of codes; both solvers may be changed after the training.
+        rounding: `systematic` or `none`; may be changed after the training.
+        average: decay of the moving average of the weights; 0 keeps none.
+        validation_events: events of each validation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: str = "paper"
+    sums: SumsConfig = SumsConfig()
+    code: CodeConfig = CodeConfig()
+    flow: FlowConfig = FlowConfig()
+    rounding: Literal["systematic", "none"] = "systematic"
+    average: float = Field(0.999, ge=0, lt=1)
+    validation_events: int = Field(1024, ge=2)
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder."""
+
+    def __init__(self, shape: tuple[int, int], features: int, config: PatchAutoencoderConfig) -> None:
+        super().__init__()
+        self.encoder, self.decoder = (
+            kind(shape, features, config) for kind in (PatchEncoder, PatchDecoder)
+        )
+
+
+class FactorizedLatentFlowMatching(Generator):
+    """Draws channel sums, then a code, then photons with exactly these sums.
+
+    Args:
+        detector: a detector with two axes, a face and a pitch.
+        config: sizes and training.
+    """
+
+    config_class: ClassVar[type[BaseModel]] = FactorizedLatentFlowMatchingConfig
+    sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "flow.solver", "rounding")
+
+    def __init__(self, detector: Detector, config: FactorizedLatentFlowMatchingConfig) -> None:
+        super().__init__()
+        if len(detector.shape) != 2:
+            raise ValueError(
+                "factorized_latent_flow_matching needs a detector with two axes, "
+                f"{detector.name} has {len(detector.shape)}"
+            )
+        self.detector, self.config = detector, config
+        self.sums = Sums(
+            detector, config.channels, config.sums, config.average, config.validation_events
+        )
+        outputs, code = self.sums.outputs, config.code.network.code
+        self.noise_dim = detector.cells + code + outputs + 1
+        self.standardize_logs, self.standardize_code = Standardize(outputs), Standardize(code)
+        height, width = detector.shape
+        known = self.sums.features + outputs
+        self.autoencoder = Autoencoder((height, width), known, config.code.network)
+        self.flow = VelocityNetwork(code, known, config.flow.width, config.flow.blocks)
+        self.flow_solver = BespokeSolver(config.flow.bespoke.steps) if config.flow.bespoke.steps else None
+        self.channel: Tensor
+        self.order: Tensor
+        self.register_buffer(
+            "channel", torch.from_numpy(detector.channel_map(config.channels).matrix.argmax(0))
+        )
+        self.register_buffer("order", torch.from_numpy(cell_order(detector, config.channels)))
+
+    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, cells + code + K + 1)."""
+        cells, code = self.detector.cells, self.config.code.network.code
+        sums = self.sums(conditions, noise[:, cells + code : -1])
+        known = self._known(conditions, sums)
+        z = self.draw_code(known, noise[:, cells : cells + code])
+        return self.draw_image(conditions, known, sums, z, noise[:, :cells], noise[:, -1])
+
+    def draw_code(self, known: Tensor, noise: Tensor) -> Tensor:
+        """Generates codes, (B, code), from what is known of an event and noise (B, code)."""
+        z = solve(self._velocity(known), noise, self.config.flow.solver, self.flow_solver)
+        return self.standardize_code.inverse(z)
+
+    def draw_image(
+        self, conditions: Tensor, known: Tensor, sums: Tensor, z: Tensor, noise: Tensor, rounding: Tensor
+    ) -> Tensor:
+        """Generates an image with given sums and code.
+
+        Args:
+            conditions: physical units, (B, F).
+            known: standardised features of particle and sums, (B, C).
+            sums: channel sums, (B, K).
+            z: code, (B, code).
+            noise: for the photons, (B, cells).
+            rounding: one normal an event, (B,).
+
+        Returns:
+            responses, (B, *shape).
+        """
+        numbers = self.autoencoder.decoder(z, self.sums.derive.cell(conditions), known)
+        u = normal_to_uniform(noise).view(-1, *self.detector.shape)
+        drawn, mean = draw(numbers, u)
+        light = (drawn.double() + 1e-6 * mean.double() + 1e-12).flatten(1)
+        found = light.new_zeros(len(light), self.sums.outputs).index_add(1, self.channel, light)
+        expected = light * (sums.double() / found)[:, self.channel]
+        if self.config.rounding == "systematic":
+            expected = systematic_rounding(expected, normal_to_uniform(rounding), self.order)
+        return expected.to(noise.dtype).view_as(u)
+
+    def stages(self, train: EventSource) -> Sequence[Stage]:
+        """Fits the normalization and returns the stages: sums, code, flow, and solvers where they are trained."""
+        stages = self.sums.stages(train)
+        counts = torch.from_numpy(channel_sums(train, self.config.channels))
+        self.standardize_logs.refit(torch.log1p(counts))
+        stages += [self._code_stage(len(train)), self._flow_stage(len(train))]
+        if self.flow_solver is not None:
+            config = self.config.flow.bespoke
+            stages.append(
+                solver_stage(
+                    "flow_solver", self.flow_solver, self.flow, self._problem, self._image_scores, config, len(train)
+                )
+            )
+        return stages
+
+    def _code_stage(self, events: int) -> Stage:
+        config = self.config.code
+        network = copy.deepcopy(self.autoencoder) if self.config.average else self.autoencoder
+
+        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+            conditions, responses, known = self._tensors(batch)
+            mean, log_variance = self._encode(network, conditions, responses, known)
+            z = mean + torch.exp(log_variance / 2) * rng.normal(mean.shape[1])
+            numbers = network.decoder(z, self.sums.derive.cell(conditions), known)
+            likelihood = log_likelihood(numbers, responses).flatten(1).mean(1)
+            kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+            each: Tensor = config.kl * kl / self.detector.cells - likelihood
+            return each
+
+        return LossStage(
+            "code",
+            network,
+            loss,
+            self._bound,
+            config.optimizer,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            events=events,
+            average=self.autoencoder if self.config.average else None,
+            decay=self.config.average,
+        )
+
+    @torch.no_grad()
+    def _bound(self, source: EventSource) -> Mapping[str, float]:
+        """The bound in nats an event at the encoder's mean, divergence, and numbers of the code that are in use."""
+        reference = spread_rows(source, self.config.validation_events)
+        conditions, responses, known = self._tensors(reference)
+        mean, log_variance = self._encode(self.autoencoder, conditions, responses, known)
+        numbers = self.autoencoder.decoder(mean, self.sums.derive.cell(conditions), known)
+        likelihood = log_likelihood(numbers, responses).flatten(1).sum(1).mean()
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(0)
+        return {
+            "bound": float(self.config.code.kl * kl.sum() - likelihood),
+            "kl": float(kl.sum()),
+            "used": int((kl > 0.01).sum()),
+        }
+
+    def _flow_stage(self, events: int) -> Stage:
+        config = self.config.flow
+        network = copy.deepcopy(self.flow) if self.config.average else self.flow
+
+        @torch.no_grad()
+        def standardise(source: EventSource) -> None:
+            some = self._tensors(spread_rows(source, 4096))
+            mean, log_variance = self._encode(self.autoencoder, *some)
+            spread = (mean.var(0) + log_variance.exp().mean(0)).sqrt()
+            self.standardize_code.mean.copy_(mean.mean(0))
+            self.standardize_code.scale.copy_(spread)
+
+        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+            conditions, responses, known = self._tensors(batch)
+            with torch.no_grad():
+                mean, log_variance = self._encode(self.autoencoder, conditions, responses, known)
+            z = mean + torch.exp(log_variance / 2) * rng.normal(mean.shape[1])
+            x0, t = rng.normal(mean.shape[1]), rng.uniform()
+            embedding = network.condition(known)
+            return cfm_loss(lambda x, time: network(x, time, embedding), x0, self.standardize_code(z), t)
+
+        return LossStage(
+            "flow",
+            network,
+            loss,
+            self._image_scores,
+            config.optimizer,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            events=events,
+            average=self.flow if self.config.average else None,
+            decay=self.config.average,
+            prepare=standardise,
+        )
+
+    def _image_scores(self, source: EventSource) -> Mapping[str, float]:
+        reference = spread_rows(source, self.config.validation_events)
+        return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
+
+    def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
+        _, _, known = self._tensors(batch)
+        return self._velocity(known), rng.normal(self.config.code.network.code)
+
+    def _velocity(self, known: Tensor) -> Velocity:
+        embedding = self.flow.condition(known)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            found: Tensor = self.flow(x, t, repeated(embedding, x))
+            return found
+
+        return velocity
+
+    def _encode(
+        self, network: Autoencoder, conditions: Tensor, responses: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns mean and log variance of the codes of events, (B, code) each."""
+        axes = [torch.arange(size, device=known.device, dtype=known.dtype) for size in responses.shape[1:]]
+        middle = torch.stack([responses.sum(2) @ axes[0], responses.sum(1) @ axes[1]], 1)
+        middle = middle / responses.sum((1, 2)).clamp(min=1)[:, None]
+        places = torch.stack([self.sums.derive.cell(conditions), middle], 1)
+        found: tuple[Tensor, Tensor] = network.encoder(torch.log1p(responses), places, known)
+        return found
+
+    def _known(self, conditions: Tensor, sums: Tensor) -> Tensor:
+        """Returns standardised features of particle and sums, (B, C)."""
+        return torch.cat([self.sums.describe(conditions), self.standardize_logs(torch.log1p(sums))], 1)
+
+    def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns conditions (B, F), responses (B, *shape) and what is known of the events, (B, C)."""
+        counts = self.detector.readout(events.responses, self.config.channels)
+        arrays = (events.conditions, events.responses.astype(np.float32), counts.astype(np.float32))
+        conditions, responses, sums = (torch.from_numpy(array).to(self.order.device) for array in arrays)
+        return conditions, responses, self._known(conditions, sums)
