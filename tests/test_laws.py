@@ -58,6 +58,12 @@ SMALL = {
     },
     "gradient_boosting": {"candidates": 1},
     "tree": {"candidates": 2},
+    "vqgan": {
+        "image": {"codes": 16, "batch_size": 16},
+        "condition": {"codes": 8, "batch_size": 16},
+        "prior": {"network": {"width": 16, "hidden": 16, "layers": 1, "heads": 2}, "batch_size": 16},
+        "validation_events": 16,
+    },
 }
 """Settings that keep a model's training short; the defaults where a model has none here."""
 

@@ -19,6 +19,7 @@ from caloforge.models.factorized_latent_flow_matching import FactorizedLatentFlo
 from caloforge.models.flow_matching import FlowMatching
 from caloforge.models.latent_flow_matching import LatentFlowMatching
 from caloforge.models.regressors import ChannelMLP, DecisionTree, GradientBoosting, Linear, NearestNeighbours
+from caloforge.models.vqgan import VQGAN
 from caloforge.models.yardsticks import Nearest, Resample
 from caloforge.models.zero_response import ZeroResponse
 from caloforge.recipe import Recipe, merged, validated
@@ -43,6 +44,7 @@ MODELS: dict[str, type[Generator]] = {
     "latent_flow_matching": LatentFlowMatching,
     "nearest": Nearest,
     "resample": Resample,
+    "vqgan": VQGAN,
 }
 
 READOUTS: dict[str, type[Readout]] = {

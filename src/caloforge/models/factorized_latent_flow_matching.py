@@ -70,7 +70,8 @@ class CodeConfig(BaseModel):
 
     Attributes:
         network: sizes.
-        kl: weight of the divergence; 1 is the bound on the likelihood.
+        kl: weight of the divergence. 1 is the bound on the likelihood with a standard normal prior; the prior here is
+            learned afterwards, so a smaller weight costs nothing, and at 1 the code was left unused.
         optimizer: rates and schedule.
         epochs: passes through the training events.
         batch_size: events a step.
@@ -79,11 +80,11 @@ class CodeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: PatchAutoencoderConfig = PatchAutoencoderConfig()
-    kl: float = Field(1.0, ge=0)
+    kl: float = Field(0.1, ge=0)
     optimizer: AdamConfig = AdamConfig(
-        learning_rate=2e-3, beta2=0.99, schedule="cosine", warmup=0.05, gradient_clip=1.0
+        learning_rate=6e-3, beta2=0.99, schedule="cosine", warmup=0.05, gradient_clip=1.0
     )
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(8, ge=1)
     batch_size: int = Field(64, ge=1)
 
 

@@ -2,9 +2,12 @@
 
 Encoder and decoder are made of the blocks of `nn.patch_network`: tokens of patch x patch pixels, depthwise
 convolutions over the tokens, modulated by what is known of the event. The encoder sees the image and where its tokens
-lie from the particle's straight line and from the middle of the light. The decoder sees where they lie from the straight
+lie from the particle's straight line and from the middle of the light. To what it makes of them some plain numbers that
+sum the image up are added, which give the code a meaning from the start (without them it was left unused). The decoder sees where they lie from the straight
 line and from a place of its own, a regression of code and event (`nn.place_network`) that is trained with the rest: so a
-shower moves as a whole when a number of the code changes, and need not be drawn anew at each place.
+shower moves as a whole when a number of the code changes, and need not be drawn anew at each place. The core of a shower
+is finer than a token: what a token says of its pixels is a number each, and a sum of exponentials of their distance
+from both places, with weights of its own.
 
 What the decoder gives of a pixel is a distribution of its count n, by six numbers: the log odds of n = 0, 1, 2, 3
 against more, and for more a normal density of ln(1 + n) with mean m and standard deviation s,
@@ -35,6 +38,12 @@ COUNTS = 4
 
 NUMBERS = COUNTS + 2
 """Numbers a pixel."""
+
+SUMMARY = 8
+"""Numbers that sum an image up."""
+
+SCALES = (0.7, 2.0, 6.0)
+"""Lengths in pixels over which light falls off around a place, in each pixel: the core of a shower is one fibre wide."""
 
 MAPS = 7
 """Numbers that tell a token where it lies from one place."""
@@ -128,6 +137,10 @@ class PatchEncoder(nn.Module):
         self.tokens = _Tokens(shape, config.patch**2 + 2 * MAPS, features, config)
         self.squeeze = nn.Linear(config.width, 8)
         self.last = nn.Linear(8 * self.tokens.rows * self.tokens.columns, 2 * config.code)
+        self.summary = nn.Linear(SUMMARY, config.code, bias=False)
+        # a start with meaning and little noise: a code that is all noise at first is left unused for good
+        nn.init.normal_(self.summary.weight, std=SUMMARY**-0.5)
+        nn.init.constant_(self.last.bias[config.code :], -4.0)
 
     def forward(self, image: Tensor, places: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log variance, (B, code) each.
@@ -143,7 +156,38 @@ class PatchEncoder(nn.Module):
         tiles = tiles.transpose(2, 3).reshape(-1, rows, columns, p * p)
         tokens = self.tokens(torch.cat([tiles, around(self.tokens.centres, places)], -1), features)
         mean, log_variance = self.last(F.relu(self.squeeze(tokens)).flatten(1)).chunk(2, 1)
-        return mean, log_variance.clamp(-12, 4)
+        return mean + self.summary(summary(image, places)), log_variance.clamp(-12, 4)
+
+
+def summary(image: Tensor, places: Tensor) -> Tensor:
+    """Returns what is seen of an image at once, all numbers about 1, (B, 8).
+
+    The way from the straight line to the middle of the light, second moments about the middle, lit cells, the brightest,
+    and by how many cells the light is shared, (sum n)^2 / sum n^2.
+
+    Args:
+        image: ln(1 + n), (B, H, W).
+        places: straight line and middle of the light, in cells, (B, 2, 2).
+    """
+    photons = torch.expm1(image)
+    height, width = image.shape[1:]
+    rows = torch.arange(height, dtype=image.dtype, device=image.device) - places[:, 1, :1]
+    columns = torch.arange(width, dtype=image.dtype, device=image.device) - places[:, 1, 1:]
+    total = photons.sum((1, 2)).clamp(min=1)
+    down, across = photons.sum(2), photons.sum(1)
+    xx, yy = ((one * at.square()).sum(1) / total for one, at in ((down, rows), (across, columns)))
+    xy = torch.einsum("bi,bij,bj->b", rows, photons, columns) / total
+    shared = total.square() / photons.square().sum((1, 2)).clamp(min=1)
+    way = torch.tanh((places[:, 1] - places[:, 0]) / 5)
+    numbers = [
+        torch.log1p(xx) - 2.5,
+        torch.log1p(yy) - 2.5,
+        xy / (1 + xx * yy).sqrt(),
+        torch.log1p((photons > 0).sum((1, 2)).to(image.dtype)) - 4,
+        image.amax((1, 2)) - 2.5,
+        torch.log1p(shared) - 3,
+    ]
+    return torch.cat([way, torch.stack(numbers, 1)], 1)
 
 
 class PatchDecoder(nn.Module):
@@ -163,8 +207,14 @@ class PatchDecoder(nn.Module):
         self.tokens = _Tokens(shape, 4 + 2 * MAPS, known, config)
         self.spread = nn.Linear(config.code, 4 * self.tokens.rows * self.tokens.columns)
         self.last = nn.Linear(config.width, NUMBERS * config.patch**2)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.profile = nn.Linear(config.width, NUMBERS * 2 * len(SCALES))
+        for layer in (self.last, self.profile):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        size = (self.tokens.rows * config.patch, self.tokens.columns * config.patch)
+        pixels = torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij")
+        self.pixels: Tensor
+        self.register_buffer("pixels", torch.stack(pixels), persistent=False)
         # a start without knowledge: nearly all pixels are dark
         self.last.bias.data.view(NUMBERS, -1)[0] = 4.0
 
@@ -182,7 +232,14 @@ class PatchDecoder(nn.Module):
         places = torch.stack([straight, self.place(straight, known)], 1)
         spread = self.spread(code).view(-1, rows, columns, 4)
         tokens = self.tokens(torch.cat([spread, around(self.tokens.centres, places)], -1), known)
-        numbers = self.last(tokens).view(-1, rows, columns, NUMBERS, p, p)
+        numbers = self.last(tokens).view(-1, rows, columns, NUMBERS, p * p)
+        x, y = (self.pixels - places[..., None, None]).unbind(2)
+        radius = torch.sqrt(x * x + y * y + 1e-6)
+        profiles = torch.cat([torch.exp(-radius / scale) for scale in SCALES], 1)  # (B, M, H, W)
+        tiles = profiles.view(-1, profiles.shape[1], rows, p, columns, p).permute(0, 2, 4, 1, 3, 5)
+        tiles = tiles.reshape(-1, rows, columns, profiles.shape[1], p * p)
+        weights = self.profile(tokens).view(-1, rows, columns, NUMBERS, profiles.shape[1])
+        numbers = (numbers + weights @ tiles).view(-1, rows, columns, NUMBERS, p, p)
         numbers = numbers.permute(3, 0, 1, 4, 2, 5).reshape(NUMBERS, -1, rows * p, columns * p)
         return numbers[:, :, :height, :width]
 

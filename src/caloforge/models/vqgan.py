@@ -1,0 +1,420 @@
+"""VQ-GAN with a GPT prior (Wojnar 2025): the image as 121 tokens, drawn one after the other.
+
+Image tokens. The autoencoder of `nn.autoencoder` with 8 numbers for each 4 x 4 fibres; each place is rounded to the
+nearest of 512 codes by direction (`nn.quantizer`), which follow the vectors by a moving average; dead codes are revived.
+The losses are those of `models.autoencoding` with 0.25 times the commitment, the mean squared difference of normalised
+vector and code, in place of KL.
+
+Condition tokens. A VQ-VAE turns the nine standardised features into 2 tokens of 512 codes: linear layers
+9 - 64 - 128 - 128 - 128 and back, GELU between; look-up in a shared projection of 4 numbers; squared error of the
+features, 0.25 times commitment, 1.0 times the distance of codes to vectors.
+
+Prior. A GPT (`nn.gpt`) learns the image tokens after the condition tokens by cross entropy over 122 targets. A generator
+turns one normal of its noise a token into a uniform and inverts the cumulative distribution of the next token, at
+`temperature` and among the `top_k` most likely; one more normal is for the rounding of the counts (`nn.rounding`). So an
+event is a function of its noise here too, but a jumpy one: where a uniform lies within rounding of a step of a
+cumulative distribution, another batch size may draw another token, and the rest of the event then differs.
+
+Parameters with the default sizes, as published: 59,924 and a codebook, 116,873, 934,912.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from caloforge.detectors import Detector
+from caloforge.events import Events, EventSource
+from caloforge.metrics.channels import mean_wasserstein
+from caloforge.models.autoencoding import AutoencoderStage, LossesConfig, perceptual_network
+from caloforge.models.base import (
+    BatchRandom,
+    Generator,
+    LossStage,
+    Stage,
+    cell_order,
+    generate_in_memory,
+    spread_rows,
+)
+from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
+from caloforge.nn.gpt import GPT, GPTConfig
+from caloforge.nn.quantizer import Codebook, ProjectedCodebook, straight_through, usage
+from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
+from caloforge.optim import AdamConfig
+from caloforge.transforms import Log1p, Standardize
+
+
+class ImageCodesConfig(BaseModel):
+    """Sizes, losses and training of the image tokens.
+
+    Attributes:
+        network: sizes of the autoencoder.
+        codes: number of codes.
+        decay: of the moving averages of the codes.
+        dead: vectors a batch below which a code is dead.
+        commitment: weight of the commitment.
+        losses: terms of the loss and their weights.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: AutoencoderConfig = AutoencoderConfig(channels=8)
+    codes: int = Field(512, ge=2)
+    decay: float = Field(0.99, gt=0, lt=1)
+    dead: float = Field(2.0, ge=0)
+    commitment: float = Field(0.25, ge=0)
+    losses: LossesConfig = LossesConfig(
+        discriminator=AdamConfig(learning_rate=1.3e-6, beta1=0.60, beta2=0.55, schedule="cosine")
+    )
+    optimizer: AdamConfig = AdamConfig(learning_rate=2.2e-4, beta1=0.67, beta2=0.90, schedule="cosine")
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(256, ge=1)
+
+
+class ConditionCodesConfig(BaseModel):
+    """Sizes and training of the condition tokens.
+
+    Attributes:
+        tokens: tokens a particle.
+        codes: number of codes.
+        size: numbers a code.
+        projection: numbers of the projection in which codes are looked up.
+        commitment: weight of the commitment.
+        codebook: weight of the distance of codes to vectors.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokens: int = Field(2, ge=2)
+    codes: int = Field(512, ge=2)
+    size: int = Field(64, ge=1)
+    projection: int = Field(4, ge=1)
+    commitment: float = Field(0.25, ge=0)
+    codebook: float = Field(1.0, ge=0)
+    optimizer: AdamConfig = AdamConfig(
+        learning_rate=1.7e-3, beta1=0.71, beta2=0.88, weight_decay=0.03, schedule="cosine"
+    )
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(256, ge=1)
+
+
+class PriorConfig(BaseModel):
+    """Sizes and training of the prior.
+
+    Attributes:
+        network: sizes of the GPT.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: GPTConfig = GPTConfig()
+    optimizer: AdamConfig = AdamConfig(
+        learning_rate=5.2e-3,
+        beta1=0.87,
+        beta2=0.998,
+        eps=1e-5,
+        weight_decay=0.14,
+        schedule="cosine",
+        warmup=0.33,
+    )
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(256, ge=1)
+
+
+class VQGANConfig(BaseModel):
+    """The three networks, and how tokens are drawn.
+
+    Attributes:
+        image: the image tokens.
+        condition: the condition tokens.
+        prior: the GPT.
+        temperature: what logits are divided by; may be changed after the training.
+        top_k: only so many most likely tokens are drawn; may be changed after the training.
+        rounding: `systematic`, `nearest` or `none`; may be changed after the training.
+        validation_events: events of each validation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: ImageCodesConfig = ImageCodesConfig()
+    condition: ConditionCodesConfig = ConditionCodesConfig()
+    prior: PriorConfig = PriorConfig()
+    temperature: float = Field(1.2, gt=0)
+    top_k: int = Field(128, ge=1)
+    rounding: Literal["systematic", "nearest", "none"] = "systematic"
+    validation_events: int = Field(1024, ge=2)
+
+
+class ImageCodes(nn.Module):
+    """Encoder, codebook and decoder of images.
+
+    Args:
+        shape: height and width of the image.
+        config: sizes.
+    """
+
+    def __init__(self, shape: tuple[int, int], config: ImageCodesConfig) -> None:
+        super().__init__()
+        self.latent = latent_shape(shape, config.network)
+        self.encoder, self.decoder = Encoder(config.network, outputs=1), Decoder(shape, config.network)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.codebook = Codebook(config.codes, config.network.channels, config.decay, config.dead)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Returns vectors, (B, L, channels), of images ln(1 + n), (B, H, W)."""
+        (z,) = self.encoder(image)
+        vectors: Tensor = z.permute(0, 2, 3, 1).flatten(1, 2)
+        return vectors
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Returns images ln(1 + n) >= 0, (B, H, W), of codes (B, L, channels)."""
+        channels, height, width = self.latent
+        image: Tensor = self.decoder(codes.permute(0, 2, 1).reshape(-1, channels, height, width))
+        return image
+
+
+class ConditionCodes(nn.Module):
+    """VQ-VAE of a particle's features.
+
+    Args:
+        features: their number, F.
+        config: sizes.
+    """
+
+    def __init__(self, features: int, config: ConditionCodesConfig) -> None:
+        super().__init__()
+        self.tokens, self.size = config.tokens, config.size
+        code = config.tokens * config.size
+        self.encoder = _layers(features, 64, 128, 128, code)
+        self.decoder = _layers(code, 128, 128, 64, features)
+        self.codebook = ProjectedCodebook(config.codes, config.size, config.projection)
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Returns vectors, (B, tokens, size), of standardised features, (B, F)."""
+        vectors: Tensor = self.encoder(features).view(-1, self.tokens, self.size)
+        return vectors
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns tokens, (B, tokens), of standardised features, (B, F)."""
+        tokens: Tensor = self.codebook(self.encode(features))
+        return tokens
+
+    def loss(self, features: Tensor, config: ConditionCodesConfig) -> Tensor:
+        """Returns the loss of each particle, (B,)."""
+        z = self.encode(features)
+        tokens = self.codebook(z)
+        code = self.codebook.lookup(tokens)
+        found = self.decoder(straight_through(z, code).flatten(1))
+        commitment, codebook = (z - code.detach()).square(), (z.detach() - code).square()
+        projection = self.codebook.agreement(z, tokens).mean(1)
+        each: Tensor = (found - features).square().mean(1)
+        each = each + (config.commitment * commitment + config.codebook * codebook).flatten(1).mean(1)
+        return each + config.codebook * projection
+
+
+def _layers(*sizes: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(inputs, outputs), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class VQGAN(Generator):
+    """Draws tokens one after the other and decodes them.
+
+    Args:
+        detector: a detector with two axes.
+        config: sizes and training.
+    """
+
+    config_class: ClassVar[type[BaseModel]] = VQGANConfig
+    sampling: ClassVar[tuple[str, ...]] = ("temperature", "top_k", "rounding")
+
+    def __init__(self, detector: Detector, config: VQGANConfig) -> None:
+        super().__init__()
+        if len(detector.shape) != 2:
+            raise ValueError(f"vqgan needs a detector with two axes, {detector.name} has {len(detector.shape)}")
+        self.detector, self.config = detector, config
+        height, width = detector.shape
+        features = len(detector.conditions)
+        self.standardize, self.transform = Standardize(features), Log1p()
+        self.image = ImageCodes((height, width), config.image)
+        self.condition = ConditionCodes(features, config.condition)
+        _, rows, columns = self.image.latent
+        self.length = rows * columns
+        self.noise_dim = self.length + 1
+        self.prior = GPT(
+            config.condition.codes,
+            config.image.codes,
+            config.condition.tokens,
+            self.length,
+            config.prior.network,
+        )
+        self.order: Tensor
+        self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
+
+    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, L + 1)."""
+        given = self.condition(self.standardize(conditions))
+        u = normal_to_uniform(noise)
+        tokens = self.prior.draw(given, u[:, :-1], self.config.temperature, self.config.top_k)
+        return self._counts(self.image.decode(self.image.codebook.lookup(tokens)), u[:, -1])
+
+    def _counts(self, image: Tensor, u: Tensor) -> Tensor:
+        expected = self.transform.inverse(image)
+        if self.config.rounding == "nearest":
+            return torch.round(expected)
+        if self.config.rounding == "none":
+            return expected
+        return systematic_rounding(expected.flatten(1), u, self.order).view_as(expected)
+
+    def stages(self, train: EventSource) -> Sequence[Stage]:
+        """Fits the standardisation and returns the stages: image tokens, condition tokens, prior."""
+        self.standardize.refit(torch.from_numpy(train.primaries.conditions))
+        events = len(train)
+        return [self._image_stage(events), self._condition_stage(events), self._prior_stage(events)]
+
+    def _image_stage(self, events: int) -> Stage:
+        config = self.config.image
+        distance = None
+        if config.losses.perceptual or config.losses.adversarial:
+            distance, used = perceptual_network(config.losses.extractor)
+            self.made_with = {"perceptual_network": used}
+
+        def reconstruct(
+            batch: Events, rng: BatchRandom
+        ) -> tuple[Tensor, Tensor, Tensor, Mapping[str, float]]:
+            image = self._image(batch)
+            z = F.normalize(self.image.encode(image), dim=-1)
+            indices = self.image.codebook(z)
+            code = self.image.codebook.lookup(indices)
+            found = self.image.decode(straight_through(z, code))
+            commitment = (z - code).square().mean()
+            chosen = rng.uniform(config.codes)[0]
+            self.image.codebook.follow(z.detach().flatten(0, 1), indices.flatten(), chosen)
+            return image, found, config.commitment * commitment, {"commitment": float(commitment.detach())}
+
+        readout = torch.tensor(self.detector.channel_map(self.detector.default_channels).matrix)
+        return AutoencoderStage(
+            "image_tokens",
+            self.image,
+            reconstruct,
+            self._reconstruction_scores,
+            config.losses,
+            readout.to(self.order.device),
+            config.optimizer,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            events=events,
+            distance=distance,
+        )
+
+    @torch.no_grad()
+    def _reconstruction_scores(self, source: EventSource) -> Mapping[str, float]:
+        """Compares reconstructions: Wasserstein-1 of the channels, photon sums, share of codes in use, perplexity."""
+        reference = spread_rows(source, self.config.validation_events)
+        parts, tokens = [], []
+        for start in range(0, len(reference), 256):
+            image = self._image(reference.slices(slice(start, start + 256)))
+            tokens.append(self.image.codebook(self.image.encode(image)))
+            found = self.image.decode(self.image.codebook.lookup(tokens[-1]))
+            parts.append(self._counts(found, torch.zeros(len(image), device=image.device)).cpu().numpy())
+        used, perplexity = usage(torch.cat(tokens), self.config.image.codes)
+        scores = self._scores(reference, np.concatenate(parts))
+        return {**scores, "codes_used": used, "perplexity": perplexity}
+
+    def _condition_stage(self, events: int) -> Stage:
+        config = self.config.condition
+
+        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+            return self.condition.loss(self._features(batch), config)
+
+        @torch.no_grad()
+        def scores(source: EventSource) -> Mapping[str, float]:
+            features = self._features(spread_rows(source, 4096))
+            tokens = self.condition(features)
+            used, perplexity = usage(tokens, config.codes)
+            found = self.condition.decoder(self.condition.codebook.lookup(tokens).flatten(1))
+            error = float((found - features).square().mean())
+            return {"error": error, "codes_used": used, "perplexity": perplexity}
+
+        return LossStage(
+            "condition_tokens",
+            self.condition,
+            loss,
+            scores,
+            config.optimizer,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            events=events,
+        )
+
+    def _prior_stage(self, events: int) -> Stage:
+        config = self.config.prior
+        dropout, width = config.network.dropout, config.network.width
+
+        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+            kept = None
+            if dropout:
+                shape = (self.prior.masks, len(self.prior.positions), width)
+                kept = (rng.uniform(*shape) >= dropout).float() / (1 - dropout)
+            return self._cross_entropy(batch, kept)
+
+        def scores(source: EventSource) -> Mapping[str, float]:
+            with torch.no_grad():
+                entropy = self._cross_entropy(spread_rows(source, 256), None).mean()
+            return {"cross_entropy": float(entropy), **self.scores(source)}
+
+        return LossStage(
+            "prior",
+            self.prior,
+            loss,
+            scores,
+            config.optimizer,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            events=events,
+        )
+
+    def _cross_entropy(self, batch: Events, kept: Tensor | None) -> Tensor:
+        """Returns the mean cross entropy of an event's targets, (B,)."""
+        with torch.no_grad():
+            given = self.condition(self._features(batch))
+            tokens = self.image.codebook(self.image.encode(self._image(batch)))
+        first, second = self.prior(given, tokens, kept)
+        pairs = ((first, given[:, 1:]), (second, tokens))
+        each = [F.cross_entropy(one.transpose(1, 2), wanted, reduction="none") for one, wanted in pairs]
+        return torch.cat(each, 1).mean(1)
+
+    def scores(self, source: EventSource) -> Mapping[str, float]:
+        """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
+        reference = spread_rows(source, self.config.validation_events)
+        return self._scores(reference, generate_in_memory(self, reference.conditions, seed=0))
+
+    def _scores(self, reference: Events, generated: np.ndarray) -> dict[str, float]:  # type: ignore[type-arg]
+        sums = self.detector.readout(reference.responses), self.detector.readout(generated)
+        return {"w1": mean_wasserstein(*sums), "photons": float(sums[1].sum(1).mean())}
+
+    def _image(self, events: Events) -> Tensor:
+        responses = torch.from_numpy(events.responses.astype(np.float32)).to(self.order.device)
+        image: Tensor = self.transform(responses)
+        return image
+
+    def _features(self, events: Events) -> Tensor:
+        features: Tensor = self.standardize(torch.from_numpy(events.conditions).to(self.order.device))
+        return features

@@ -1,0 +1,186 @@
+"""A small GPT: a prior of image tokens after a few tokens of the particle (Radford et al. 2019; Wojnar 2025).
+
+Layer norms before attention and feed-forward layers, no biases, learned positions. Condition and image tokens have an
+embedding each, which is also the output layer of their kind, behind a final norm of their own. With a vocabulary of 512
+of either kind, width 128, hidden layers of 256, 6 layers, 4 heads and 122 positions it has the paper's 934,912
+parameters.
+
+The last condition token predicts the first image token, so that 2 + 121 tokens are 122 inputs and 122 targets: the
+second condition token and the image tokens.
+
+Tokens are drawn one after the other, with keys and values of the past kept. A token is drawn by inversion: the `top_k`
+most likely in order, their probabilities at a temperature, and the first at which the cumulative sum exceeds a uniform
+that is given from outside.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class GPTConfig(BaseModel):
+    """Sizes of the GPT.
+
+    Attributes:
+        width: numbers a token.
+        hidden: of the feed-forward layers.
+        layers: blocks.
+        heads: attention heads.
+        dropout: share of numbers dropped after the embedding and after each attention and feed-forward layer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(128, ge=1)
+    hidden: int = Field(256, ge=1)
+    layers: int = Field(6, ge=1)
+    heads: int = Field(4, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class Block(nn.Module):
+    """Causal attention and a feed-forward layer."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.heads
+        self.norm1, self.norm2 = (nn.LayerNorm(width, bias=False) for _ in range(2))
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = (
+            nn.Linear(width, config.hidden, bias=False),
+            nn.Linear(config.hidden, width, bias=False),
+        )
+        for layer in (self.qkv, self.up):
+            nn.init.normal_(layer.weight, std=0.02)
+        for layer in (self.out, self.down):
+            nn.init.normal_(layer.weight, std=0.02 / (2 * config.layers) ** 0.5)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns queries, keys and values, (B, heads, T, size) each."""
+        b, tokens, _ = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(b, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def forward(self, x: Tensor, kept: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Maps all tokens at once, (B, T, width).
+
+        Args:
+            x: tokens.
+            kept: what the outputs of attention and feed-forward layer are multiplied by, as x; None keeps all.
+        """
+        q, k, v = self._split(x)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        change = self.out(attended.transpose(1, 2).reshape(x.shape))
+        x = x + (change if kept is None else change * kept[0])
+        change = self.down(F.gelu(self.up(self.norm2(x))))
+        return x + (change if kept is None else change * kept[1])
+
+    def step(self, x: Tensor, past: Tensor, place: int) -> Tensor:
+        """Maps the token at a place, (B, 1, width), after those whose keys and values are kept.
+
+        Args:
+            x: the token.
+            past: keys and values, (2, B, heads, T, size); those of this place are written into it.
+            place: number of the token.
+        """
+        q, k, v = self._split(x)
+        past[0, :, :, place : place + 1], past[1, :, :, place : place + 1] = k, v
+        keys, values = past[:, :, :, : place + 1]
+        attended = F.scaled_dot_product_attention(q, keys, values)
+        x = x + self.out(attended.transpose(1, 2).reshape(x.shape))
+        change: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
+        return x + change
+
+
+class GPT(nn.Module):
+    """Probabilities of the next token.
+
+    Args:
+        conditions: vocabulary of the condition tokens.
+        images: vocabulary of the image tokens.
+        given: condition tokens an event.
+        length: image tokens an event.
+        config: sizes.
+    """
+
+    def __init__(self, conditions: int, images: int, given: int, length: int, config: GPTConfig) -> None:
+        super().__init__()
+        self.config, self.given, self.length = config, given, length
+        width = config.width
+        self.conditions, self.images = nn.Embedding(conditions, width), nn.Embedding(images, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(given + length - 1, width))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.condition_norm, self.image_norm = (nn.LayerNorm(width, bias=False) for _ in range(2))
+        for embedding in (self.conditions, self.images):
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    @property
+    def masks(self) -> int:
+        """Masks of dropout that `forward` takes."""
+        return 1 + 2 * self.config.layers
+
+    def forward(
+        self, given: Tensor, tokens: Tensor, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns logits of the condition tokens after the first, and of all image tokens.
+
+        Args:
+            given: condition tokens, (B, G).
+            tokens: image tokens, (B, L); the last is only predicted.
+            kept: masks of dropout, 0 or 1 / (1 - dropout), (B, masks, G + L - 1, width); None keeps all.
+
+        Returns:
+            logits, (B, G - 1, conditions) and (B, L, images).
+        """
+        x = torch.cat([self.conditions(given), self.images(tokens[:, :-1])], 1) + self.positions
+        x = x if kept is None else x * kept[:, 0]
+        for number, block in enumerate(self.blocks):
+            x = block(x, None if kept is None else (kept[:, 1 + 2 * number], kept[:, 2 + 2 * number]))
+        first = self.condition_norm(x[:, : self.given - 1]) @ self.conditions.weight.T
+        return first, self.image_norm(x[:, self.given - 1 :]) @ self.images.weight.T
+
+    def draw(self, given: Tensor, uniforms: Tensor, temperature: float, top_k: int) -> Tensor:
+        """Draws image tokens one after the other, (B, L).
+
+        Args:
+            given: condition tokens, (B, G).
+            uniforms: in [0, 1), one a token, (B, L).
+            temperature: what logits are divided by.
+            top_k: only so many most likely tokens are drawn.
+        """
+        b, size = len(given), self.config.width // self.config.heads
+        shape = (len(self.blocks), 2, b, self.config.heads, len(self.positions), size)
+        past = self.positions.new_zeros(shape)
+        drawn: list[Tensor] = []
+        for place in range(len(self.positions)):
+            if place < self.given:
+                x = self.conditions(given[:, place])
+            else:
+                x = self.images(drawn[-1])
+            x = (x + self.positions[place])[:, None]
+            for block, kept in zip(self.blocks, past, strict=True):
+                assert isinstance(block, Block)
+                x = block.step(x, kept, place)
+            if place >= self.given - 1:
+                logits = self.image_norm(x[:, 0]) @ self.images.weight.T
+                drawn.append(invert(logits, uniforms[:, len(drawn)], temperature, top_k))
+        return torch.stack(drawn, 1)
+
+
+def invert(logits: Tensor, u: Tensor, temperature: float, top_k: int) -> Tensor:
+    """Draws a token by inversion of its cumulative distribution, (B,).
+
+    Args:
+        logits: (B, V).
+        u: uniforms in [0, 1), (B,).
+        temperature: what logits are divided by.
+        top_k: only so many most likely tokens are drawn.
+    """
+    likely, tokens = torch.topk(logits, min(top_k, logits.shape[-1]))
+    cumulative = torch.cumsum(torch.softmax((likely / temperature).double(), 1), 1)
+    place = (u.double()[:, None] > cumulative[:, :-1]).sum(1)
+    return tokens.gather(1, place[:, None])[:, 0]

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from caloforge.detectors import ZN, ZP
+from caloforge.models.base import BatchRandom
+from caloforge.models.vqgan import VQGAN, VQGANConfig
+from made import made_events
+
+SMALL = VQGANConfig.model_validate(
+    {
+        "image": {"codes": 16, "batch_size": 16},
+        "condition": {"codes": 8, "batch_size": 16},
+        "prior": {"network": {"width": 16, "hidden": 16, "layers": 1, "heads": 2}, "batch_size": 16},
+        "top_k": 8,
+        "validation_events": 16,
+    }
+)
+
+
+def size(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("detector", [ZN, ZP], ids=lambda detector: detector.name)
+def test_the_default_has_the_papers_sizes(detector):
+    model = VQGAN(detector, VQGANConfig())
+    assert size(model.image) == 59_924
+    assert model.image.codebook.vectors().shape == (512, 8)
+    assert size(model.condition) == 116_873
+    assert (model.config.temperature, model.config.top_k) == (1.2, 128)
+    if detector is ZN:
+        assert (size(model.prior), model.length) == (934_912, 121)
+
+
+def test_every_stage_lowers_its_loss():
+    torch.manual_seed(0)
+    events = made_events(ZN)
+    rows = slice(0, len(events))
+    changes = {
+        "image": SMALL.image.model_copy(
+            update={"optimizer": SMALL.image.optimizer.model_copy(update={"schedule": "constant"})}
+        )
+    }
+    model = VQGAN(ZN, SMALL.model_copy(update=changes))
+    stages = model.stages(events)
+    assert [stage.name for stage in stages] == ["image_tokens", "condition_tokens", "prior"]
+    for stage in stages:
+        losses = [
+            stage.step(events, BatchRandom(step, rows, len(events)), lambda loss: loss.backward())["loss"]
+            for step in range(12)
+        ]
+        assert np.mean(losses[-4:]) < np.mean(losses[:4]), stage.name
+    scores = stages[0].validate(events)
+    assert 0 < scores["codes_used"] <= 1 <= scores["perplexity"] <= 16
+
+
+@torch.no_grad()
+def test_the_image_is_that_of_the_tokens_drawn():
+    torch.manual_seed(0)
+    model = VQGAN(ZN, SMALL.model_copy(update={"rounding": "none"}))
+    tokens = torch.randint(16, (3, 121))
+    model.prior.draw = lambda *_: tokens
+    conditions = torch.from_numpy(made_events(ZN).conditions[:3])
+    image = model(conditions, torch.randn(3, model.noise_dim))
+    wanted = model.image.decode(model.image.codebook.lookup(tokens))
+    torch.testing.assert_close(torch.log1p(image), wanted)
