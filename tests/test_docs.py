@@ -21,8 +21,13 @@ from caloforge.evaluation.scoring import evaluate_events, evaluate_run
 from caloforge.io import FORMATS, create, open_events, provenance
 from caloforge.metrics import METRICS
 from caloforge.models import CLASSIFIERS, MODELS, READOUTS
+from caloforge.models import factorized_latent_flow_matching as factorized_latent
+from caloforge.models import latent_flow_matching as latent
+from caloforge.models import vqgan
 from caloforge.models.factorized_flow_matching import ImageConfig, PlaceConfig, SumsConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
+from caloforge.nn.gpt import GPTConfig
+from caloforge.nn.patch_autoencoder import PatchAutoencoderConfig
 from caloforge.nn.patch_network import PatchNetworkConfig
 from caloforge.ode.bespoke import BespokeConfig
 from caloforge.ode.solvers import SolverConfig
@@ -141,6 +146,17 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.place]` of `factorized_flow_matching`": PlaceConfig,
     "`[model.image]` of `factorized_flow_matching`": ImageConfig,
     "`[model.image.network]` of `factorized_flow_matching`": PatchNetworkConfig,
+    "`[model.vae]` of `latent_flow_matching`": latent.VAEConfig,
+    "`[model.vae.network]` of `latent_flow_matching`": latent.AutoencoderConfig,
+    "`[model.vae.losses]` of `latent_flow_matching`": latent.LossesConfig,
+    "`[model.sums]` of `factorized_latent_flow_matching`": factorized_latent.SumsConfig,
+    "`[model.code]` of `factorized_latent_flow_matching`": factorized_latent.CodeConfig,
+    "`[model.code.network]` of `factorized_latent_flow_matching`": PatchAutoencoderConfig,
+    "`[model.flow]` of `factorized_latent_flow_matching`": factorized_latent.FlowConfig,
+    "`[model.image]` of `vqgan`": vqgan.ImageCodesConfig,
+    "`[model.condition]` of `vqgan`": vqgan.ConditionCodesConfig,
+    "`[model.prior]` of `vqgan`": vqgan.PriorConfig,
+    "`[model.prior.network]` of `vqgan`": GPTConfig,
     "`[model.solver]`": SolverConfig,
     "`[model.bespoke]`": BespokeConfig,
     "`[model.optimizer]`": AdamConfig,

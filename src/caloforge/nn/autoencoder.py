@@ -15,7 +15,7 @@ for more light. The function is the same.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -34,6 +34,8 @@ class AutoencoderConfig(BaseModel):
         blocks: residual blocks a level.
         heads: attention heads.
         channels: numbers a place of the latent image.
+        initial: weights at the start: `even` keeps the variance from layer to layer; `published` has the standard
+            deviation 1 / (out k^2), with which next to nothing passes at first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +45,14 @@ class AutoencoderConfig(BaseModel):
     blocks: int = Field(2, ge=1)
     heads: int = Field(2, ge=1)
     channels: int = Field(4, ge=1)
+    initial: Literal["even", "published"] = "even"
+
+
+def _start(module: nn.Module, config: AutoencoderConfig) -> None:
+    """Gives the convolutions their first weights, but for the last of each residual block."""
+    for name, layer in module.named_modules():
+        if config.initial == "even" and isinstance(layer, Conv) and not name.endswith("conv2"):
+            nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
 
 
 class Residual(nn.Module):
@@ -124,6 +134,7 @@ class Encoder(nn.Module):
         layers += [Residual(channels, channels), PixelNorm(channels), nn.SiLU()]
         self.layers = nn.Sequential(*layers)
         self.outputs = nn.ModuleList(Conv(channels, config.channels, 1) for _ in range(outputs))
+        _start(self, config)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Maps ln(1 + n), (B, H, W), to latent images, (B, C, h, w) each."""
@@ -168,6 +179,7 @@ class Decoder(nn.Module):
             if level > 0:
                 layers.append(Upsample(channels))
         self.layers = nn.Sequential(*layers, PixelNorm(channels), nn.SiLU(), Conv(channels, 1, 1))
+        _start(self, config)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Maps (B, C, h, w) to ln(1 + n) >= 0, (B, H, W)."""

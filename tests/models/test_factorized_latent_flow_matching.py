@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+
+from caloforge.detectors import ZN, ZP
+from caloforge.models.base import BatchRandom
+from caloforge.models.factorized_latent_flow_matching import (
+    FactorizedLatentFlowMatching,
+    FactorizedLatentFlowMatchingConfig,
+)
+from made import made_events
+
+SMALL = FactorizedLatentFlowMatchingConfig.model_validate(
+    {
+        "sums": {"width": 16, "blocks": 1, "solver": {"steps": 2}},
+        "code": {"network": {"width": 8, "blocks": 1, "embedding": 8, "code": 4, "place": 8}},
+        "flow": {
+            "width": 16,
+            "blocks": 1,
+            "solver": {"method": "bespoke", "steps": 2},
+            "bespoke": {"steps": 2, "reference": 4},
+        },
+        "validation_events": 20,
+    }
+)
+
+
+def fitted(detector, config=SMALL):
+    torch.manual_seed(0)
+    events = made_events(detector)
+    model = FactorizedLatentFlowMatching(detector, config)
+    return model, events, model.stages(events)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("detector", [ZN, ZP], ids=lambda detector: detector.name)
+@pytest.mark.parametrize("channels", ["paper", "o2"])
+def test_the_image_has_exactly_the_sums_drawn_first(detector, channels):
+    model, events, _ = fitted(detector, SMALL.model_copy(update={"channels": channels}))
+    conditions = torch.from_numpy(events.conditions[:8])
+    noise = torch.randn(8, model.noise_dim)
+    sums = model.sums(conditions, noise[:, detector.cells + 4 : -1])
+    responses = model(conditions, noise)
+    assert torch.equal(responses, responses.round())
+    np.testing.assert_array_equal(detector.readout(responses.numpy(), channels), sums.numpy())
+    assert sums.sum() > 0
+
+
+@torch.no_grad()
+def test_given_sums_are_kept_whatever_the_decoder_says():
+    model, events, _ = fitted(ZN)
+    conditions = torch.from_numpy(events.conditions[:4])
+    sums = torch.tensor([[0.0, 1, 2, 3, 4], [3000, 0, 0, 0, 0], [0, 0, 0, 0, 0], [17, 1, 999, 5, 400]])
+    known = model._known(conditions, sums)
+    for level in (0.0, 40.0, -40.0):  # a decoder that makes all cells dark, and one gone astray
+        model.autoencoder.decoder.forward = lambda *_, level=level: torch.full((6, 4, 44, 44), level)
+        image = model.draw_image(
+            conditions, known, sums, torch.randn(4, 4), torch.randn(4, 1936), torch.randn(4)
+        )
+        np.testing.assert_array_equal(ZN.readout(image.numpy()), sums.numpy())
+
+
+def test_every_stage_lowers_its_loss():
+    _, events, stages = fitted(ZN)
+    assert [stage.name for stage in stages] == ["sums", "code", "flow", "flow_solver"]
+    for stage in stages[:-1]:  # of the solver there is nothing to gain before the network is trained
+        losses = [
+            stage.step(events, BatchRandom(step % 5, slice(0, 48), 48), lambda loss: loss.backward())["loss"]
+            for step in range(15)
+        ]
+        assert np.mean(losses[-5:]) < np.mean(losses[:5]), stage.name
+
+
+@torch.no_grad()
+def test_codes_are_standardised_before_the_flow_learns_them():
+    model, events, stages = fitted(ZN)
+    next(iter(stages[2].batches(events, np.random.default_rng(0))))
+    mean, log_variance = model._encode(model.autoencoder, *model._tensors(events))
+    z = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
+    found = model.standardize_code(z)
+    torch.testing.assert_close(found.mean(0), torch.zeros(4), atol=0.1, rtol=0)
+    torch.testing.assert_close(found.std(0), torch.ones(4), atol=0.1, rtol=0)
+
+
+@torch.no_grad()
+def test_a_flow_that_knows_the_code_gives_it():
+    model, events, _ = fitted(ZN)
+    model.standardize_code.mean.copy_(torch.tensor([1.0, 2, 3, 4]))
+    wanted, known = torch.randn(8, 4), model._tensors(events.slices(slice(0, 8)))[2]
+    x1 = model.standardize_code(wanted)
+    model.flow_solver = None
+    model.config = SMALL.model_copy(
+        update={"flow": SMALL.flow.model_copy(update={"solver": SMALL.sums.solver})}
+    )
+    model.flow.forward = lambda x, t, embedding: (x1 - x) / (1 - t)[:, None]
+    torch.testing.assert_close(model.draw_code(known, torch.randn(8, 4)), wanted, atol=1e-5, rtol=1e-5)
