@@ -60,9 +60,7 @@ class Network(nn.Module):
         super().__init__()
         self.extractor = Extractor(1, STAGES)
         last = STAGES[-1][-1]
-        self.head = nn.Sequential(
-            nn.Flatten(), nn.Linear(9 * last, 64), nn.ReLU(), nn.Linear(64, len(NAMES))
-        )
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(9 * last, 64), nn.ReLU(), nn.Linear(64, len(NAMES)))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Maps ln(1 + n), (B, H, W), to targets, (B, 15)."""

@@ -20,10 +20,9 @@ from caloforge.detectors import ZP
 from caloforge.evaluation.scoring import evaluate_events, evaluate_run
 from caloforge.io import FORMATS, create, open_events, provenance
 from caloforge.metrics import METRICS
-from caloforge.models import CLASSIFIERS, MODELS, READOUTS
+from caloforge.models import CLASSIFIERS, MODELS, READOUTS, vqgan
 from caloforge.models import factorized_latent_flow_matching as factorized_latent
 from caloforge.models import latent_flow_matching as latent
-from caloforge.models import vqgan
 from caloforge.models.factorized_flow_matching import ImageConfig, PlaceConfig, SumsConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
 from caloforge.nn.gpt import GPTConfig

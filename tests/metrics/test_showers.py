@@ -9,6 +9,7 @@ from caloforge.metrics.showers import (
     centre_rmse,
     centre_variance_mae,
     centre_variance_rmse,
+    image_distances,
     radius_mae,
     radius_rmse,
     radius_variance_mae,
@@ -17,6 +18,7 @@ from caloforge.metrics.showers import (
     w1_lit,
     w1_radius,
 )
+from made import made_events
 
 
 @pytest.fixture

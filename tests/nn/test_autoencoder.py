@@ -10,6 +10,7 @@ from caloforge.nn.autoencoder import (
     latent_shape,
     normalized_gradient,
 )
+from caloforge.nn.unet import Conv
 
 SHAPES = [(44, 44), (56, 30)]
 
@@ -85,11 +86,15 @@ def test_a_new_discriminator_does_not_judge():
 
 
 @torch.no_grad()
-def test_even_first_weights_let_the_image_through():
+def test_first_weights_by_name():
     torch.manual_seed(0)
-    image = torch.log1p(torch.poisson(torch.full((6, 44, 44), 1.0)) * (torch.rand(6, 1, 1) > 0.5))
-    spread = {}
     for initial in ("even", "published"):
-        mean, _ = Encoder(AutoencoderConfig(initial=initial), 2)(image)
-        spread[initial] = float(mean.std(0).mean())
-    assert spread["even"] > 3 * spread["published"]
+        encoder = Encoder(AutoencoderConfig(base=16, initial=initial), 1)
+        down = next(one for one in encoder.layers if isinstance(one, Conv) and one.stride == (2, 2))
+        inputs, outputs = down.in_channels, down.out_channels
+        scale = (9 * inputs) ** -0.5 if initial == "even" else 1 / (9 * outputs)
+        assert abs(float(down.weight.std()) / scale - 1) < 0.1
+        assert (
+            abs(float(encoder.layers[0].weight.std()) / (1 / 3 if initial == "even" else 1 / 144) - 1) < 0.3
+        )
+        assert float(encoder.layers[1].conv2.weight.std()) < 1e-4

@@ -9,9 +9,7 @@ VGG16 = [[64, 64], [128, 128], [256] * 3, [512] * 3, [512] * 3]
 def tensors(inputs=1, stages=((4, 4), (6,), (8,))):
     torch.manual_seed(0)
     extractor = Extractor(inputs, [list(stage) for stage in stages])
-    weights = {
-        f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1) for k, c in enumerate(extractor.channels)
-    }
+    weights = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1) for k, c in enumerate(extractor.channels)}
     return extractor.state_dict() | weights
 
 
@@ -27,7 +25,9 @@ def test_vgg16_has_the_layers_of_lpips():
     extractor = Extractor(3, VGG16)
     numbers = [int(name.split(".")[1]) for name in extractor.state_dict() if name.endswith("weight")]
     assert numbers == [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
-    assert sum(p.numel() for p in extractor.parameters()) == 14_714_688  # torchvision's, without the classifier
+    assert (
+        sum(p.numel() for p in extractor.parameters()) == 14_714_688
+    )  # torchvision's, without the classifier
     assert extractor.channels == [64, 128, 256, 512, 512]
 
 

@@ -3,7 +3,8 @@
 The reconstruction is pulled by up to four terms. Each one's gradient with respect to the reconstruction is divided by
 its L2 norm over the batch and multiplied by a weight, so that weights are strengths (`nn.autoencoder`):
 
-    reconstruction   mean of (y - y^)^2, y = ln(1 + n) the image and y^ >= 0 its reconstruction (`l2`); or the likelihood
+    reconstruction   mean of (y - y^)^2, y = ln(1 + n) the image and y^ >= 0 its reconstruction (`l2`); or the
+    likelihood
                      of the counts n, whose mean is exp(y^) - 1: Poisson, or negative binomial of a fixed dispersion
     perceptual       LPIPS, by the network that is named (`nn.perceptual`)
     adversarial      - mean of D(y^)
@@ -72,9 +73,7 @@ class LossesConfig(BaseModel):
     adversarial: float = Field(1.0, ge=0)
     channels: float = Field(0.0, ge=0)
     extractor: str = SHIPPED
-    discriminator: AdamConfig = AdamConfig(
-        learning_rate=1.4e-6, beta1=0.44, beta2=0.77, schedule="cosine"
-    )
+    discriminator: AdamConfig = AdamConfig(learning_rate=1.4e-6, beta1=0.44, beta2=0.77, schedule="cosine")
 
 
 def perceptual_network(name: str) -> tuple[PerceptualDistance, dict[str, Any]]:

@@ -13,12 +13,13 @@ of its own. The loss is the bound on the likelihood, with weight beta = `kl` on 
 
     - E ln p(n | z, sums, particle) + beta KL(q(z | n, sums, particle) | N(0, 1)).
 
-Flow. A residual network learns the velocity of the straight path from noise to z, a sample of the encoder, standardised;
-it costs as little as that of the sums, so the decoder is evaluated once and is most of the time of an event.
+Flow. A residual network learns the velocity of the straight path from noise to z, a sample of the encoder,
+standardised; it costs as little as that of the sums, so the decoder is evaluated once and is most of the time of an
+event.
 
-Counts. The drawn counts are scaled to the sums, channel by channel, and rounded by systematic sampling (`nn.rounding`): the
-sums of the image equal the sums drawn first, exactly. A channel in which nothing was drawn gets its photons where they
-were expected.
+Counts. The drawn counts are scaled to the sums, channel by channel, and rounded by systematic sampling
+(`nn.rounding`): the sums of the image equal the sums drawn first, exactly. A channel in which nothing was drawn gets
+its photons where they were expected.
 
 Noise: one normal a cell for the photons; one for each number of the code; K for the sums; one for the rounding.
 """
@@ -146,9 +147,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, shape: tuple[int, int], features: int, config: PatchAutoencoderConfig) -> None:
         super().__init__()
-        self.encoder, self.decoder = (
-            kind(shape, features, config) for kind in (PatchEncoder, PatchDecoder)
-        )
+        self.encoder, self.decoder = (kind(shape, features, config) for kind in (PatchEncoder, PatchDecoder))
 
 
 class FactorizedLatentFlowMatching(Generator):
@@ -170,9 +169,7 @@ class FactorizedLatentFlowMatching(Generator):
                 f"{detector.name} has {len(detector.shape)}"
             )
         self.detector, self.config = detector, config
-        self.sums = Sums(
-            detector, config.channels, config.sums, config.average, config.validation_events
-        )
+        self.sums = Sums(detector, config.channels, config.sums, config.average, config.validation_events)
         outputs, code = self.sums.outputs, config.code.network.code
         self.noise_dim = detector.cells + code + outputs + 1
         self.standardize_logs, self.standardize_code = Standardize(outputs), Standardize(code)
@@ -237,7 +234,13 @@ class FactorizedLatentFlowMatching(Generator):
             config = self.config.flow.bespoke
             stages.append(
                 solver_stage(
-                    "flow_solver", self.flow_solver, self.flow, self._problem, self._image_scores, config, len(train)
+                    "flow_solver",
+                    self.flow_solver,
+                    self.flow,
+                    self._problem,
+                    self._image_scores,
+                    config,
+                    len(train),
                 )
             )
         return stages

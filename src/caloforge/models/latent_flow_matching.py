@@ -293,9 +293,7 @@ class LatentFlowMatching(Generator):
             conditions = torch.from_numpy(batch.conditions).to(self.order.device)
             return self._velocity(conditions), rng.normal(*self.latent)
 
-        return solver_stage(
-            "solver", solver, self.network, problem, self.scores, self.config.bespoke, events
-        )
+        return solver_stage("solver", solver, self.network, problem, self.scores, self.config.bespoke, events)
 
     def scores(self, source: EventSource) -> Mapping[str, float]:
         """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
@@ -308,6 +306,6 @@ def _signs(mean: Tensor) -> Tensor:
     return 1 - 2 * (torch.arange(mean.numel(), device=mean.device) % 2).view_as(mean).to(mean.dtype)
 
 
-def _scores(detector: Detector, reference: Events, generated: np.ndarray) -> Mapping[str, float]:  # type: ignore[type-arg]
+def _scores(detector: Detector, reference: Events, generated: np.ndarray) -> Mapping[str, float]:
     sums = detector.readout(reference.responses), detector.readout(generated)
     return {"w1": mean_wasserstein(*sums), "photons": float(sums[1].sum(1).mean())}

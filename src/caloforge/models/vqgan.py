@@ -1,19 +1,20 @@
 """VQ-GAN with a GPT prior (Wojnar 2025): the image as 121 tokens, drawn one after the other.
 
 Image tokens. The autoencoder of `nn.autoencoder` with 8 numbers for each 4 x 4 fibres; each place is rounded to the
-nearest of 512 codes by direction (`nn.quantizer`), which follow the vectors by a moving average; dead codes are revived.
-The losses are those of `models.autoencoding` with 0.25 times the commitment, the mean squared difference of normalised
-vector and code, in place of KL.
+nearest of 512 codes by direction (`nn.quantizer`), which follow the vectors by a moving average; dead codes are
+revived. The losses are those of `models.autoencoding` with 0.25 times the commitment, the mean squared difference of
+normalised vector and code, in place of KL.
 
 Condition tokens. A VQ-VAE turns the nine standardised features into 2 tokens of 512 codes: linear layers
 9 - 64 - 128 - 128 - 128 and back, GELU between; look-up in a shared projection of 4 numbers; squared error of the
 features, 0.25 times commitment, 1.0 times the distance of codes to vectors.
 
-Prior. A GPT (`nn.gpt`) learns the image tokens after the condition tokens by cross entropy over 122 targets. A generator
-turns one normal of its noise a token into a uniform and inverts the cumulative distribution of the next token, at
-`temperature` and among the `top_k` most likely; one more normal is for the rounding of the counts (`nn.rounding`). So an
-event is a function of its noise here too, but a jumpy one: where a uniform lies within rounding of a step of a
-cumulative distribution, another batch size may draw another token, and the rest of the event then differs.
+Prior. A GPT (`nn.gpt`) learns the image tokens after the condition tokens by cross entropy over 122 targets. A
+generator turns one normal of its noise a token into a uniform and inverts the cumulative distribution of the next
+token, at `temperature` and among the `top_k` most likely; one more normal is for the rounding of the counts
+(`nn.rounding`). So an event is a function of its noise here too, but a jumpy one: where a uniform lies within
+rounding of a step of a cumulative distribution, another batch size may draw another token, and the rest of the event
+then differs.
 
 Parameters with the default sizes, as published: 59,924 and a codebook, 116,873, 934,912.
 """
@@ -21,6 +22,7 @@ Parameters with the default sizes, as published: 59,924 and a codebook, 116,873,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -229,7 +231,7 @@ class ConditionCodes(nn.Module):
 
 def _layers(*sizes: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.GELU()]
     return nn.Sequential(*layers[:-1])
 
@@ -248,7 +250,9 @@ class VQGAN(Generator):
     def __init__(self, detector: Detector, config: VQGANConfig) -> None:
         super().__init__()
         if len(detector.shape) != 2:
-            raise ValueError(f"vqgan needs a detector with two axes, {detector.name} has {len(detector.shape)}")
+            raise ValueError(
+                f"vqgan needs a detector with two axes, {detector.name} has {len(detector.shape)}"
+            )
         self.detector, self.config = detector, config
         height, width = detector.shape
         features = len(detector.conditions)
@@ -406,7 +410,7 @@ class VQGAN(Generator):
         reference = spread_rows(source, self.config.validation_events)
         return self._scores(reference, generate_in_memory(self, reference.conditions, seed=0))
 
-    def _scores(self, reference: Events, generated: np.ndarray) -> dict[str, float]:  # type: ignore[type-arg]
+    def _scores(self, reference: Events, generated: np.ndarray) -> dict[str, float]:
         sums = self.detector.readout(reference.responses), self.detector.readout(generated)
         return {"w1": mean_wasserstein(*sums), "photons": float(sums[1].sum(1).mean())}
 

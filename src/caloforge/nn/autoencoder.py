@@ -7,9 +7,9 @@ heads the VAE with 4 latent channels has the paper's 59,348 parameters (28,460 a
 
 The published code attends along rows only; here, as in the text, every place attends to every place.
 
-An image ends with a ReLU, and nearly all of it is dark. A decoder that has once made all of it dark would get no gradient
-any more, which happened within the first epoch; so in training the gradient of a dark pixel passes where the loss asks
-for more light. The function is the same.
+An image ends with a ReLU, and nearly all of it is dark. A decoder that has once made all of it dark would get no
+gradient any more, which happened within the first epoch; so in training the gradient of a dark pixel passes where the
+loss asks for more light. The function is the same.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class AutoencoderConfig(BaseModel):
         heads: attention heads.
         channels: numbers a place of the latent image.
         initial: weights at the start: `even` keeps the variance from layer to layer; `published` has the standard
-            deviation 1 / (out k^2), with which next to nothing passes at first.
+            deviation 1 / (out k^2), with which hardly anything is learned in the first hundreds of steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -151,7 +151,7 @@ class _Rectified(torch.autograd.Function):
         return torch.relu(x)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         (x,) = context.saved_tensors
         passed: Tensor = gradient * ((x > 0) | (gradient < 0))
         return passed
@@ -223,4 +223,5 @@ def normalized_gradient(term: Tensor, image: Tensor, weight: float) -> Tensor:
     its scale.
     """
     (gradient,) = torch.autograd.grad(term, image, retain_graph=True)
-    return weight * gradient / (gradient.norm() + 1e-8)
+    pull: Tensor = weight * gradient / (gradient.norm() + 1e-8)
+    return pull

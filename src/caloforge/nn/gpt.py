@@ -77,7 +77,8 @@ class Block(nn.Module):
         change = self.out(attended.transpose(1, 2).reshape(x.shape))
         x = x + (change if kept is None else change * kept[0])
         change = self.down(F.gelu(self.up(self.norm2(x))))
-        return x + (change if kept is None else change * kept[1])
+        changed: Tensor = x + (change if kept is None else change * kept[1])
+        return changed
 
     def step(self, x: Tensor, past: Tensor, place: int) -> Tensor:
         """Maps the token at a place, (B, 1, width), after those whose keys and values are kept.
@@ -123,9 +124,7 @@ class GPT(nn.Module):
         """Masks of dropout that `forward` takes."""
         return 1 + 2 * self.config.layers
 
-    def forward(
-        self, given: Tensor, tokens: Tensor, kept: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, given: Tensor, tokens: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns logits of the condition tokens after the first, and of all image tokens.
 
         Args:
@@ -157,10 +156,7 @@ class GPT(nn.Module):
         past = self.positions.new_zeros(shape)
         drawn: list[Tensor] = []
         for place in range(len(self.positions)):
-            if place < self.given:
-                x = self.conditions(given[:, place])
-            else:
-                x = self.images(drawn[-1])
+            x = self.conditions(given[:, place]) if place < self.given else self.images(drawn[-1])
             x = (x + self.positions[place])[:, None]
             for block, kept in zip(self.blocks, past, strict=True):
                 assert isinstance(block, Block)

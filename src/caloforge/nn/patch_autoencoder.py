@@ -2,12 +2,12 @@
 
 Encoder and decoder are made of the blocks of `nn.patch_network`: tokens of patch x patch pixels, depthwise
 convolutions over the tokens, modulated by what is known of the event. The encoder sees the image and where its tokens
-lie from the particle's straight line and from the middle of the light. To what it makes of them some plain numbers that
-sum the image up are added, which give the code a meaning from the start (without them it was left unused). The decoder sees where they lie from the straight
-line and from a place of its own, a regression of code and event (`nn.place_network`) that is trained with the rest: so a
-shower moves as a whole when a number of the code changes, and need not be drawn anew at each place. The core of a shower
-is finer than a token: what a token says of its pixels is a number each, and a sum of exponentials of their distance
-from both places, with weights of its own.
+lie from the particle's straight line and from the middle of the light. To what it makes of them some plain numbers
+that sum the image up are added, which give the code a meaning from the start (without them it was left unused). The
+decoder sees where they lie from the straight line and from a place of its own, a regression of code and event
+(`nn.place_network`) that is trained with the rest: so a shower moves as a whole when a number of the code changes,
+and need not be drawn anew at each place. The core of a shower is finer than a token: what a token says of its pixels
+is a number each, and a sum of exponentials of their distance from both places, with weights of its own.
 
 What the decoder gives of a pixel is a distribution of its count n, by six numbers: the log odds of n = 0, 1, 2, 3
 against more, and for more a normal density of ln(1 + n) with mean m and standard deviation s,
@@ -42,8 +42,8 @@ NUMBERS = COUNTS + 2
 SUMMARY = 8
 """Numbers that sum an image up."""
 
-SCALES = (0.7, 2.0, 6.0)
-"""Lengths in pixels over which light falls off around a place, in each pixel: the core of a shower is one fibre wide."""
+SCALES = (0.7, 2.0, 6.0) """Lengths in pixels over which light falls off around a place, in each pixel: the core of a
+shower is one fibre wide."""
 
 MAPS = 7
 """Numbers that tell a token where it lies from one place."""
@@ -162,8 +162,8 @@ class PatchEncoder(nn.Module):
 def summary(image: Tensor, places: Tensor) -> Tensor:
     """Returns what is seen of an image at once, all numbers about 1, (B, 8).
 
-    The way from the straight line to the middle of the light, second moments about the middle, lit cells, the brightest,
-    and by how many cells the light is shared, (sum n)^2 / sum n^2.
+    The way from the straight line to the middle of the light, second moments about the middle, lit cells, the
+    brightest, and by how many cells the light is shared, (sum n)^2 / sum n^2.
 
     Args:
         image: ln(1 + n), (B, H, W).
@@ -241,7 +241,8 @@ class PatchDecoder(nn.Module):
         weights = self.profile(tokens).view(-1, rows, columns, NUMBERS, profiles.shape[1])
         numbers = (numbers + weights @ tiles).view(-1, rows, columns, NUMBERS, p, p)
         numbers = numbers.permute(3, 0, 1, 4, 2, 5).reshape(NUMBERS, -1, rows * p, columns * p)
-        return numbers[:, :, :height, :width]
+        inside: Tensor = numbers[:, :, :height, :width]
+        return inside
 
 
 def _density(numbers: Tensor) -> tuple[Tensor, Tensor]:

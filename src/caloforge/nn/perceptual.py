@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 GREATEST = 6.4

@@ -1,7 +1,7 @@
 """Vector quantisation: codebooks that a network's vectors are rounded to (van den Oord et al. 2017; Yu et al. 2022).
 
-`Codebook` compares directions: vectors and codes are l2-normalised, and a code follows the mean direction of the vectors
-that were rounded to it, with a moving average in place of a gradient,
+`Codebook` compares directions: vectors and codes are l2-normalised, and a code follows the mean direction of the
+vectors that were rounded to it, with a moving average in place of a gradient,
 
     s_k <- decay s_k + (1 - decay) sum of z/|z| over the vectors of code k,    code k = s_k / |s_k|.
 
@@ -105,5 +105,7 @@ class ProjectedCodebook(nn.Module):
 
     def agreement(self, z: Tensor, indices: Tensor) -> Tensor:
         """Returns the squared distance of the projections of vectors and their codes, (*,): trains the projection."""
-        first, second = (F.normalize(self.project(one), dim=-1) for one in (z.detach(), self.lookup(indices).detach()))
+        first, second = (
+            F.normalize(self.project(one), dim=-1) for one in (z.detach(), self.lookup(indices).detach())
+        )
         return (first - second).square().sum(-1)

@@ -440,7 +440,7 @@ def _card(
         "particles": list(recipe.data.particles),
         "seed": recipe.seed,
         "rounding": recipe.model.get("rounding", ""),
-        **({"made_with": dict(model.made_with)} if isinstance(model, Generator) and model.made_with else {}),
+        "made_with": dict(model.made_with) if isinstance(model, Generator) else {},
         "parameters": sum(p.numel() for p in model.parameters()),
         "version": version("caloforge"),
         "git_revision": _revision(),
