@@ -42,8 +42,8 @@ NUMBERS = COUNTS + 2
 SUMMARY = 8
 """Numbers that sum an image up."""
 
-SCALES = (0.7, 2.0, 6.0) """Lengths in pixels over which light falls off around a place, in each pixel: the core of a
-shower is one fibre wide."""
+SCALES = (0.7, 2.0, 6.0)
+"""Lengths in pixels over which the light around a place falls off: the core of a shower is one fibre wide."""
 
 MAPS = 7
 """Numbers that tell a token where it lies from one place."""
