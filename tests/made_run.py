@@ -20,13 +20,28 @@ SMALL = {
         "sums": {"width": 16, "blocks": 1, "solver": {"steps": 3}},
         "image": {"network": {"width": 8, "blocks": 1}, "solver": {"steps": 2}},
     },
+    "factorized_latent_flow_matching": {
+        "sums": {"width": 16, "blocks": 1, "solver": {"steps": 3}},
+        "code": {"network": {"width": 8, "blocks": 1, "code": 4, "embedding": 8}},
+        "flow": {"width": 16, "blocks": 1, "solver": {"steps": 2}},
+    },
     "flow_matching": {
         "network": {"patch": 4, "blocks": 1, "multipliers": (1, 2), "attention": (1,)},
         "prediction": "data",
         "solver": {"steps": 3},
     },
+    "latent_flow_matching": {
+        "vae": {"network": {"blocks": 1}},
+        "network": {"base": 8, "multipliers": (1, 2), "blocks": 1},
+        "solver": {"steps": 3},
+    },
     "linear": {},
     "nearest": {},
+    "vqgan": {
+        "image": {"codes": 16},
+        "condition": {"codes": 8},
+        "prior": {"network": {"width": 16, "hidden": 16, "layers": 1, "heads": 2}},
+    },
 }
 
 

@@ -87,3 +87,9 @@ def test_a_yardstick_is_refused(tmp_path):
     recipe, model = load_model(made_run(tmp_path / "run", "nearest"))
     with pytest.raises(ValueError, match=r"zn-nearest keeps fitted tables .* no network"):
         check_exportable(model, recipe.name)
+
+
+def test_a_model_of_tokens_is_refused(tmp_path):
+    recipe, model = load_model(made_run(tmp_path / "run", "vqgan"))
+    with pytest.raises(ValueError, match=r"zn-vqgan draws an event token by token"):
+        check_exportable(model, recipe.name)

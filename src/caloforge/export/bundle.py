@@ -51,7 +51,7 @@ FLIPPED_EVENTS = 0.01
 FLIPPED_COUNTS = 0.01
 """Largest number of counts that differ after rounding, over the number of lit cells."""
 
-CONTINUOUS = {"rounding": "none"}
+CONTINUOUS = {"rounding": "none", "photons": "expected"}
 """Settings that take the jumps out of a model: where it has them, they hold in the comparison before rounding."""
 
 ROUNDING = {

@@ -126,6 +126,8 @@ class FactorizedLatentFlowMatchingConfig(BaseModel):
         sums: the channel sums.
         code: the autoencoder.
         flow: the flow of codes; both solvers may be changed after the training.
+        photons: `drawn` from the decoder's distribution, or `expected`, its mean, which lacks the noise of the photons;
+            may be changed after the training.
         rounding: `systematic` or `none`; may be changed after the training.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events of each validation.
@@ -137,6 +139,7 @@ class FactorizedLatentFlowMatchingConfig(BaseModel):
     sums: SumsConfig = SumsConfig()
     code: CodeConfig = CodeConfig()
     flow: FlowConfig = FlowConfig()
+    photons: Literal["drawn", "expected"] = "drawn"
     rounding: Literal["systematic", "none"] = "systematic"
     average: float = Field(0.999, ge=0, lt=1)
     validation_events: int = Field(1024, ge=2)
@@ -159,7 +162,7 @@ class FactorizedLatentFlowMatching(Generator):
     """
 
     config_class: ClassVar[type[BaseModel]] = FactorizedLatentFlowMatchingConfig
-    sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "flow.solver", "rounding")
+    sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "flow.solver", "photons", "rounding")
 
     def __init__(self, detector: Detector, config: FactorizedLatentFlowMatchingConfig) -> None:
         super().__init__()
@@ -217,8 +220,10 @@ class FactorizedLatentFlowMatching(Generator):
         numbers = self.autoencoder.decoder(z, self.sums.derive.cell(conditions), known)
         u = normal_to_uniform(noise).view(-1, *self.detector.shape)
         drawn, mean = draw(numbers, u)
+        if self.config.photons == "expected":
+            drawn = mean
         light = (drawn.double() + 1e-6 * mean.double() + 1e-12).flatten(1)
-        found = light.new_zeros(len(light), self.sums.outputs).index_add(1, self.channel, light)
+        found = light.new_zeros(light.shape[0], self.sums.outputs).index_add(1, self.channel, light)
         expected = light * (sums.double() / found)[:, self.channel]
         if self.config.rounding == "systematic":
             expected = systematic_rounding(expected, normal_to_uniform(rounding), self.order)

@@ -156,7 +156,7 @@ class PatchEncoder(nn.Module):
         tiles = tiles.transpose(2, 3).reshape(-1, rows, columns, p * p)
         tokens = self.tokens(torch.cat([tiles, around(self.tokens.centres, places)], -1), features)
         mean, log_variance = self.last(F.relu(self.squeeze(tokens)).flatten(1)).chunk(2, 1)
-        return mean + self.summary(summary(image, places)), log_variance.clamp(-12, 4)
+        return mean + self.summary(summary(image, places)), log_variance.clamp(-12.0, 4.0)
 
 
 def summary(image: Tensor, places: Tensor) -> Tensor:
@@ -248,7 +248,7 @@ class PatchDecoder(nn.Module):
 def _density(numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Returns mean and standard deviation of ln(1 + n) where n > 3."""
     mean, spread = numbers[COUNTS:]
-    return (2.0 + mean).clamp(max=9), 0.5 * torch.exp(spread.clamp(-2.5, 1))
+    return (2.0 + mean).clamp(max=9.0), 0.5 * torch.exp(spread.clamp(-2.5, 1.0))
 
 
 def log_likelihood(numbers: Tensor, counts: Tensor) -> Tensor:
@@ -275,7 +275,7 @@ def draw(numbers: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     mean, deviation = _density(numbers)
     odds = numbers[:COUNTS]
     # a softmax over the first axis, which ONNX Runtime would transpose for
-    greatest = odds.amax(0).clamp(min=0)
+    greatest = odds.amax(0).clamp(min=0.0)
     weights, more = torch.exp(odds - greatest), torch.exp(-greatest)
     total = weights.sum(0) + more
     counts, cumulative, expected = torch.zeros_like(u), torch.zeros_like(u), torch.zeros_like(u)
@@ -288,5 +288,5 @@ def draw(numbers: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     v = (1 - (1 - u) / left).clamp(1e-4, 1 - 1e-4)
     quantile = (v.pow(0.135) - (1 - v).pow(0.135)) / 0.1975
     large = torch.expm1(mean + deviation * quantile).clamp(min=COUNTS - 0.5)
-    expected = expected + more / total * torch.expm1(mean + deviation.square() / 2).clamp(min=COUNTS)
+    expected = expected + more / total * torch.expm1(mean + deviation.square() / 2).clamp(min=float(COUNTS))
     return torch.where(counts > COUNTS - 1, large, counts), expected
