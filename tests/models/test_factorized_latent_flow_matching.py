@@ -39,7 +39,7 @@ def test_the_image_has_exactly_the_sums_drawn_first(detector, channels):
     model, events, _ = fitted(detector, SMALL.model_copy(update={"channels": channels}))
     conditions = torch.from_numpy(events.conditions[:8])
     noise = torch.randn(8, model.noise_dim)
-    sums = model.sums(conditions, noise[:, detector.cells + 4 : -1])
+    sums = model.sums(conditions, model.sums.describe(conditions), noise[:, detector.cells + 4 : -1])
     responses = model(conditions, noise)
     assert torch.equal(responses, responses.round())
     np.testing.assert_array_equal(detector.readout(responses.numpy(), channels), sums.numpy())
@@ -51,7 +51,7 @@ def test_given_sums_are_kept_whatever_the_decoder_says():
     model, events, _ = fitted(ZN)
     conditions = torch.from_numpy(events.conditions[:4])
     sums = torch.tensor([[0.0, 1, 2, 3, 4], [3000, 0, 0, 0, 0], [0, 0, 0, 0, 0], [17, 1, 999, 5, 400]])
-    known = model._known(conditions, sums)
+    known = model._known(model.sums.describe(conditions), sums)
     for level in (0.0, 40.0, -40.0):  # a decoder that makes all cells dark, and one gone astray
         model.autoencoder.decoder.forward = lambda *_, level=level: torch.full((6, 4, 44, 44), level)
         image = model.draw_image(

@@ -191,8 +191,9 @@ class FactorizedLatentFlowMatching(Generator):
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates responses, (B, *shape), from conditions (B, F) and noise (B, cells + code + K + 1)."""
         cells, code = self.detector.cells, self.config.code.network.code
-        sums = self.sums(conditions, noise[:, cells + code : -1])
-        known = self._known(conditions, sums)
+        features = self.sums.describe(conditions)
+        sums = self.sums(conditions, features, noise[:, cells + code : -1])
+        known = self._known(features, sums)
         z = self.draw_code(known, noise[:, cells : cells + code])
         return self.draw_image(conditions, known, sums, z, noise[:, :cells], noise[:, -1])
 
@@ -355,13 +356,13 @@ class FactorizedLatentFlowMatching(Generator):
         found: tuple[Tensor, Tensor] = network.encoder(torch.log1p(responses), places, known)
         return found
 
-    def _known(self, conditions: Tensor, sums: Tensor) -> Tensor:
+    def _known(self, features: Tensor, sums: Tensor) -> Tensor:
         """Returns standardised features of particle and sums, (B, C)."""
-        return torch.cat([self.sums.describe(conditions), self.standardize_logs(torch.log1p(sums))], 1)
+        return torch.cat([features, self.standardize_logs(torch.log1p(sums))], 1)
 
     def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
         """Returns conditions (B, F), responses (B, *shape) and what is known of the events, (B, C)."""
         counts = self.detector.readout(events.responses, self.config.channels)
         arrays = (events.conditions, events.responses.astype(np.float32), counts.astype(np.float32))
         conditions, responses, sums = (torch.from_numpy(array).to(self.order.device) for array in arrays)
-        return conditions, responses, self._known(conditions, sums)
+        return conditions, responses, self._known(self.sums.describe(conditions), sums)

@@ -91,9 +91,9 @@ class Sums(nn.Module):
         features: Tensor = self.standardize(derived).clamp(-10, 10)
         return features
 
-    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
-        """Draws sums, whole numbers, (B, K), from conditions (B, F) and noise (B, K)."""
-        x1 = solve(self._velocity(conditions), noise, self.config.solver, self.solver)
+    def forward(self, conditions: Tensor, features: Tensor, noise: Tensor) -> Tensor:
+        """Draws sums, whole numbers, (B, K), from conditions (B, F), their `describe` and noise (B, K)."""
+        x1 = solve(self._velocity(features), noise, self.config.solver, self.solver)
         scaled = self.standardize_sums.inverse(x1).clamp(min=0)
         return torch.floor(scaled.square() * self._energies(conditions))
 
@@ -126,12 +126,13 @@ class Sums(nn.Module):
         numbers = np.arange(len(reference))
         noise = [standard_normals(seed, numbers, self.outputs) for seed in range(4)]
         with torch.no_grad():
-            drawn = [self(conditions, torch.from_numpy(one).to(conditions.device)) for one in noise]
+            features = self.describe(conditions)
+            drawn = [self(conditions, features, torch.from_numpy(one).to(conditions.device)) for one in noise]
         sums = torch.stack(drawn).double().cpu().numpy()
         return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
 
-    def _velocity(self, conditions: Tensor) -> Velocity:
-        embedding = self.network.condition(self.describe(conditions))
+    def _velocity(self, features: Tensor) -> Velocity:
+        embedding = self.network.condition(features)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             found: Tensor = self.network(x, t, repeated(embedding, x))
@@ -167,7 +168,7 @@ class Sums(nn.Module):
         )
 
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
-        return self._velocity(self._conditions(batch)), rng.normal(self.outputs)
+        return self._velocity(self.describe(self._conditions(batch))), rng.normal(self.outputs)
 
     def _conditions(self, events: Events) -> Tensor:
         return torch.from_numpy(events.conditions).to(self.standardize.mean.device)
