@@ -2,8 +2,8 @@
 
     python benchmarks/ship.py RUN...
 
-Large weights are stored in half precision; paths are cut to names. Evaluate the shipped run afterwards, so that its
-scores are those of what ships:
+Large weights are stored in half precision, and what only the training needs is left out; paths are cut to names.
+Evaluate the shipped run afterwards, so that its scores are those of what ships:
 
     caloforge evaluate src/caloforge/samples/weights/NAME --reference sample:zn_wide --reference sample:zn
     python benchmarks/ship.py --scores src/caloforge/samples/weights/NAME
@@ -20,6 +20,8 @@ import numpy as np
 from caloforge import samples
 from caloforge.io.files import read_json, write_json
 from caloforge.io.run import Run, read_weights, write_weights
+from caloforge.models import Generator, build
+from caloforge.recipe import Recipe
 
 LIMIT = 2_000_000
 """Bytes a file may have."""
@@ -34,16 +36,25 @@ def ship(run: Run) -> Path:
     files = tuple(Path(file).name for file in recipe.data.files)
     target.write_recipe(recipe.model_copy(update={"data": recipe.data.model_copy(update={"files": files})}))
     shutil.copyfile(run.path / "log.csv", folder / "log.csv")
+    left_out = training_only(recipe)
     tensors = {
         name: tensor.astype(np.float16) if tensor.dtype == np.float32 and tensor.size > 1000 else tensor
         for name, tensor in read_weights(run.weights).items()
+        if not name.startswith(tuple(f"{module}." for module in left_out))
     }
     write_weights(target.weights, tensors)
     size = target.weights.stat().st_size
     if size > LIMIT:
         raise ValueError(f"{target.weights} must have at most {LIMIT:,} bytes, got {size:,}")
-    target.write_card({**card, "storage": "large weights in float16, trained in float32"})
+    without = f", without {', '.join(left_out)}, which only the training needs" if left_out else ""
+    target.write_card({**card, "storage": f"large weights in float16, trained in float32{without}"})
     return folder
+
+
+def training_only(recipe: Recipe) -> tuple[str, ...]:
+    """Returns the modules of a recipe's model that generation does without."""
+    model = build(recipe)
+    return model.training_only if isinstance(model, Generator) else ()
 
 
 def cut_scores(run: Run) -> None:

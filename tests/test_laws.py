@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from caloforge.detectors import DS2, ZN, ZP
+from caloforge.io.run import write_weights
 from caloforge.models import MODELS, READOUTS
 from caloforge.models.base import BatchRandom, generate_in_memory
 from caloforge.runtime.noise import standard_normals
@@ -150,6 +151,25 @@ def test_saving_and_loading_changes_nothing(case, tmp_path):
     torch.testing.assert_close(
         fresh.eval()(*inputs(model, events)), model(*inputs(model, events)), atol=0, rtol=0
     )
+
+
+@torch.no_grad()
+def test_generation_does_without_what_only_the_training_needs(case, tmp_path):
+    model, events, _ = case
+    parts = tuple(f"{part}." for part in getattr(model, "training_only", ()))
+    state = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    kept = {key: array for key, array in state.items() if not (parts and key.startswith(parts))}
+    assert (len(kept) < len(state)) == bool(parts)
+    write_weights(tmp_path / "weights.safetensors", kept)
+    fresh = type(model)(model.detector, model.config)
+    load_weights(fresh, tmp_path / "weights.safetensors")
+    torch.testing.assert_close(
+        fresh.eval()(*inputs(model, events)), model(*inputs(model, events)), atol=0, rtol=0
+    )
+    first = next(iter(kept))
+    write_weights(tmp_path / "fewer.safetensors", {key: kept[key] for key in kept if key != first})
+    with pytest.raises(ValueError, match="weights of another model"):
+        load_weights(fresh, tmp_path / "fewer.safetensors")
 
 
 def test_every_trained_parameter_gets_a_gradient(case):

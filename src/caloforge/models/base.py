@@ -98,6 +98,7 @@ class Generator(nn.Module, ABC):
         config_class: the model's configuration; the constructor takes a detector and one of these.
         sampling: keys and sections of the configuration that may be changed after the training.
         made_with: what `stages` used besides events, such as the network of a perceptual loss, for the card.
+        training_only: modules that generation does without, by name; weights that ship may lack them.
     """
 
     detector: Detector
@@ -105,6 +106,7 @@ class Generator(nn.Module, ABC):
     config_class: ClassVar[type[BaseModel]]
     sampling: ClassVar[tuple[str, ...]] = ()
     made_with: Mapping[str, Any] = {}
+    training_only: ClassVar[tuple[str, ...]] = ()
 
     @property
     def conditions(self) -> tuple[Feature, ...]:

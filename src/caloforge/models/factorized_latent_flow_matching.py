@@ -162,6 +162,7 @@ class FactorizedLatentFlowMatching(Generator):
     """
 
     config_class: ClassVar[type[BaseModel]] = FactorizedLatentFlowMatchingConfig
+    training_only: ClassVar[tuple[str, ...]] = ("autoencoder.encoder",)
     sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "flow.solver", "photons", "rounding")
 
     def __init__(self, detector: Detector, config: FactorizedLatentFlowMatchingConfig) -> None:

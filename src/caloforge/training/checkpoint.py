@@ -22,12 +22,17 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Reads the model's parameters and buffers.
+    """Reads the model's parameters and buffers; modules that only a training needs may be missing.
 
     Raises:
         ValueError: no safetensors file, or the weights of another model.
     """
     tensors = {name: torch.from_numpy(array) for name, array in read_weights(path).items()}
+    own = model.state_dict()
+    if isinstance(model, Generator):
+        for name in own.keys() - tensors.keys():
+            if name.startswith(tuple(f"{module}." for module in model.training_only)):
+                tensors[name] = own[name]
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
