@@ -8,6 +8,7 @@ from caloforge.nn.patch_autoencoder import (
     draw,
     log_likelihood,
     summary,
+    with_sums,
 )
 
 SMALL = PatchAutoencoderConfig(width=8, blocks=1, embedding=8, code=4, place=8)
@@ -84,3 +85,15 @@ def test_an_image_is_summed_up():
     )
     moved = summary(image, middle - torch.tensor([[[5.0, 0], [0, 0]]]))
     torch.testing.assert_close(moved[0, 0], torch.tanh(torch.tensor(1.0)))
+
+
+def test_counts_are_moved_to_sums_and_small_ones_stay_where_large_ones_can_give():
+    channel = torch.tensor([0, 0, 0, 1, 1, 1])
+    mean = torch.tensor([[1.0, 3, 9, 1, 2, 1]]).double()
+    drawn = torch.tensor([[1.0, 0, 10, 0, 0, 0]]).double()
+    found = with_sums(drawn, mean, torch.tensor([[14.0, 8]]), channel)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0, 13, 2, 4, 2]]).double(), atol=1e-6, rtol=0)
+    found = with_sums(drawn, mean, torch.tensor([[34.0, 0]]), channel)  # 1 + 2 x 10, and 13 where expected
+    torch.testing.assert_close(found, torch.tensor([[2.0, 3, 29, 0, 0, 0]]).double(), atol=1e-6, rtol=0)
+    found = with_sums(drawn, mean, torch.tensor([[3.0, 0]]), channel)  # 1 + 10 / 2, and half of it
+    torch.testing.assert_close(found, torch.tensor([[0.5, 0, 2.5, 0, 0, 0]]).double(), atol=1e-6, rtol=0)

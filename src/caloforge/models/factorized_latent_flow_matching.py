@@ -17,7 +17,7 @@ Flow. A residual network learns the velocity of the straight path from noise to 
 standardised; it costs as little as that of the sums, so the decoder is evaluated once and is most of the time of an
 event.
 
-Counts. The drawn counts are scaled to the sums, channel by channel, and rounded by systematic sampling
+Counts. The drawn counts are moved to the sums, channel by channel (`with_sums`), and rounded by systematic sampling
 (`nn.rounding`): the sums of the image equal the sums drawn first, exactly. A channel in which nothing was drawn gets
 its photons where they were expected.
 
@@ -56,6 +56,7 @@ from caloforge.nn.patch_autoencoder import (
     PatchEncoder,
     draw,
     log_likelihood,
+    with_sums,
 )
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
 from caloforge.nn.velocity_network import VelocityNetwork
@@ -224,9 +225,8 @@ class FactorizedLatentFlowMatching(Generator):
         drawn, mean = draw(numbers, u)
         if self.config.photons == "expected":
             drawn = mean
-        light = (drawn.double() + 1e-6 * mean.double() + 1e-12).flatten(1)
-        found = light.new_zeros(light.shape[0], self.sums.outputs).index_add(1, self.channel, light)
-        expected = light * (sums.double() / found)[:, self.channel]
+        drawn, mean = (values.double().flatten(1) for values in (drawn, mean))
+        expected = with_sums(drawn, mean, sums, self.channel)
         if self.config.rounding == "systematic":
             expected = systematic_rounding(expected, normal_to_uniform(rounding), self.order)
         return expected.to(noise.dtype).view_as(u)

@@ -290,3 +290,32 @@ def draw(numbers: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     large = torch.expm1(mean + deviation * quantile).clamp(min=COUNTS - 0.5)
     expected = expected + more / total * torch.expm1(mean + deviation.square() / 2).clamp(min=float(COUNTS))
     return torch.where(counts > COUNTS - 1, large, counts), expected
+
+
+def with_sums(drawn: Tensor, mean: Tensor, sums: Tensor, channel: Tensor) -> Tensor:
+    """Moves drawn counts to given channel sums, (B, cells) float64.
+
+    Counts above 3, whose noise is most of a sum's, take up to a factor of 2; of what is then left a surplus is taken
+    from all counts in proportion, and missing photons are put where they are expected. Scaling all counts alike would
+    put out one fibre in twenty, since a count of one is as often rounded down as up and a dark fibre stays dark.
+
+    Args:
+        drawn: counts, (B, cells), float64.
+        mean: their means, as drawn.
+        sums: of the channels, (B, K).
+        channel: channel of each cell, (cells,).
+    """
+    wanted = sums.double()
+
+    def total(light: Tensor) -> Tensor:
+        return light.new_zeros(light.shape[0], wanted.shape[1]).index_add(1, channel, light)
+
+    expected = mean + 1e-9
+    large = torch.where(drawn > COUNTS - 1, drawn, 0.0)
+    small = drawn - large
+    factor = ((wanted - total(small)) / total(large).clamp(min=1e-9)).clamp(0.5, 2.0)
+    light = small + large * factor[:, channel]
+    light = light * (wanted / total(light).clamp(min=1e-9)).clamp(max=1.0)[:, channel]
+    missing = (wanted - total(light)).clamp(min=0.0)
+    light = light + expected * (missing / total(expected))[:, channel]
+    return light * (wanted / total(light).clamp(min=1e-12))[:, channel]
