@@ -14,6 +14,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed
 	$(BIN)/caloforge demo --out caloforge-demo
 
+# many small tests: a second thread only gets in the way
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
