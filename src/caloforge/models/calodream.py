@@ -10,10 +10,9 @@ Energies. With E_l the sums of the layers, u_0 = f E_tot / E_inc and u_i = E_(i-
 - `autoregressive`, the paper's: x_1 = standardised logit u, one number after the other, each by a solver of its own given
   what a transformer makes of those before it (`nn.transfusion`). 45 x 200 evaluations of a small network with the paper's
   50 steps of Runge and Kutta's rule; the transformer keeps its keys and values and so sees each number once.
-- `joint`: all at once by one small network. x_1 are E_tot / E_inc times sqrt(E_inc / GeV) and ln(1 + E_l / unit), each
-  less its mean at this energy over its spread at this energy (`transforms.StandardizeAlong`); the drawn layers are then
-  scaled to the drawn total. An empty layer is in the training any number from -1 to 0, so that its share, too, is an
-  interval to be hit and no spike.
+- `joint`: all at once by one small network. x_1 are E_tot / E_inc, less its mean at this energy and over its spread there
+  (`transforms.StandardizeAlong`), and ln(1 + E_l / unit) over their spreads. The layers may be empty, and are treated as
+  the voxels below: a prior of each, Bayes' theorem. The drawn layers are then scaled to the drawn total.
 
 Shapes, by a vision transformer (`nn.vit`) that is told E_inc and all u:
 
@@ -21,7 +20,8 @@ Shapes, by a vision transformer (`nn.vit`) that is told E_inc and all u:
 - `voxels`: x_1 = ln(1 + voxel / unit). The transformer gives a prior of each voxel, odds of being empty and K normal
   densities, and Bayes' theorem the mean x_1^ given the noisy voxel (`nn.voxel_posterior`); the velocity is
   (x_1^ - x_t) / (1 - t). Loss: E |x_1^ - x_1|^2 / max(1 - t, 0.05)^2 plus `likelihood` times -ln p(x_1 | x_t) a voxel, t with
-  density 2 t. The path is followed to `end`, in steps of equal shares of the way left, and x_1^ there is read off.
+  density 2 t. The path is followed to `end`, in steps of equal shares of the way left. What is read off there is 0 where
+  that is likelier than not, else the mean of the densities.
 - with a `latent` section the transformer works on the latents of an autoencoder (`nn.voxel_vae`), trained before, and its
   decoder gives the voxels.
 
@@ -332,7 +332,7 @@ class JointEnergies(Energies):
         super().__init__()
         numbers = len(layers.layers)
         self.noise_dim, self.unit, self.likelihood = numbers + 1, unit, 0.3
-        prior = start([0.0] * LAYER_DENSITIES, [1.0] * LAYER_DENSITIES)
+        prior = start(1.0, [0.0] * LAYER_DENSITIES, [1.0] * LAYER_DENSITIES)
         self.network = VelocityNetwork(
             numbers + 1, 3, config.width, config.blocks, wanted=1 + len(prior) * numbers
         )
@@ -407,7 +407,7 @@ class JointEnergies(Energies):
         velocity, posterior = self._ends(x, t, self._condition(incident), centre)
         first = self.total.inverse(x[:, :1] + (1 - self.end) * velocity, torch.log(incident))
         total = (first.double() * incident).clamp(min=0)
-        layers = torch.expm1((posterior.mean() * spread).double().clamp(0, 20)) * self.unit
+        layers = torch.expm1((posterior.likely() * spread).double().clamp(0, 20)) * self.unit
         return layers * (total / layers.sum(1, keepdim=True).clamp(min=1e-10))
 
     def problem(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> tuple[Velocity, Tensor]:
@@ -502,7 +502,7 @@ class VoxelShapes(Shapes):
         super().__init__()
         self.shape, self.unit = tuple(axes), unit
         self.likelihood, self.end = config.likelihood, config.end
-        prior = start(*zip(*DENSITIES, strict=True))
+        prior = start(-3.0, *zip(*DENSITIES, strict=True))
         self.network = ViT((1, *axes), axes[0] + 1, config.network, outputs=len(prior), local=2)
         assert len(prior) == NUMBERS * len(DENSITIES)
         with torch.no_grad():
@@ -537,8 +537,8 @@ class VoxelShapes(Shapes):
 
     def read(self, x: Tensor, context: Context) -> Tensor:
         """Reads the expected end of the path."""
-        mean = self._posterior(x, torch.full_like(x[:, 0, 0, 0], self.end), context).mean()
-        return self.unit * torch.expm1(mean.clamp(max=20).double())
+        y = self._posterior(x, torch.full_like(x[:, 0, 0, 0], self.end), context).likely()
+        return self.unit * torch.expm1(y.clamp(max=20).double())
 
 
 class LatentShapes(Shapes):

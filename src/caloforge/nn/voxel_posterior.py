@@ -25,10 +25,10 @@ NARROWEST, WIDEST = 0.01, 5.0
 """Bounds of the spreads."""
 
 
-def start(means: Sequence[float], spreads: Sequence[float]) -> Tensor:
-    """Returns the numbers of a prior without knowledge, (3 K,): mostly empty, else densities as given."""
+def start(odds: float, means: Sequence[float], spreads: Sequence[float]) -> Tensor:
+    """Returns the numbers of a prior without knowledge, (3 K,): log odds of each density, means and spreads."""
     logs = [math.log(spread) for spread in spreads]
-    return torch.tensor([-3.0] * len(logs) + [*means] + logs)
+    return torch.tensor([odds] * len(logs) + [*means] + logs)
 
 
 class Posterior:
@@ -63,6 +63,12 @@ class Posterior:
         """Returns E[y | x], (B, *)."""
         mean: Tensor = (self._weights * self._means).sum(1) / self._norm
         return mean
+
+    def likely(self) -> Tensor:
+        """Returns 0 where an empty voxel is likelier than not, else the mean of y where it is not empty, (B, *)."""
+        lit = self._weights.sum(1)
+        mean = (self._weights * self._means).sum(1) / lit.clamp(min=1e-30)
+        return torch.where(2 * lit > self._norm, mean, torch.zeros_like(mean))
 
     def surprise(self, y: Tensor) -> Tensor:
         """Returns -ln p(y | x), (B, *): of an empty voxel, y = 0, its probability, else the density."""
