@@ -151,7 +151,8 @@ def test_an_event_is_the_same_in_any_batch(case):
     conditions, noise = inputs(model, events)
     together, alone = model(conditions, noise), model(conditions[5:6], noise[5:6])
     if name in MODELS:  # a count may flip where the sum before rounding is within rounding of an integer
-        assert (together[5:6] != alone).float().mean() < 0.01
+        different = ~torch.isclose(together[5:6], alone, atol=1e-3, rtol=1e-3)
+        assert different.float().mean() < 0.01
     else:
         torch.testing.assert_close(together[5:6], alone, atol=1e-3, rtol=1e-4)
 

@@ -6,7 +6,7 @@ import torch
 
 from caloforge.detectors import DS2, DS3, ZN
 from caloforge.models.base import BatchRandom, generate_in_memory
-from caloforge.models.calodream import CaloDream, CaloDreamConfig, LayerSums, turned, with_energies
+from caloforge.models.calodream import CaloDream, CaloDreamConfig, turned, with_energies
 from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.recipe import merged
 from made_showers import TINY, made_showers
@@ -47,12 +47,8 @@ def disturbed(model):
 
 
 def step(stage, events, number):
-    batch = events
-    if stage.name == "energy":
-        conditions = torch.from_numpy(events.conditions)
-        batch = LayerSums(conditions, torch.from_numpy(TINY.readout(events.responses, "layers")))
-    rows = slice(0, len(batch))
-    return stage.step(batch, BatchRandom(number, rows, len(batch)), lambda loss: loss.backward())["loss"]
+    random = BatchRandom(number, slice(0, len(events)), len(events))
+    return stage.step(events, random, lambda loss: loss.backward())["loss"]
 
 
 @torch.no_grad()
@@ -144,6 +140,10 @@ def test_the_epochs_of_the_energies_do_not_read_the_showers_again():
     rows = torch.cat([batch.incident for batch in batches])[:, 0].numpy()
     assert len(np.unique(rows)) == 16
     assert np.isin(rows, events.conditions[:, 0]).all()
+    place = int(np.flatnonzero(events.conditions[:, 0] == rows[3])[0])
+    whole = stages[0].step(events.slices([place]), BatchRandom(0, slice(0, 1), 1), lambda loss: None)
+    sums = stages[0].step(batches[0].slices(slice(3, 4)), BatchRandom(0, slice(0, 1), 1), lambda loss: None)
+    assert sums["loss"] == pytest.approx(whole["loss"], rel=1e-5)
 
 
 def test_turning_keeps_rings_and_neighbours():

@@ -702,9 +702,11 @@ class CaloDream(Generator):
     def _energy_stage(self, sums: LayerSums) -> Stage:
         trained = copy.deepcopy(self.energy) if self.config.average else self.energy
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
-            rows = cast(LayerSums, batch)
-            return trained.loss(rows.incident, rows.energies, rng)
+        def loss(batch: Events | LayerSums, rng: BatchRandom) -> Tensor:
+            if isinstance(batch, LayerSums):
+                return trained.loss(batch.incident, batch.energies, rng)
+            incident, _, energies = self._tensors(batch)
+            return trained.loss(incident, energies, rng)
 
         config, scores = self.config.energy, self.energy_scores
         return self._stage("energy", trained, self.energy, loss, scores, config, len(sums), sums.batches)
