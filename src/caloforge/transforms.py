@@ -63,8 +63,9 @@ class Logit(Transform):
 
     def forward(self, x: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Maps x in [0, 1], (B, *), to the whole line."""
-        z = x * (1 - 2 * self.edge) + self.edge
-        return torch.log(z / (1 - z))
+        # z / (1 - z) without the factor 1 - 2 edge, which exporters take for 1
+        shift = self.edge / (1 - 2 * self.edge)
+        return torch.log((x + shift) / (1 - x + shift))
 
     def inverse(self, y: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Maps back, (B, *); beyond the image of [0, 1] the result lies outside by at most `edge`."""
@@ -225,7 +226,7 @@ class LayerEnergies(Transform):
     With E_l the sum of layer l, l = 0..L-1, and E_inc the incident energy,
 
         u_0 = factor sum_l E_l / E_inc,
-        u_i = E_(i-1) / (sum_(j >= i-1) E_j + TINY),   i = 1..L-1,
+        u_i = E_(i-1) / max(sum_(j >= i-1) E_j, TINY),   i = 1..L-1,
 
     and every voxel is divided by E_l + TINY. All of these lie in [0, 1] where factor E_tot <= E_inc. The way back
     sets negative voxels and those up to `CUT` to 0 and u_1, u_2, ... to within [0, 1], which a network's output needs
@@ -283,7 +284,8 @@ class LayerEnergies(Transform):
         """Returns u, (B, L) float64, of the energy of each layer [MeV], (B, L) float64, and E_inc [MeV], (B, 1)."""
         rest = energies.flip(1).cumsum(1).flip(1)
         first = self.factor * rest[:, :1] / _incident(conditions)
-        return torch.cat([first, energies[:, :-1] / (rest[:, :-1] + self.TINY)], 1)
+        # not rest + TINY: exporters take that for an addition of nothing
+        return torch.cat([first, energies[:, :-1] / rest[:, :-1].clamp(min=self.TINY)], 1)
 
     def energies_of(self, u: Tensor, conditions: Tensor | None) -> Tensor:
         """Returns the energy of each layer [MeV], (B, L) float64, of u, (B, L), and E_inc [MeV], (B, 1)."""

@@ -163,7 +163,9 @@ def test_a_network_that_knows_the_shower_generates_it():
     model, events, _ = fitted("small")
     true = torch.from_numpy(events.responses[:4])
     y = torch.log1p(true / model.config.unit)
-    model.shape._posterior = lambda x, t, context: SimpleNamespace(mean=lambda: y, likely=lambda: y)
+    model.shape._posterior = lambda x, t, context: SimpleNamespace(
+        mean=lambda: y, likely=lambda: y, lit=lambda: (y > 0).float()
+    )
     energies = true.double().sum((2, 3))
     found = model.draw_shower(torch.from_numpy(events.conditions[:4]), energies, torch.randn(4, TINY.cells))
     torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-4)

@@ -38,6 +38,7 @@ def test_mean_and_density_follow_from_bayes_theorem(t):
     seen = empty > 1e-250  # the sum over the grid knows no smaller numbers
     found = posterior.surprise(torch.zeros(9).double())
     torch.testing.assert_close(found[seen], -empty.log()[seen], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(posterior.lit(), 1 - empty)
     near = int((y - 1.7).abs().argmin())
     found = posterior.surprise(torch.full((9,), 1.7).double())
     seen = density[:, near] > 1e-250

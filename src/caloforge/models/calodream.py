@@ -371,7 +371,7 @@ class JointEnergies(Energies):
         time = t[:, None]
         near = torch.cat([x[:, :1], (x[:, 1:] - time * centre).clamp(-8, 8)], 1)
         found = self.network(near, t, condition)
-        numbers = found[:, 1:].view(len(x), NUMBERS * LAYER_DENSITIES, -1)
+        numbers = found[:, 1:].view(-1, NUMBERS * LAYER_DENSITIES, centre.shape[1])
         odds, means, spreads = numbers.chunk(NUMBERS, 1)
         shifted = torch.cat([odds, means + centre[:, None], spreads], 1)
         return found[:, :1], Posterior(shifted, x[:, 1:], time)
@@ -512,8 +512,7 @@ class VoxelShapes(Shapes):
         """Fits nothing."""
 
     def _posterior(self, x: Tensor, t: Tensor, context: Context) -> Posterior:
-        layers = context.layers
-        local = layers if len(layers) == len(x) else layers.repeat(len(x) // len(layers), 1, 1)
+        local = repeated(context.layers.flatten(1), x).view(-1, *context.layers.shape[1:])
         numbers = self.network(x[:, None], t, repeated(context.features, x), local)
         return Posterior(numbers, x, t[:, None, None, None])
 
@@ -537,8 +536,10 @@ class VoxelShapes(Shapes):
 
     def read(self, x: Tensor, context: Context) -> Tensor:
         """Reads the expected end of the path."""
-        y = self._posterior(x, torch.full_like(x[:, 0, 0, 0], self.end), context).likely()
-        return self.unit * torch.expm1(y.clamp(max=20).double())
+        posterior = self._posterior(x, torch.full_like(x[:, 0, 0, 0], self.end), context)
+        lit = self.unit * torch.expm1(posterior.likely().clamp(max=20).double())
+        # where a whole layer is dark, the likeliest voxel is the largest
+        return torch.where(lit > 0, lit, posterior.lit().double() - 1)
 
 
 class LatentShapes(Shapes):
@@ -848,7 +849,7 @@ def with_energies(voxels: Tensor, energies: Tensor, cut: float) -> Tensor:
     """
     flat = voxels.flatten(2)
     kept = torch.where(flat <= LayerEnergies.CUT, 0.0, flat)
-    expected = kept * (energies / (kept.sum(2) + LayerEnergies.TINY))[:, :, None]
+    expected = kept * (energies / kept.sum(2).clamp(min=LayerEnergies.TINY))[:, :, None]
     # the largest stays, whatever it is: a layer with energy has a voxel
     largest = flat == flat.amax(2, keepdim=True)
     kept = torch.where(expected >= cut, kept, 0.0)

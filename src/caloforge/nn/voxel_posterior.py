@@ -64,6 +64,11 @@ class Posterior:
         mean: Tensor = (self._weights * self._means).sum(1) / self._norm
         return mean
 
+    def lit(self) -> Tensor:
+        """Returns the probability that the voxel is not empty, (B, *)."""
+        probability: Tensor = self._weights.sum(1) / self._norm
+        return probability
+
     def likely(self) -> Tensor:
         """Returns 0 where an empty voxel is likelier than not, else the mean of y where it is not empty, (B, *)."""
         lit = self._weights.sum(1)
