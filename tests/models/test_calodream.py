@@ -6,7 +6,7 @@ import torch
 
 from caloforge.detectors import DS2, DS3, ZN
 from caloforge.models.base import BatchRandom, generate_in_memory
-from caloforge.models.calodream import CaloDream, CaloDreamConfig, turned, with_energies
+from caloforge.models.calodream import CaloDream, CaloDreamConfig, completed, turned, with_energies
 from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.recipe import merged
 from made_showers import TINY, made_showers
@@ -90,6 +90,17 @@ def test_energies_are_kept_whatever_the_network_says():
     assert found[0, 0].flatten().tolist() == pytest.approx([1, 1, 1, 0])
     assert found[0, 2].flatten().tolist() == [2, 0, 0, 0]
     assert found[0, 3].flatten().tolist() == [7, 0, 0, 0]
+
+
+def test_large_voxels_take_what_is_missing():
+    voxels = torch.zeros(1, 3, 2, 2).double()
+    voxels[0, :, 0, 0], voxels[0, :, 0, 1] = 10.0, 0.4
+    found = completed(voxels, torch.tensor([[12.0, 9.0, 0.1]]).double())
+    squares = 100 + 0.16
+    wanted = [10 + 1.6 * 100 / squares, 0.4 + 1.6 * 0.16 / squares]
+    assert found[0, 0].flatten().tolist() == pytest.approx([*wanted, 0, 0])
+    assert found.sum((2, 3))[0, :2].tolist() == pytest.approx([12, 9])
+    assert found[0, 2, 0].tolist() == pytest.approx([3.0, 0.4 - 10.3 * 0.16 / squares])
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ Shapes, by a vision transformer (`nn.vit`) that is told E_inc and all u:
   densities, and Bayes' theorem the mean x_1^ given the noisy voxel (`nn.voxel_posterior`); the velocity is
   (x_1^ - x_t) / (1 - t). Loss: E |x_1^ - x_1|^2 / max(1 - t, 0.05)^2 plus `likelihood` times -ln p(x_1 | x_t) a voxel, t with
   density 2 t. The path is followed to `end`, in steps of equal shares of the way left. What is read off there is 0 where
-  that is likelier than not, else the mean of the densities.
+  that is likelier than not, else the mean of the densities; the large voxels are changed to fit the layer's energy.
 - with a `latent` section the transformer works on the latents of an autoencoder (`nn.voxel_vae`), trained before, and its
   decoder gives the voxels.
 
@@ -418,16 +418,19 @@ class JointEnergies(Energies):
 # The second factor
 
 
+@dataclass(frozen=True, eq=False)
 class Context:
     """What the shapes of a batch are told.
 
-    Args:
+    Attributes:
         features: E_inc and all u, standardised, (B, 1 + L).
-        layers: ln(1 + E_l / unit) / 4 and whether a layer is empty, (B, L, 2).
+        layers: ln(1 + E_l / unit) / 4 and whether a layer is not empty, (B, L, 2).
+        energies: of the layers [MeV], (B, L) float64.
     """
 
-    def __init__(self, features: Tensor, layers: Tensor) -> None:
-        self.features, self.layers = features, layers
+    features: Tensor
+    layers: Tensor
+    energies: Tensor
 
 
 class Shapes(nn.Module, ABC):
@@ -539,7 +542,22 @@ class VoxelShapes(Shapes):
         posterior = self._posterior(x, torch.full_like(x[:, 0, 0, 0], self.end), context)
         lit = self.unit * torch.expm1(posterior.likely().clamp(max=20).double())
         # where a whole layer is dark, the likeliest voxel is the largest
-        return torch.where(lit > 0, lit, posterior.lit().double() - 1)
+        return torch.where(lit > 0, completed(lit, context.energies), posterior.lit().double() - 1)
+
+
+def completed(voxels: Tensor, energies: Tensor) -> Tensor:
+    """Brings voxels near to the energies of their layers by changing the large ones most.
+
+    What is missing is divided in proportion to the square of a voxel, and no voxel loses more than seven tenths. A common
+    factor would move the faint voxels as well, and smear the sharp lines that single particles leave.
+
+    Args:
+        voxels: [MeV], (B, L, A, R) float64.
+        energies: of the layers [MeV], (B, L) float64.
+    """
+    squares = voxels.square()
+    missing = (energies - voxels.sum((2, 3))) / squares.sum((2, 3)).clamp(min=1e-9)
+    return torch.maximum(voxels + missing[:, :, None, None] * squares, 0.3 * voxels)
 
 
 class LatentShapes(Shapes):
@@ -673,7 +691,7 @@ class CaloDream(Generator):
         u = self._fractions(conditions, energies)
         features = torch.cat([scaled_energy(conditions), self.standardize(u)], 1)
         logs = torch.log1p(energies / self.config.unit).float() / 4
-        return Context(features, torch.stack([logs, (energies > 0).float()], 2))
+        return Context(features, torch.stack([logs, (energies > 0).float()], 2), energies)
 
     def _fractions(self, conditions: Tensor, energies: Tensor) -> Tensor:
         u = self.split.fractions(energies, conditions).clamp(0, 1)
