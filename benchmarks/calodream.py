@@ -272,17 +272,17 @@ def cache(arguments: argparse.Namespace) -> None:
     for method, steps in (("rk4", 50), ("midpoint", 8), ("euler", 8)):
         solver = SolverConfig(method=method, steps=steps)
 
-        def one(i: int, known: Tensor, solver: SolverConfig = solver) -> Tensor:
-            return integrate(lambda x, t: network.head(x, t, known), noise[:, i : i + 1], solver)
+        def one(x0: Tensor, known: Tensor, solver: SolverConfig = solver) -> Tensor:
+            return integrate(lambda x, t: network.head(x, t, known), x0, solver)
 
         known = torch.randn(arguments.batch, 64)
         u = torch.zeros(arguments.batch, 45)
-        alone = timed(lambda one=one: [one(i, known) for i in range(45)], arguments.repeats)
-        cached = timed(lambda one=one: network.draw(condition, one), arguments.repeats)
+        alone = timed(lambda one=one: [one(noise[:, i : i + 1], known) for i in range(45)], arguments.repeats)
+        cached = timed(lambda one=one: network.draw(condition, noise, one), arguments.repeats)
         again = timed(
             # as the published code: the whole prefix for each number
             lambda one=one: [
-                one(i, network.known(condition, u[:, : i + 1])[:, i]) for i in range(45)
+                one(noise[:, i : i + 1], network.known(condition, u[:, : i + 1])[:, i]) for i in range(45)
             ],
             arguments.repeats,
         )

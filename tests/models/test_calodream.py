@@ -123,13 +123,13 @@ def test_drawing_with_the_cache_is_drawing_from_the_recomputed_prefix():
     condition, noise = torch.rand(5, 1), torch.randn(5, 9)
     solver = SolverConfig(method="rk4", steps=2)
 
-    def draw(i, known):
-        return integrate(lambda x, t: network.head(x, t, known), noise[:, i : i + 1], solver)
+    def draw(x0, known):
+        return integrate(lambda x, t: network.head(x, t, known), x0, solver)
 
-    cached = network.draw(condition, draw)
+    cached = network.draw(condition, noise, draw)
     u = torch.zeros(5, 9)
     for i in range(9):
-        u[:, i : i + 1] = draw(i, network.known(condition, u)[:, i])
+        u[:, i : i + 1] = draw(noise[:, i : i + 1], network.known(condition, u)[:, i])
     torch.testing.assert_close(cached, u, atol=1e-4, rtol=1e-4)
 
 

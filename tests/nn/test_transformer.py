@@ -29,6 +29,17 @@ def test_token_by_token_is_the_same_as_all_at_once(seen):
     torch.testing.assert_close(torch.cat(found, 1), net.decode(memory, x))
 
 
+def test_with_places_for_all_from_the_start_it_is_the_same():
+    net = network()
+    condition, x = inputs()
+    memory = net.encode(condition)
+    wanted, kept, seen = net.decode(memory, x), torch.zeros(3, 2, 2, 3, 7, 4).double(), net.start(memory).memory
+    own = torch.eye(7).double()
+    for i in range(7):
+        found, kept = net.step_in_place(seen, kept, x[:, i : i + 1], own[i], own[: i + 1].sum(0))
+        torch.testing.assert_close(found[:, 0], wanted[:, i])
+
+
 def test_a_token_does_not_see_those_after_it_but_those_before():
     net = network()
     condition, x = inputs()
@@ -60,11 +71,11 @@ def test_the_numbers_drawn_follow_from_those_before():
     known = net.known(condition, u)
     seen = []
 
-    def draw(i, now):  # draws what is wanted, and keeps what it was told
+    def draw(x0, now):  # draws what is wanted, and keeps what it was told
         seen.append(now)
-        return u[:, i : i + 1]
+        return x0
 
-    torch.testing.assert_close(net.draw(condition, draw), u, atol=0, rtol=0)
+    torch.testing.assert_close(net.draw(condition, u, draw), u, atol=0, rtol=0)
     torch.testing.assert_close(torch.stack(seen, 1), known)
 
 

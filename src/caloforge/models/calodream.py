@@ -305,10 +305,10 @@ class AutoregressiveEnergies(Energies):
     def draw(self, incident: Tensor, noise: Tensor, solve: Solve) -> Tensor:
         """As many solutions as there are numbers, each of one number."""
 
-        def one(i: int, known: Tensor) -> Tensor:
-            return solve(lambda x, t: self.network.head(x, t, known), noise[:, i : i + 1])
+        def one(x0: Tensor, known: Tensor) -> Tensor:
+            return solve(lambda x, t: self.network.head(x, t, known), x0)
 
-        x1 = self.network.draw(scaled_energy(incident), one)
+        x1 = self.network.draw(scaled_energy(incident), noise, one)
         u = self.logit.inverse(self.standardize.inverse(x1).double())
         return self._energies(u, incident)
 

@@ -8,6 +8,7 @@ earlier tokens at hand, so that n tokens cost n steps and not n^2 / 2.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -82,6 +83,16 @@ class Attention(nn.Module):
         return out
 
 
+    def among(self, x: Tensor, seen: KeysValues, filled: Tensor) -> Tensor:
+        """Lets a token (B, 1, D) look at the filled places, (T,), of `seen`."""
+        width = x.shape[-1]
+        queries = self._heads(F.linear(x, self.inputs.weight[:width], self.inputs.bias[:width]))
+        scores = (queries * seen.keys).sum(-1) / math.sqrt(width // self.heads) - 1e4 * (1 - filled)
+        attended = (torch.softmax(scores, -1)[..., None] * seen.values).sum(2)
+        out: Tensor = self.out(attended.flatten(1)[:, None])
+        return out
+
+
 def _hidden(config: TransformerConfig) -> nn.Sequential:
     layers = nn.Sequential(
         nn.Linear(config.width, config.inner), nn.ReLU(), nn.Linear(config.inner, config.width)
@@ -125,6 +136,14 @@ class DecoderLayer(nn.Module):
         return y
 
 
+    def place(self, x: Tensor, tokens: KeysValues, memory: KeysValues, filled: Tensor) -> Tensor:
+        """Does the same for one token, (B, 1, D), and places of which only the filled ones, (T,), are looked at."""
+        x = self.norms[0](x + self.attention.among(x, tokens, filled))
+        x = self.norms[1](x + self.to_memory(x, memory))
+        y: Tensor = self.norms[2](x + self.hidden(x))
+        return y
+
+
 class Transformer(nn.Module):
     """The encoder and the causal decoder.
 
@@ -134,6 +153,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
+        self.heads = config.heads
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(2))
@@ -165,6 +185,25 @@ class Transformer(nn.Module):
             kept.append(now if before is None else before.with_next(now))
             x = layer(x, kept[-1], memory, False)
         return self.norms[1](x), Cache(cache.memory, tuple(kept))
+
+    def step_in_place(
+        self, memory: tuple[KeysValues, ...], kept: Tensor, x: Tensor, now: Tensor, filled: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Does what `step` does with places for all tokens from the start, as a loop of an exported graph needs it.
+
+        Args:
+            memory: of `start`.
+            kept: keys and values, 0 where there are none yet, (B, layers, 2, heads, T, D / heads).
+            x: the token, (B, 1, D).
+            now: 1 at its place, else 0, (T,).
+            filled: 1 up to its place, else 0, (T,).
+        """
+        every = list[Tensor]()
+        for number, (layer, seen) in enumerate(zip(self._decoder(), memory, strict=True)):
+            both = torch.stack(layer.attention.seen(x), 1)
+            every.append(kept[:, number] + both * now[:, None])
+            x = layer.place(x, KeysValues(every[-1][:, 0], every[-1][:, 1]), seen, filled)
+        return self.norms[1](x), torch.stack(every, 1)
 
     def _decoder(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder if isinstance(layer, DecoderLayer)]

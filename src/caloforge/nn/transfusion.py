@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from caloforge.nn.transformer import Transformer, TransformerConfig
+from caloforge.ode.loop import repeated
 
 FREQUENCIES = 32
 """Random frequencies of time."""
@@ -95,16 +96,44 @@ class Transfusion(nn.Module):
         memory = self.transformer.encode(self.token(condition, 0))
         return self.transformer.decode(memory, self.token(before, 1))
 
-    def draw(self, condition: Tensor, draw: Callable[[int, Tensor], Tensor]) -> Tensor:
+    def draw(self, condition: Tensor, noise: Tensor, solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Draws the numbers one after the other, (B, L).
 
         Args:
             condition: (B, 1).
-            draw: returns u_i, (B, 1), for i and c_i, (B, D).
+            noise: where each starts, (B, L).
+            solve: returns u_i, (B, 1), from where it starts, (B, 1), and c_i, (B, D).
         """
-        cache = self.transformer.start(self.transformer.encode(self.token(condition, 0)))
+        memory = self.transformer.encode(self.token(condition, 0))
+        if torch.compiler.is_exporting():
+            return self._looped(memory, noise, solve)
+        cache = self.transformer.start(memory)
         drawn = [torch.zeros_like(condition)]
         for i in range(self.numbers):
             known, cache = self.transformer.step(cache, self.token(drawn[-1], 1 + i))
-            drawn.append(draw(i, known[:, 0]))
+            drawn.append(solve(noise[:, i : i + 1], known[:, 0]))
         return torch.cat(drawn[1:], 1)
+
+    def _looped(self, memory: Tensor, noise: Tensor, solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Draws them in a loop of the exported graph.
+
+        What goes from one number to the next, all in one row: the numbers so far, and keys and values of each layer with
+        places for all tokens. A step is told by a one-hot which place is its own, and which ones have been filled.
+        """
+        length, transformer = self.numbers, self.transformer
+        seen = transformer.start(memory).memory
+        shape = (len(seen), 2, transformer.heads, length, self.width // transformer.heads)
+        own = torch.eye(length, dtype=noise.dtype)
+        values = torch.cat([own, own.cumsum(1).T], 1)
+
+        def step(state: Tensor, row: Tensor) -> Tensor:
+            now, filled = row[:length], row[length:]
+            u, kept = state[:, :length], state[:, length:].view(-1, *shape)
+            before = (F.pad(u[:, :-1], (1, 0)) * now).sum(1, keepdim=True)
+            token = F.pad(before, (0, self.width - 1)) + F.pad(now, (2, self.width - length - 2))
+            known, kept = transformer.step_in_place(seen, kept, token[:, None], now, filled)
+            drawn = solve((noise * now).sum(1, keepdim=True), known[:, 0])
+            return torch.cat([u + drawn * now, kept.flatten(1)], 1)
+
+        empty = F.pad(torch.zeros_like(noise), (0, math.prod(shape)))
+        return repeated(step, empty, values)[:, :length]
