@@ -6,16 +6,16 @@
     python benchmarks/calodream.py vit [--batch 100]
     python benchmarks/calodream.py ds3 [--batch 16]
 
-`energies`: can classifiers (3 x 512) tell the u of the test showers from drawn ones, with u or logit u as inputs? Beside
-the runs: the floor, two halves of the test; two positive controls, layer energies smeared by 5 % and 20 %.
+`energies`: can classifiers (3 x 512) tell the u of the test showers from drawn ones, with u or logit u as inputs?
+Beside the runs: the floor, two halves of the test; two positive controls, layer energies smeared by 5 % and 20 %.
 
 `solvers`: solvers of the shape network of a run, at equal numbers of evaluations. Bespoke ones are fitted to the frozen
 network on training rows. Given the true layer energies, so that nothing but the solver differs; scored on test rows:
 `error`, root mean square distance at the end of the path from a precise solution (midpoint, `--reference` steps, same
 noise); `features`, mean over the challenge's features of Wasserstein-1 over the spread; AUC of small classifiers.
 
-`cache`, `vit`: times of one thread, processor time, min / median / max. `ds3`: the full network of data set 3 makes a step
-of training and a batch of showers from made events; peak memory of the process.
+`cache`, `vit`: times of one thread, processor time, min / median / max. `ds3`: the full network of data set 3 makes a
+step of training and a batch of showers from made events; peak memory of the process.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ def energies(arguments: argparse.Namespace) -> None:
             )
         each = 1e3 * (time.process_time() - started) / len(test)
         config = model.config.energy
-        name = f"{settings.name}, {config.network}, {config.solver.method} {config.solver.steps}, {each:.3f} ms"
+        name = (
+            f"{settings.name}, {config.network}, {config.solver.method} {config.solver.steps}, {each:.3f} ms"
+        )
         pairs[name] = (every, drawn, every)
     config = suite("paper")
     print(f"{len(test)} test showers, min / median / max of {arguments.seeds} seeds\n")
@@ -128,7 +130,9 @@ def energies(arguments: argparse.Namespace) -> None:
 # Solvers
 
 
-def fitted(model: CaloDream, events: Events, config: BespokeConfig, updates: int, end: float) -> BespokeSolver:
+def fitted(
+    model: CaloDream, events: Events, config: BespokeConfig, updates: int, end: float
+) -> BespokeSolver:
     """Fits a bespoke solver to the frozen shape network."""
     solver = BespokeSolver(config.steps, end)
     optimizer, schedule = optimizer_of(solver.parameters(), config.optimizer, updates)
@@ -173,7 +177,9 @@ def solvers(arguments: argparse.Namespace) -> None:
             showers.append(with_energies(voxels, layers[here], model.config.cut).float().numpy())
         return torch.cat(paths), np.concatenate(showers)
 
-    def show(name: str, evaluations: int, solve: Callable[[Velocity, Tensor], Tensor], note: str = "") -> None:
+    def show(
+        name: str, evaluations: int, solve: Callable[[Velocity, Tensor], Tensor], note: str = ""
+    ) -> None:
         started = time.process_time()
         path, showers = ends(solve)
         seconds = time.process_time() - started
@@ -201,8 +207,10 @@ def solvers(arguments: argparse.Namespace) -> None:
             flush=True,
         )
 
-    precise, showers = ends(
-        lambda v, x: integrate(v, x, SolverConfig(method="midpoint", steps=arguments.reference), end, shares=end < 1)
+    precise, _ = ends(
+        lambda v, x: integrate(
+            v, x, SolverConfig(method="midpoint", steps=arguments.reference), end, shares=end < 1
+        )
     )
     print(f"{run.name}, {len(test)} test showers, min / median / max of {arguments.seeds} seeds\n")
     heads = " | ".join(f"AUC, {view}" for view in arguments.views)
@@ -267,6 +275,7 @@ def cache(arguments: argparse.Namespace) -> None:
     """Times the sampling of 45 layer energies by the paper's network."""
     network = Transfusion(45, TransformerConfig(), 256, 6).eval()
     condition, noise = torch.rand(arguments.batch, 1), torch.randn(arguments.batch, 45)
+    known, u = torch.randn(arguments.batch, 64), torch.zeros(arguments.batch, 45)
     print(f"batch {arguments.batch}, processor time in ms, min / median / max of {arguments.repeats}\n")
     print("| solver | head calls alone | with the cache | prefix recomputed |\n|---|---|---|---|")
     for method, steps in (("rk4", 50), ("midpoint", 8), ("euler", 8)):
@@ -275,8 +284,6 @@ def cache(arguments: argparse.Namespace) -> None:
         def one(x0: Tensor, known: Tensor, solver: SolverConfig = solver) -> Tensor:
             return integrate(lambda x, t: network.head(x, t, known), x0, solver)
 
-        known = torch.randn(arguments.batch, 64)
-        u = torch.zeros(arguments.batch, 45)
         alone = timed(lambda one=one: [one(noise[:, i : i + 1], known) for i in range(45)], arguments.repeats)
         cached = timed(lambda one=one: network.draw(condition, noise, one), arguments.repeats)
         again = timed(
@@ -302,7 +309,9 @@ def vit(arguments: argparse.Namespace) -> None:
         "ds2, the paper's": ((45, 16, 9), ViTConfig()),
         "ds2, small": ((45, 16, 9), ViTConfig(patch=(5, 16, 1), width=96, heads=4, blocks=4, inner=192)),
     }
-    print(f"batch {arguments.batch}, processor time in ms a shower, min / median / max of {arguments.repeats}\n")
+    print(
+        f"batch {arguments.batch}, processor time in ms a shower, min / median / max of {arguments.repeats}\n"
+    )
     print("| network | parameters | tokens | one evaluation |\n|---|---|---|---|")
     for name, (axes, config) in sizes.items():
         network = ViT((1, *axes), 46, config).eval()
@@ -330,7 +339,9 @@ def ds3(arguments: argparse.Namespace) -> None:
         started = time.process_time()
         random = BatchRandom(0, slice(None), len(events))
         loss = stage.step(events, random, lambda loss: loss.backward())["loss"]
-        print(f"{stage.name}: one step, batch {arguments.batch}, loss {loss:.3f}, {time.process_time() - started:.0f} s")
+        print(
+            f"{stage.name}: one step, batch {arguments.batch}, loss {loss:.3f}, {time.process_time() - started:.0f} s"
+        )
     started = time.process_time()
     noise = torch.from_numpy(standard_normals(0, np.arange(arguments.batch), model.noise_dim))
     with torch.no_grad():

@@ -11,7 +11,9 @@ TINY = Detector(
     axes={"layer": 9, "angle": 8, "radius": 3},
     unit="MeV",
     conditions=DS2.conditions,
-    channels={"layers": ChannelMap(tuple("012345678"), np.kron(np.eye(9, dtype=np.float32), np.ones(24, "f4")), "")},
+    channels={
+        "layers": ChannelMap(tuple("012345678"), np.kron(np.eye(9, dtype=np.float32), np.ones(24, "f4")), "")
+    },
     title="nine layers",
     layers=tuple(Layer(number, (0.0, 5.0, 10.0, 15.0), 8) for number in range(9)),
     pdg=11,

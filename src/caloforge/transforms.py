@@ -161,7 +161,11 @@ class StandardizeAlong(Transform):
             off = (column[rows] - powers[rows] @ mean).abs()
             logs = _least_squares(powers[rows], torch.log(off + self.FEWEST))
             # the mean of ln |off| is not ln of the root mean square: the constant term makes the variance 1
-            ratio = (off / torch.exp(powers[rows] @ logs)).square().mean().sqrt() if len(off) else logs.new_ones(())
+            ratio = (
+                (off / torch.exp(powers[rows] @ logs)).square().mean().sqrt()
+                if len(off)
+                else logs.new_ones(())
+            )
             logs[0] += torch.log(ratio + self.FEWEST)
             self.mean[:, k], self.log_scale[:, k] = mean, logs
 
@@ -196,7 +200,8 @@ def _least_squares(powers: Tensor, values: Tensor) -> Tensor:
     """Returns coefficients, (D,), that bring powers (n, D) to values (n,); a slight pull to 0 where rows are few."""
     size = powers.shape[1]
     normal = powers.T @ powers + 0.1 * torch.eye(size, dtype=powers.dtype, device=powers.device)
-    return torch.linalg.solve(normal, powers.T @ values)
+    solution: Tensor = torch.linalg.solve(normal, powers.T @ values)
+    return solution
 
 
 class Compose(Transform):

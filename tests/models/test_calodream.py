@@ -75,7 +75,9 @@ def test_no_voxel_is_below_the_cut_but_where_it_is_all_there_is():
     alone = ((showers > 0).sum(2) == 1) & (showers.sum(2) > 0)
     assert len(lit)
     assert (showers[~alone][showers[~alone] > 0] >= 5.0 * (1 - 1e-6)).all()
-    assert (TINY.readout(showers.reshape(8, *TINY.shape), "layers")[showers.sum(2) > 0] >= 5.0 * (1 - 1e-6)).all()
+    assert (
+        TINY.readout(showers.reshape(8, *TINY.shape), "layers")[showers.sum(2) > 0] >= 5.0 * (1 - 1e-6)
+    ).all()
 
 
 def test_energies_are_kept_whatever_the_network_says():
@@ -117,7 +119,7 @@ def test_the_energies_follow_from_their_own_noise_alone():
 
 @torch.no_grad()
 def test_drawing_with_the_cache_is_drawing_from_the_recomputed_prefix():
-    model, events, _ = fitted()
+    model, *_ = fitted()
     disturbed(model)
     network = model.energy.network
     condition, noise = torch.rand(5, 1), torch.randn(5, 9)
@@ -163,9 +165,7 @@ def test_turning_keeps_rings_and_neighbours():
     torch.testing.assert_close(found.sum(2), voxels.sum(2))
     assert not torch.equal(found, voxels)
     for before, after in zip(voxels, found, strict=True):
-        images = [
-            torch.roll(one, shift, 1) for one in (before, before.flip(1)) for shift in range(8)
-        ]
+        images = [torch.roll(one, shift, 1) for one in (before, before.flip(1)) for shift in range(8)]
         assert any(torch.equal(after, image) for image in images)
 
 
@@ -193,7 +193,9 @@ def test_parameters_of_the_publication():
 
 
 def test_what_does_not_fit_is_an_error():
-    with pytest.raises(ValueError, match="needs a detector of voxels with three axes, zn has 2 and no layers"):
+    with pytest.raises(
+        ValueError, match="needs a detector of voxels with three axes, zn has 2 and no layers"
+    ):
         CaloDream(ZN, CaloDreamConfig())
     with pytest.raises(ValueError, match=r"latents need shape.prediction = 'velocity', got 'voxels'"):
         CaloDreamConfig.model_validate({"shape": {"prediction": "voxels"}, "latent": {}})

@@ -33,7 +33,11 @@ def test_with_places_for_all_from_the_start_it_is_the_same():
     net = network()
     condition, x = inputs()
     memory = net.encode(condition)
-    wanted, kept, seen = net.decode(memory, x), torch.zeros(3, 2, 2, 3, 7, 4).double(), net.start(memory).memory
+    wanted, kept, seen = (
+        net.decode(memory, x),
+        torch.zeros(3, 2, 2, 3, 7, 4).double(),
+        net.start(memory).memory,
+    )
     own = torch.eye(7).double()
     for i in range(7):
         found, kept = net.step_in_place(seen, kept, x[:, i : i + 1], own[i], own[: i + 1].sum(0))
@@ -80,7 +84,9 @@ def test_the_numbers_drawn_follow_from_those_before():
 
 
 @pytest.mark.parametrize(
-    ("inner", "width", "parameters"), [(1024, 256, 1_695_297), (512, 512, 2_384_705)], ids=["tables", "submitted"]
+    ("inner", "width", "parameters"),
+    [(1024, 256, 1_695_297), (512, 512, 2_384_705)],
+    ids=["tables", "submitted"],
 )
 def test_parameters_of_the_publication(inner, width, parameters):
     net = Transfusion(45, TransformerConfig(inner=inner), width, 6)

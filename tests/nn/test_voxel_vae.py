@@ -64,7 +64,13 @@ def test_scales_that_cannot_be_undone():
     )
     with torch.device("meta"):
         assert VoxelVAE((45, 50, 18), 46, printed).shape != (2, 9, 26, 16)
-    with pytest.raises(ValueError, match=r"turn \(45, 16, 9\) into \(22, 9, 9\) and that back into \(44, 16, 9\)"):
-        VoxelVAE((45, 16, 9), 46, VoxelVAEConfig(scales=(Scale(kernel=(2, 2, 1), stride=(2, 2, 1), padding=(0, 1, 0)),) * 2))
+    with pytest.raises(
+        ValueError, match=r"turn \(45, 16, 9\) into \(22, 9, 9\) and that back into \(44, 16, 9\)"
+    ):
+        VoxelVAE(
+            (45, 16, 9),
+            46,
+            VoxelVAEConfig(scales=(Scale(kernel=(2, 2, 1), stride=(2, 2, 1), padding=(0, 1, 0)),) * 2),
+        )
     with pytest.raises(ValueError, match="as many scales as channels, got 1 and 2"):
         VoxelVAE((45, 16, 9), 46, VoxelVAEConfig(scales=(Scale(kernel=(1, 1, 1), stride=(1, 1, 1)),)))

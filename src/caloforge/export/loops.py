@@ -109,7 +109,12 @@ def _after(graph: Any, starts: Sequence[Any], end: Any) -> list[Any]:
 
 def _inside(node: Any) -> list[Any]:
     """Returns the nodes of the graphs within a node: a loop that has been made before."""
-    return [one for attribute in node.attributes.values() if attribute.type.name == "GRAPH" for one in attribute.value]
+    return [
+        one
+        for attribute in node.attributes.values()
+        if attribute.type.name == "GRAPH"
+        for one in attribute.value
+    ]
 
 
 def _inputs(nodes: Iterable[Any]) -> list[Any]:

@@ -7,23 +7,25 @@ Both factors are flow matching: x_t = (1 - t) x_0 + t x_1, a network learns the 
 Energies. With E_l the sums of the layers, u_0 = f E_tot / E_inc and u_i = E_(i-1) / sum_(j >= i-1) E_j
 (`transforms.LayerEnergies`).
 
-- `autoregressive`, the paper's: x_1 = standardised logit u, one number after the other, each by a solver of its own given
-  what a transformer makes of those before it (`nn.transfusion`). 45 x 200 evaluations of a small network with the paper's
-  50 steps of Runge and Kutta's rule; the transformer keeps its keys and values and so sees each number once.
-- `joint`: all at once by one small network. x_1 are E_tot / E_inc, less its mean at this energy and over its spread there
-  (`transforms.StandardizeAlong`), and ln(1 + E_l / unit) over their spreads. The layers may be empty, and are treated as
-  the voxels below: a prior of each, Bayes' theorem. The drawn layers are then scaled to the drawn total.
+- `autoregressive`, the paper's: x_1 = standardised logit u, one number after the other, each by a solver of its own
+  given what a transformer makes of those before it (`nn.transfusion`). 45 x 200 evaluations of a small network with
+  the paper's 50 steps of Runge and Kutta's rule; the transformer keeps its keys and values, so it sees each number
+  once.
+- `joint`: all at once by one small network. x_1 are E_tot / E_inc, less its mean at this energy and over its spread
+  there (`transforms.StandardizeAlong`), and ln(1 + E_l / unit) over their spreads. The layers may be empty, and are
+  treated as the voxels below: a prior of each, Bayes' theorem. The drawn layers are then scaled to the drawn total.
 
 Shapes, by a vision transformer (`nn.vit`) that is told E_inc and all u:
 
 - `velocity`, the paper's: x_1 = standardised logit of the voxels over their layer's energy.
 - `voxels`: x_1 = ln(1 + voxel / unit). The transformer gives a prior of each voxel, odds of being empty and K normal
   densities, and Bayes' theorem the mean x_1^ given the noisy voxel (`nn.voxel_posterior`); the velocity is
-  (x_1^ - x_t) / (1 - t). Loss: E |x_1^ - x_1|^2 / max(1 - t, 0.05)^2 plus `likelihood` times -ln p(x_1 | x_t) a voxel, t with
-  density 2 t. The path is followed to `end`, in steps of equal shares of the way left. What is read off there is 0 where
-  that is likelier than not, else the mean of the densities; the large voxels are changed to fit the layer's energy.
-- with a `latent` section the transformer works on the latents of an autoencoder (`nn.voxel_vae`), trained before, and its
-  decoder gives the voxels.
+  (x_1^ - x_t) / (1 - t). Loss: E |x_1^ - x_1|^2 / max(1 - t, 0.05)^2 plus `likelihood` times -ln p(x_1 | x_t) a voxel,
+  t with density 2 t. The path is followed to `end`, in steps of equal shares of the way left. What is read off there
+  is 0 where that is likelier than not, else the mean of the densities; the large voxels are changed to fit the
+  layer's energy.
+- with a `latent` section the transformer works on the latents of an autoencoder (`nn.voxel_vae`), trained before, and
+  its decoder gives the voxels.
 
 The shower. Voxels that are negative, at most 1e-7 of their layer or below `cut` [MeV] are empty, the others are scaled
 to their layer's energy: the sums of the layers are those drawn, exactly; where no voxel is left, the largest has all. A
@@ -35,6 +37,7 @@ Noise: normals for the energies, then one for each voxel, or latent.
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -240,7 +243,8 @@ class LayerSums:
 
 def scaled_energy(incident: Tensor) -> Tensor:
     """Returns the condition, 0 at 1 GeV and 1 at 1 TeV, of E_inc [MeV], (B, 1)."""
-    return torch.log(incident / LOWEST) / np.log(HIGHEST / LOWEST)
+    scaled: Tensor = torch.log(incident / LOWEST) / math.log(HIGHEST / LOWEST)
+    return scaled
 
 
 class Energies(nn.Module, ABC):
@@ -286,7 +290,8 @@ class AutoregressiveEnergies(Energies):
         self.standardize.refit(self._logits(incident, energies))
 
     def _logits(self, incident: Tensor, energies: Tensor) -> Tensor:
-        return self.logit(self._fractions(energies, incident).clamp(0, 1)).float()
+        logits: Tensor = self.logit(self._fractions(energies, incident).clamp(0, 1))
+        return logits.float()
 
     def _flat(self, incident: Tensor, energies: Tensor) -> tuple[Tensor, Tensor]:
         """Returns x_1, (B, L), and what the head knows, (B L, D)."""
@@ -364,9 +369,7 @@ class JointEnergies(Energies):
         condition: Tensor = self.network.condition(features)
         return condition
 
-    def _ends(
-        self, x: Tensor, t: Tensor, condition: Tensor, centre: Tensor
-    ) -> tuple[Tensor, Posterior]:
+    def _ends(self, x: Tensor, t: Tensor, condition: Tensor, centre: Tensor) -> tuple[Tensor, Posterior]:
         """Returns the velocity of the total, (B, 1), and the posterior of the layers."""
         time = t[:, None]
         near = torch.cat([x[:, :1], (x[:, 1:] - time * centre).clamp(-8, 8)], 1)
@@ -438,9 +441,11 @@ class Shapes(nn.Module, ABC):
 
     Attributes:
         shape: of the noise, (*shape).
+        network: what is trained.
     """
 
     shape: tuple[int, ...]
+    network: ViT
 
     @abstractmethod
     def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -548,8 +553,8 @@ class VoxelShapes(Shapes):
 def completed(voxels: Tensor, energies: Tensor) -> Tensor:
     """Brings voxels near to the energies of their layers by changing the large ones most.
 
-    What is missing is divided in proportion to the square of a voxel, and no voxel loses more than seven tenths. A common
-    factor would move the faint voxels as well, and smear the sharp lines that single particles leave.
+    What is missing is divided in proportion to the square of a voxel, and no voxel loses more than seven tenths. A
+    common factor would move the faint voxels as well, and smear the sharp lines that single particles leave.
 
     Args:
         voxels: [MeV], (B, L, A, R) float64.
@@ -595,9 +600,7 @@ class LatentShapes(Shapes):
         return voxels
 
 
-def vae_loss(
-    vae: VoxelVAE, wanted: Tensor, features: Tensor, noise: Tensor, divergence: float
-) -> Tensor:
+def vae_loss(vae: VoxelVAE, wanted: Tensor, features: Tensor, noise: Tensor, divergence: float) -> Tensor:
     """Returns the loss of each event, (B,): binary cross entropy a voxel and divergence a latent.
 
     Args:
@@ -645,7 +648,9 @@ class CaloDream(Generator):
             if energy.network == "joint"
             else AutoregressiveEnergies(self.split, energy)
         )
-        self.energy_solver = BespokeSolver(energy.bespoke.steps, self.energy.end) if energy.bespoke.steps else None
+        self.energy_solver = (
+            BespokeSolver(energy.bespoke.steps, self.energy.end) if energy.bespoke.steps else None
+        )
         self.shape: Shapes
         if config.latent is not None:
             self.shape = LatentShapes(axes, shape, config.latent)
@@ -759,11 +764,11 @@ class CaloDream(Generator):
         return self._stage("latent", vae, vae, loss, scores, config, events)
 
     def _shape_stage(self, events: int) -> Stage:
-        network = self.shape.network
-        trained = copy.copy(self.shape)
+        trained = self.shape
         if self.config.average:
-            trained = copy.copy(self.shape)
-            trained._modules = {**self.shape._modules, "network": copy.deepcopy(network)}
+            trained = copy.deepcopy(self.shape)
+            if isinstance(trained, LatentShapes) and isinstance(self.shape, LatentShapes):
+                trained.vae = self.shape.vae  # whose training comes before this one's
 
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
             incident, voxels, energies = self._tensors(batch)
@@ -772,7 +777,7 @@ class CaloDream(Generator):
             return trained.loss(voxels, energies, self.context(incident, energies), rng)
 
         return self._stage(
-            "shape", trained.network, network, loss, self.shape_scores, self.config.shape, events
+            "shape", trained.network, self.shape.network, loss, self.shape_scores, self.config.shape, events
         )
 
     def _shape_solver_stage(self, solver: BespokeSolver, events: int) -> Stage:
@@ -850,8 +855,8 @@ class CaloDream(Generator):
             wasserstein(true.features[:, k], found.features[:, k]) / spread[k]
             for k in np.flatnonzero(spread > 0)
         ]
-        lit = [(events.responses > 0).mean() for events in (reference, with_responses(reference.primaries, showers))]
-        return {"features": float(np.mean(distances)), "lit": float(lit[1] / lit[0])}
+        lit = [np.count_nonzero(responses) for responses in (reference.responses, showers)]
+        return {"features": float(np.mean(distances)), "lit": lit[1] / lit[0]}
 
 
 def with_energies(voxels: Tensor, energies: Tensor, cut: float) -> Tensor:

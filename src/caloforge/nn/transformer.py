@@ -71,7 +71,7 @@ class Attention(nn.Module):
         """Returns keys and values of tokens, (B, T, D)."""
         width = x.shape[-1]
         both = F.linear(x, self.inputs.weight[width:], self.inputs.bias[width:])
-        keys, values = both.split([width, width], -1)
+        keys, values = both.chunk(2, -1)
         return KeysValues(self._heads(keys), self._heads(values))
 
     def forward(self, x: Tensor, seen: KeysValues, causal: bool = False) -> Tensor:
@@ -81,7 +81,6 @@ class Attention(nn.Module):
         attended = F.scaled_dot_product_attention(queries, seen.keys, seen.values, is_causal=causal)
         out: Tensor = self.out(attended.transpose(1, 2).reshape(x.shape))
         return out
-
 
     def among(self, x: Tensor, seen: KeysValues, filled: Tensor) -> Tensor:
         """Lets a token (B, 1, D) look at the filled places, (T,), of `seen`."""
@@ -134,7 +133,6 @@ class DecoderLayer(nn.Module):
         x = self.norms[1](x + self.to_memory(x, memory))
         y: Tensor = self.norms[2](x + self.hidden(x))
         return y
-
 
     def place(self, x: Tensor, tokens: KeysValues, memory: KeysValues, filled: Tensor) -> Tensor:
         """Does the same for one token, (B, 1, D), and places of which only the filled ones, (T,), are looked at."""

@@ -2,7 +2,8 @@
 
 Token i of the decoder holds u_{i-1} (0 for the first), a one-hot of its place and zeros; the one token of the encoder
 holds the condition. What the decoder makes of them, c_i = c(condition, u_0..u_{i-1}), tells a dense network, the head
-that all numbers share, which distribution u_i has: the head gives the velocity of u_i(t) on the straight path from noise.
+that all numbers share, which distribution u_i has: the head gives the velocity of u_i(t) on the straight path from
+noise.
 
 1,695,297 parameters with the sizes of the paper's tables (transformer 1024, head 256), 2,384,705 with those of the
 showers that were submitted to the challenge (512 and 512).
@@ -117,8 +118,8 @@ class Transfusion(nn.Module):
     def _looped(self, memory: Tensor, noise: Tensor, solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Draws them in a loop of the exported graph.
 
-        What goes from one number to the next, all in one row: the numbers so far, and keys and values of each layer with
-        places for all tokens. A step is told by a one-hot which place is its own, and which ones have been filled.
+        What goes from one number to the next, all in one row: the numbers so far, and keys and values of each layer
+        with places for all tokens. A step is told by a one-hot which place is its own, and which ones have been filled.
         """
         length, transformer = self.numbers, self.transformer
         seen = transformer.start(memory).memory

@@ -1,8 +1,8 @@
 """A variational autoencoder of voxels by 3-D convolutions (CaloDREAM, arXiv:2405.09629, section on latents).
 
 Before every convolution the coordinates of each place, 0 to 1 along each axis, are appended as channels. A block on the
-way down is two convolutions of 3 x 3 x 3, the conditions added to the first one's channels, and a strided one; on the way
-up a transposed convolution and two of 3 x 3 x 3. The paper's bottleneck is (2, 15, 9, 9) for data set 2 and
+way down is two convolutions of 3 x 3 x 3, the conditions added to the first one's channels, and a strided one; on the
+way up a transposed convolution and two of 3 x 3 x 3. The paper's bottleneck is (2, 15, 9, 9) for data set 2 and
 (2, 9, 26, 16) for data set 3; its printed stride (2, 2, 1) of the latter cannot give that, (5, 2, 1) does.
 """
 
@@ -122,9 +122,7 @@ class VoxelVAE(nn.Module):
         self.down, self.strided = nn.ModuleList(), nn.ModuleList()
         for before, after, scale in zip([1, *widths], widths, config.scales, strict=False):
             self.down.append(Convolutions(before, after, conditions, width))
-            self.strided.append(
-                nn.Conv3d(after + 3, after, scale.kernel, scale.stride, scale.padding)
-            )
+            self.strided.append(nn.Conv3d(after + 3, after, scale.kernel, scale.stride, scale.padding))
         self.mean, self.logvar = (nn.Conv3d(widths[-1], config.latent, 1) for _ in range(2))
         self.up, self.transposed = nn.ModuleList(), nn.ModuleList()
         before = config.latent
