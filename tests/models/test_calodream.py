@@ -159,6 +159,16 @@ def test_the_epochs_of_the_energies_do_not_read_the_showers_again():
     assert sums["loss"] == pytest.approx(whole["loss"], rel=1e-5)
 
 
+def test_a_solver_may_be_fitted_to_some_of_the_events():
+    changes = {"shape": {"bespoke": {"steps": 2, "reference": 2, "batch_size": 4, "events": 9}}}
+    _, events, stages = fitted("small", **changes)
+    assert stages[-1].name == "shape_solver"
+    batches = list(stages[-1].batches(events, np.random.default_rng(0)))
+    assert [len(batch) for batch in batches] == [4, 4]
+    spread = np.linspace(0, 23, 9).astype(int)
+    assert np.isin(np.concatenate([b.conditions for b in batches]), events.conditions[spread]).all()
+
+
 def test_turning_keeps_rings_and_neighbours():
     voxels = torch.rand(40, 2, 8, 3)
     found = turned(voxels, torch.rand(40, 2, generator=torch.Generator().manual_seed(0)))

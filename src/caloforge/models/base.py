@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from caloforge.detectors import Detector, Feature
-from caloforge.events import Events, EventSource, in_slices
+from caloforge.events import Events, EventSource, Selected, in_slices
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
 from caloforge.ode.path import Velocity
 from caloforge.optim import AdamConfig, build, update_average
@@ -334,9 +334,15 @@ def solver_stage(
         events: number of training events.
     """
 
+    wanted = min(config.events or events, events)
+
     def loss(batch: Events, rng: BatchRandom) -> Tensor:
         with frozen(network):
             return solver.loss(*problem(batch, rng), config)
+
+    def batches(source: EventSource, batch_size: int, rng: np.random.Generator) -> Iterator[Events]:
+        rows = np.linspace(0, len(source) - 1, min(wanted, len(source))).astype(np.intp)
+        return shuffled_batches(Selected(source, rows), batch_size, rng)
 
     return LossStage(
         name,
@@ -346,7 +352,8 @@ def solver_stage(
         config.optimizer,
         epochs=config.epochs,
         batch_size=config.batch_size,
-        events=events,
+        events=wanted,
+        batches=batches if config.events else None,
     )
 
 
