@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from caloforge.detectors import DS2, ChannelMap, Detector
-from caloforge.detectors.base import Layer
+from caloforge.detectors import DS2, ChannelMap, Detector, Layer
 from caloforge.events import Events
 
 TINY = Detector(

@@ -333,7 +333,6 @@ def solver_stage(
         config: loss, reference and training.
         events: number of training events.
     """
-
     wanted = min(config.events or events, events)
 
     def loss(batch: Events, rng: BatchRandom) -> Tensor:
