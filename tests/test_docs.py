@@ -23,7 +23,6 @@ from caloforge.metrics import METRICS
 from caloforge.models import CLASSIFIERS, MODELS, READOUTS, vqgan
 from caloforge.models import factorized_latent_flow_matching as factorized_latent
 from caloforge.models import latent_flow_matching as latent
-from caloforge.models import CLASSIFIERS, MODELS, READOUTS
 from caloforge.models.calodream import EnergyConfig, LatentConfig, ShapeConfig
 from caloforge.models.factorized_flow_matching import ImageConfig, PlaceConfig, SumsConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
