@@ -2,8 +2,23 @@
 
 import numpy as np
 
-from caloforge.detectors import DS2
+from caloforge.detectors import DS2, ChannelMap, Detector, Layer
 from caloforge.events import Events
+
+TINY = Detector(
+    name="tiny",
+    axes={"layer": 9, "angle": 8, "radius": 3},
+    unit="MeV",
+    conditions=DS2.conditions,
+    channels={
+        "layers": ChannelMap(tuple("012345678"), np.kron(np.eye(9, dtype=np.float32), np.ones(24, "f4")), "")
+    },
+    title="nine layers",
+    layers=tuple(Layer(number, (0.0, 5.0, 10.0, 15.0), 8) for number in range(9)),
+    pdg=11,
+    threshold=DS2.threshold,
+)
+"""A detector of voxels for quick tests."""
 
 
 def made_showers(detector=DS2, rows=24, seed=0) -> Events:

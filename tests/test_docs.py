@@ -23,11 +23,15 @@ from caloforge.metrics import METRICS
 from caloforge.models import CLASSIFIERS, MODELS, READOUTS, vqgan
 from caloforge.models import factorized_latent_flow_matching as factorized_latent
 from caloforge.models import latent_flow_matching as latent
+from caloforge.models.calodream import EnergyConfig, LatentConfig, ShapeConfig
 from caloforge.models.factorized_flow_matching import ImageConfig, PlaceConfig, SumsConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
 from caloforge.nn.gpt import GPTConfig
 from caloforge.nn.patch_autoencoder import PatchAutoencoderConfig
 from caloforge.nn.patch_network import PatchNetworkConfig
+from caloforge.nn.transformer import TransformerConfig
+from caloforge.nn.vit import ViTConfig
+from caloforge.nn.voxel_vae import VoxelVAEConfig
 from caloforge.ode.bespoke import BespokeConfig
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
@@ -156,6 +160,12 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.condition]` of `vqgan`": vqgan.ConditionCodesConfig,
     "`[model.prior]` of `vqgan`": vqgan.PriorConfig,
     "`[model.prior.network]` of `vqgan`": GPTConfig,
+    "`[model.energy]` of `calodream`": EnergyConfig,
+    "`[model.energy.transformer]` of `calodream`": TransformerConfig,
+    "`[model.shape]` of `calodream`": ShapeConfig,
+    "`[model.shape.network]` of `calodream`": ViTConfig,
+    "`[model.latent]` of `calodream`": LatentConfig,
+    "`[model.latent.network]` of `calodream`": VoxelVAEConfig,
     "`[model.solver]`": SolverConfig,
     "`[model.bespoke]`": BespokeConfig,
     "`[model.optimizer]`": AdamConfig,
@@ -177,7 +187,7 @@ def default(text):
 def plain(value):
     if isinstance(value, BaseModel):
         return {key: plain(one) for key, one in value if one != type(value).model_fields[key].default}
-    return list(value) if isinstance(value, tuple) else value
+    return [plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 @pytest.mark.parametrize("heading", SECTIONS)

@@ -14,6 +14,26 @@ from made import made_events
 from made_showers import made_showers
 
 SMALL = {
+    "calodream": {
+        "energy": {
+            "network": "joint",
+            "width": 16,
+            "blocks": 1,
+            "solver": {"method": "bespoke", "steps": 2},
+            "bespoke": {"steps": 2, "reference": 4, "batch_size": 16},
+            "batch_size": 16,
+        },
+        "shape": {
+            "prediction": "voxels",
+            "network": {"width": 12, "heads": 2, "blocks": 1, "inner": 8, "time": 4, "patch": [9, 8, 3]},
+            "solver": {"method": "bespoke", "steps": 2},
+            "bespoke": {"steps": 2, "reference": 4, "batch_size": 16},
+            "batch_size": 16,
+        },
+        "cut": 0.01515,
+        "average": 0.9,
+        "validation_events": 20,
+    },
     "factorized_flow_matching": {
         "sums": {
             "width": 16,
@@ -69,8 +89,11 @@ SMALL = {
 """Settings that keep a model's training short; the defaults where a model has none here."""
 
 
-SHOWERS = ("nearest", "resample")
+SHOWERS = ("calodream", "nearest", "resample")
 """Models of detectors of voxels."""
+
+IMAGES = tuple(name for name in (*MODELS, *READOUTS) if name != "calodream")
+"""Models of the ZDC."""
 
 
 def trained(name, detector):
@@ -90,7 +113,7 @@ def trained(name, detector):
 
 @pytest.fixture(
     scope="module",
-    params=[(name, d) for name in (*MODELS, *READOUTS) for d in (ZN, ZP)] + [(name, DS2) for name in SHOWERS],
+    params=[(name, d) for name in IMAGES for d in (ZN, ZP)] + [(name, DS2) for name in SHOWERS],
     ids=lambda p: f"{p[0]}-{p[1].name}",
 )
 def case(request):
@@ -128,7 +151,8 @@ def test_an_event_is_the_same_in_any_batch(case):
     conditions, noise = inputs(model, events)
     together, alone = model(conditions, noise), model(conditions[5:6], noise[5:6])
     if name in MODELS:  # a count may flip where the sum before rounding is within rounding of an integer
-        assert (together[5:6] != alone).float().mean() < 0.01
+        different = ~torch.isclose(together[5:6], alone, atol=1e-3, rtol=1e-3)
+        assert different.float().mean() < 0.01
     else:
         torch.testing.assert_close(together[5:6], alone, atol=1e-3, rtol=1e-4)
 

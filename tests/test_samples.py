@@ -63,7 +63,7 @@ def test_weights_that_ship_know_their_domain(name):
     assert domain.rows == sum(entry["rows"]["train"] for entry in card["data"])
     for path in samples_of(card["detector"]):
         source = open_events(path)
-        assert domain.inside(source.primaries.select(split(source, "canonical")["train"])).all()
+        assert domain.inside(source.primaries.select(split(source, card["split"])["train"])).all()
 
 
 def test_unknown_samples():

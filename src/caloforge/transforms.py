@@ -63,8 +63,9 @@ class Logit(Transform):
 
     def forward(self, x: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Maps x in [0, 1], (B, *), to the whole line."""
-        z = x * (1 - 2 * self.edge) + self.edge
-        return torch.log(z / (1 - z))
+        # z / (1 - z) without the factor 1 - 2 edge, which exporters take for 1
+        shift = self.edge / (1 - 2 * self.edge)
+        return torch.log((x + shift) / (1 - x + shift))
 
     def inverse(self, y: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Maps back, (B, *); beyond the image of [0, 1] the result lies outside by at most `edge`."""
@@ -126,6 +127,83 @@ class Standardize(Transform):
         return y * self.scale + self.mean
 
 
+class StandardizeAlong(Transform):
+    """y = (x - mean(c)) / scale(c), with a mean and a spread that are smooth functions of one condition c.
+
+    ln scale and mean are polynomials of c, for each feature, by least squares; so a quantity that grows and sharpens
+    with the energy has mean 0 and variance about 1 at every energy. Beyond the range of the fit c counts as its end.
+
+    Args:
+        size: number of features, F.
+        degree: of the polynomials.
+    """
+
+    FEWEST = 1e-4
+    """Spread that is taken for a feature without any."""
+
+    def __init__(self, size: int, degree: int = 4) -> None:
+        super().__init__()
+        self.degree = degree
+        self.mean: Tensor
+        self.log_scale: Tensor
+        self.register_buffer("mean", torch.zeros(degree + 1, size))
+        self.register_buffer("log_scale", torch.zeros(degree + 1, size))
+        self.range: Tensor
+        self.register_buffer("range", torch.tensor([-1.0, 1.0]))
+
+    def refit(self, values: Tensor, conditions: Tensor, chosen: Tensor | None = None) -> None:
+        """Fits the polynomials to values (N, F) at conditions (N, 1), to the `chosen` ones of them, (N, F)."""
+        self.range.copy_(torch.stack([conditions.min(), conditions.max()]))
+        powers = self._powers(conditions.double())
+        for k, column in enumerate(values.double().unbind(1)):
+            rows = torch.ones_like(column, dtype=torch.bool) if chosen is None else chosen[:, k]
+            mean = _least_squares(powers[rows], column[rows])
+            off = (column[rows] - powers[rows] @ mean).abs()
+            logs = _least_squares(powers[rows], torch.log(off + self.FEWEST))
+            # the mean of ln |off| is not ln of the root mean square: the constant term makes the variance 1
+            ratio = (
+                (off / torch.exp(powers[rows] @ logs)).square().mean().sqrt()
+                if len(off)
+                else logs.new_ones(())
+            )
+            logs[0] += torch.log(ratio + self.FEWEST)
+            self.mean[:, k], self.log_scale[:, k] = mean, logs
+
+    def forward(self, x: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Maps values, (B, F), at conditions (B, 1)."""
+        mean, scale = self.at(conditions, x)
+        return (x - mean) / scale
+
+    def inverse(self, y: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Maps back, (B, F)."""
+        mean, scale = self.at(conditions, y)
+        return y * scale + mean
+
+    def at(self, conditions: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and scale, both (B, F), of the dtype of `x`, at conditions (B, 1)."""
+        if conditions is None:
+            raise ValueError("StandardizeAlong needs the condition it was fitted along, (B, 1), got none")
+        powers = self._powers(conditions.to(x.dtype))
+        return powers @ self.mean.to(x.dtype), torch.exp(powers @ self.log_scale.to(x.dtype))
+
+    def _powers(self, conditions: Tensor) -> Tensor:
+        """Returns Chebyshev polynomials of the condition, its range being brought to [-1, 1], (B, degree + 1)."""
+        low, high = self.range.to(conditions.dtype).unbind()
+        c = ((2 * conditions - low - high) / (high - low)).clamp(-1, 1)
+        powers = [torch.ones_like(c), c]
+        for _ in range(self.degree - 1):
+            powers.append(2 * c * powers[-1] - powers[-2])
+        return torch.cat(powers[: self.degree + 1], 1)
+
+
+def _least_squares(powers: Tensor, values: Tensor) -> Tensor:
+    """Returns coefficients, (D,), that bring powers (n, D) to values (n,); a slight pull to 0 where rows are few."""
+    size = powers.shape[1]
+    normal = powers.T @ powers + 0.1 * torch.eye(size, dtype=powers.dtype, device=powers.device)
+    solution: Tensor = torch.linalg.solve(normal, powers.T @ values)
+    return solution
+
+
 class Compose(Transform):
     """Applies transforms one after the other."""
 
@@ -153,7 +231,7 @@ class LayerEnergies(Transform):
     With E_l the sum of layer l, l = 0..L-1, and E_inc the incident energy,
 
         u_0 = factor sum_l E_l / E_inc,
-        u_i = E_(i-1) / (sum_(j >= i-1) E_j + TINY),   i = 1..L-1,
+        u_i = E_(i-1) / max(sum_(j >= i-1) E_j, TINY),   i = 1..L-1,
 
     and every voxel is divided by E_l + TINY. All of these lie in [0, 1] where factor E_tot <= E_inc. The way back
     sets negative voxels and those up to `CUT` to 0 and u_1, u_2, ... to within [0, 1], which a network's output needs
@@ -193,12 +271,8 @@ class LayerEnergies(Transform):
         Returns:
             u_0..u_(L-1), then the shapes, (B, L + cells), of the dtype of `x`.
         """
-        incident = _incident(conditions)
         energies = self.energies(x)
-        rest = energies.flip(1).cumsum(1).flip(1)
-        u = torch.cat(
-            [self.factor * rest[:, :1] / incident, energies[:, :-1] / (rest[:, :-1] + self.TINY)], 1
-        )
+        u = self.fractions(energies, conditions)
         shapes = x.double() / (energies + self.TINY)[:, self.layer]
         return torch.cat([u, shapes], 1).to(x.dtype)
 
@@ -210,6 +284,13 @@ class LayerEnergies(Transform):
         shapes = torch.where(shapes <= self.CUT, 0.0, shapes)
         sums = self.energies(shapes) + self.TINY
         return (shapes * (energies / sums)[:, self.layer]).to(y.dtype)
+
+    def fractions(self, energies: Tensor, conditions: Tensor | None) -> Tensor:
+        """Returns u, (B, L) float64, of the energy of each layer [MeV], (B, L) float64, and E_inc [MeV], (B, 1)."""
+        rest = energies.flip(1).cumsum(1).flip(1)
+        first = self.factor * rest[:, :1] / _incident(conditions)
+        # not rest + TINY: exporters take that for an addition of nothing
+        return torch.cat([first, energies[:, :-1] / rest[:, :-1].clamp(min=self.TINY)], 1)
 
     def energies_of(self, u: Tensor, conditions: Tensor | None) -> Tensor:
         """Returns the energy of each layer [MeV], (B, L) float64, of u, (B, L), and E_inc [MeV], (B, 1)."""

@@ -36,7 +36,7 @@ _ELEMENTWISE = _ONE | _MORE
 
 
 def make_loops(model: Any) -> None:
-    """Turns each pair of marks of an `onnx_ir.Model` into a Scan node."""
+    """Turns each pair of marks of an `onnx_ir.Model` into a Scan node, pairs within pairs first."""
     for node in list(model.graph):
         if (node.domain, node.op_type) == (DOMAIN, END):
             _make_loop(model.graph, node)
@@ -101,18 +101,37 @@ def _after(graph: Any, starts: Sequence[Any], end: Any) -> list[Any]:
     for node in graph:
         if node is end:
             break
-        if any(value in known for value in node.inputs):
+        if any(value in known for value in _inputs([node])):
             known |= set(node.outputs)
             found.append(node)
     return found
 
 
+def _inside(node: Any) -> list[Any]:
+    """Returns the nodes of the graphs within a node: a loop that has been made before."""
+    return [
+        one
+        for attribute in node.attributes.values()
+        if attribute.type.name == "GRAPH"
+        for one in attribute.value
+    ]
+
+
 def _inputs(nodes: Iterable[Any]) -> list[Any]:
-    return [value for node in nodes for value in node.inputs if value is not None]
+    """Returns what nodes take, and what loops among them take from without."""
+    found = []
+    for node in nodes:
+        found += [value for value in node.inputs if value is not None]
+        inner = _inside(node)
+        made = {output for one in inner for output in one.outputs}
+        own = {value for one in inner[:1] for value in one.graph.inputs}
+        found += [value for value in _inputs(inner) if value not in made and value not in own]
+    return found
 
 
 def _replace(nodes: Iterable[Any], values: Mapping[Any, Any]) -> None:
     for node in nodes:
+        _replace(_inside(node), values)
         for index, value in enumerate(node.inputs):
             if value in values:
                 node.replace_input_with(index, values[value])

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from caloforge._lookup import nearest, outside
 from caloforge.detectors import detector_named
 from caloforge.models.base import Classifier, Generator, Model, Readout
+from caloforge.models.calodream import CaloDream
 from caloforge.models.channel_flow_matching import ChannelFlowMatching
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
 from caloforge.models.factorized_latent_flow_matching import FactorizedLatentFlowMatching
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 MODELS: dict[str, type[Generator]] = {
+    "calodream": CaloDream,
     "factorized_flow_matching": FactorizedFlowMatching,
     "factorized_latent_flow_matching": FactorizedLatentFlowMatching,
     "flow_matching": FlowMatching,

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from caloforge.detectors import Detector, Feature
-from caloforge.events import Events, EventSource, in_slices
+from caloforge.events import Events, EventSource, Selected, in_slices
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
 from caloforge.ode.path import Velocity
 from caloforge.optim import AdamConfig, build, update_average
@@ -183,15 +183,21 @@ class Classifier(nn.Module, ABC):
 Model = Generator | Readout | Classifier
 
 
+BUFFER_CELLS = 2**28
+"""Cells that are shuffled at once at most."""
+
+
 def shuffled_batches(
     source: EventSource, batch_size: int, rng: np.random.Generator, buffer: int = 65_536
 ) -> Iterator[Events]:
     """Yields one epoch in random order; the last, incomplete batch is dropped unless it is the only one.
 
     A source larger than `buffer` is read in blocks of neighbouring rows, blocks in random order, and shuffled
-    within the buffer, so that a compressed file is not read once for every row.
+    within the buffer, so that a compressed file is not read once for every row. Large responses come in smaller
+    buffers.
     """
     block = 512
+    buffer = min(buffer, max(BUFFER_CELLS // source.primaries.detector.cells, block) // block * block)
     starts = rng.permutation(-(-len(source) // block)) * block
     pending = np.empty(0, np.intp)
     for first in range(0, len(starts), buffer // block):
@@ -204,6 +210,10 @@ def shuffled_batches(
         for start in range(0, full, batch_size):
             yield events.slices(order[start : start + batch_size])
         pending = np.concatenate([pending, rows])[order[full:]]
+
+
+Batches = Callable[[EventSource, int, np.random.Generator], Iterator[Events]]
+"""Source, events a batch and random numbers -> the batches of one epoch."""
 
 
 class LossStage:
@@ -221,6 +231,7 @@ class LossStage:
         average: the module that keeps the moving average of the weights, where it is not `module` itself.
         decay: decay of that average.
         prepare: called with the training events before the first epoch, for what depends on the stages before.
+        batches: yields an epoch's batches, for a loss that needs less than whole events.
     """
 
     def __init__(
@@ -237,7 +248,9 @@ class LossStage:
         average: nn.Module | None = None,
         decay: float = 0.0,
         prepare: Callable[[EventSource], None] | None = None,
+        batches: Batches | None = None,
     ) -> None:
+        self._batches = batches or shuffled_batches
         self.name, self.epochs, self.batch_size, self.best_by = name, epochs, batch_size, "score"
         self._module, self._loss, self._scores = module, loss, scores
         self._average, self._decay, self._updates = average, decay, 0
@@ -272,10 +285,10 @@ class LossStage:
         self._updates = state["updates"]
 
     def batches(self, source: EventSource, rng: np.random.Generator) -> Iterator[Events]:
-        """Shuffled batches of the events themselves."""
+        """Shuffled batches, of the events themselves unless another function was given."""
         if self._prepare is not None and self._updates == 0:
             self._prepare(source)
-        return shuffled_batches(source, self.batch_size, rng)
+        return self._batches(source, self.batch_size, rng)
 
     def step(
         self, batch: Events, rng: BatchRandom, backward: Callable[[Tensor], None]
@@ -320,10 +333,15 @@ def solver_stage(
         config: loss, reference and training.
         events: number of training events.
     """
+    wanted = min(config.events or events, events)
 
     def loss(batch: Events, rng: BatchRandom) -> Tensor:
         with frozen(network):
             return solver.loss(*problem(batch, rng), config)
+
+    def batches(source: EventSource, batch_size: int, rng: np.random.Generator) -> Iterator[Events]:
+        rows = np.linspace(0, len(source) - 1, min(wanted, len(source))).astype(np.intp)
+        return shuffled_batches(Selected(source, rows), batch_size, rng)
 
     return LossStage(
         name,
@@ -333,7 +351,8 @@ def solver_stage(
         config.optimizer,
         epochs=config.epochs,
         batch_size=config.batch_size,
-        events=events,
+        events=wanted,
+        batches=batches if config.events else None,
     )
 
 

@@ -35,16 +35,19 @@ class VelocityNetwork(nn.Module):
         features: F, the numbers of the standardised conditions.
         width: of every hidden layer.
         blocks: residual blocks.
+        wanted: numbers that come out, where they are no velocity; K where not given.
     """
 
-    def __init__(self, outputs: int, features: int, width: int, blocks: int) -> None:
+    def __init__(
+        self, outputs: int, features: int, width: int, blocks: int, *, wanted: int | None = None
+    ) -> None:
         super().__init__()
         self.condition = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
         self.time = nn.Sequential(nn.Linear(16, width), nn.SiLU(), nn.Linear(width, width))
         self.first = nn.Linear(outputs, width)
         self.blocks = nn.ModuleList([Block(width) for _ in range(blocks)])
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.last = nn.Linear(width, outputs)
+        self.last = nn.Linear(width, wanted or outputs)
         nn.init.zeros_(self.last.weight)
         self.frequencies: Tensor
         self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(-1, 7), persistent=False)

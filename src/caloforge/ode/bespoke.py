@@ -37,6 +37,7 @@ class BespokeConfig(BaseModel):
         optimizer: rates and schedule.
         epochs: passes through the training events.
         batch_size: events a step.
+        events: training events of a pass, spread evenly over all; 0 takes all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +48,7 @@ class BespokeConfig(BaseModel):
     optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, schedule="cosine", warmup=0.05)
     epochs: int = Field(4, ge=1)
     batch_size: int = Field(100, ge=1)
+    events: int = Field(0, ge=0)
 
 
 def check_solver(solver: SolverConfig, bespoke: BespokeConfig) -> None:

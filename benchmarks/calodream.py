@@ -1,0 +1,383 @@
+"""CaloDREAM, measured: layer energies, solvers, cache, cost of the networks.
+
+    python benchmarks/calodream.py energies RUN... --showers FILE [--seeds 5]
+    python benchmarks/calodream.py solvers RUN --showers FILE [--evaluations 4 8 16] [--out FIGURE]
+    python benchmarks/calodream.py cache [--batch 100]
+    python benchmarks/calodream.py vit [--batch 100]
+    python benchmarks/calodream.py ds3 [--batch 16]
+
+`energies`: can classifiers (3 x 512) tell the u of the test showers from drawn ones, with u or logit u as inputs?
+Beside the runs: the floor, two halves of the test, and a positive control, layer energies smeared by 20 %.
+
+`solvers`: solvers of the shape network of a run, at equal numbers of evaluations. Bespoke ones are fitted to the frozen
+network on training rows. Given the true layer energies, so that nothing but the solver differs; scored on test rows:
+`error`, root mean square distance at the end of the path from a precise solution (midpoint, `--reference` steps, same
+noise); `features`, mean over the challenge's features of Wasserstein-1 over the spread; AUC of small classifiers.
+
+`cache`, `vit`: times of one thread, processor time, min / median / max. `ds3`: the full network of data set 3 makes a
+step of training and a batch of showers from made events; peak memory of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caloforge import recipe
+from caloforge.detectors import DS2, DS3
+from caloforge.evaluation.classifier import classify, inputs_of, suite
+from caloforge.events import Events, EventSource, split, with_responses
+from caloforge.io import open_events
+from caloforge.metrics.calochallenge import observe_showers
+from caloforge.metrics.channels import wasserstein
+from caloforge.metrics.scores import halves
+from caloforge.models import build
+from caloforge.models.base import BatchRandom
+from caloforge.models.calodream import CaloDream, scaled_energy, with_energies
+from caloforge.nn.transformer import TransformerConfig
+from caloforge.nn.transfusion import Transfusion
+from caloforge.nn.vit import ViT, ViTConfig
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
+from caloforge.ode.path import Velocity
+from caloforge.ode.solvers import SolverConfig, integrate
+from caloforge.optim import build as optimizer_of
+from caloforge.runtime.noise import standard_normals
+from caloforge.training.checkpoint import load_model
+from caloforge.transforms import LayerEnergies, Logit
+
+
+def spread(values: Sequence[float], form: str = ".3f") -> str:
+    """Shows values as min / median / max."""
+    return " / ".join(format(one, form) for one in (min(values), np.median(values), max(values)))
+
+
+def timed(function: Callable[[], object], repeats: int = 5) -> list[float]:
+    """Returns processor times [ms], after one call that is not counted."""
+    function()
+    times = []
+    for _ in range(repeats):
+        started = time.process_time()
+        function()
+        times.append(1e3 * (time.process_time() - started))
+    return times
+
+
+def part(source: EventSource, name: str) -> Events:
+    """Reads one part of the ordered split."""
+    return source.slices(split(source, "ordered")[name])
+
+
+# Layer energies
+
+
+def u_inputs(incident: Tensor, energies: Tensor, view: str) -> np.ndarray:
+    """Returns what a classifier sees of layer energies, (N, 46)."""
+    layers = LayerEnergies([layer.cells for layer in DS2.layers])
+    u = layers.fractions(energies.double(), incident).clamp(0, 1)
+    if view == "logit":
+        u = Logit()(u)
+    return torch.cat([scaled_energy(incident), u], 1).float().numpy()
+
+
+def energies(arguments: argparse.Namespace) -> None:
+    """Prints one row a run, floor and control."""
+    test = part(open_events(arguments.showers, DS2), "test")
+    incident = torch.from_numpy(test.conditions)
+    true = torch.from_numpy(DS2.readout(test.responses, "layers"))
+    a, b = (np.sort(rows) for rows in halves(len(test), np.random.default_rng(0)))
+    normals = torch.from_numpy(np.random.default_rng(1).standard_normal(true.shape))
+    smeared = true * (1 + 0.2 * normals).clamp(min=0)
+    controls = {"floor, halves": (a, true, b), "control, layers smeared by 20 %, halves": (a, smeared, b)}
+    pairs = {}
+    every = np.arange(len(test))
+    for run in arguments.runs:
+        settings, model = load_model(run)
+        assert isinstance(model, CaloDream)
+        noise = torch.from_numpy(standard_normals(0, every, model.energy.noise_dim))
+        started = time.process_time()
+        with torch.no_grad():
+            drawn = torch.cat(
+                [
+                    model.draw_energies(x, z)
+                    for x, z in zip(incident.split(100), noise.split(100), strict=True)
+                ]
+            )
+        each = 1e3 * (time.process_time() - started) / len(test)
+        config = model.config.energy
+        name = (
+            f"{settings.name}, {config.network}, {config.solver.method} {config.solver.steps}, {each:.3f} ms"
+        )
+        pairs[name] = (every, drawn, every)
+    config = suite("paper")
+    print(f"{len(test)} test showers, min / median / max of {arguments.seeds} seeds\n")
+    print("| layer energies | AUC, u | AUC, logit u |\n|---|---|---|")
+    for name, (first, other, second) in (pairs | controls).items():
+        cells = []
+        for view in ("raw", "logit"):
+            ours, theirs = u_inputs(incident, true, view)[first], u_inputs(incident, other, view)[second]
+            found = [classify(ours, theirs, "high", DS2, config, seed).auc for seed in range(arguments.seeds)]
+            cells.append(spread([max(auc, 1 - auc) for auc in found]))
+        print(f"| {name} | {cells[0]} | {cells[1]} |", flush=True)
+
+
+# Solvers
+
+
+def fitted(
+    model: CaloDream, events: Events, config: BespokeConfig, updates: int, end: float
+) -> BespokeSolver:
+    """Fits a bespoke solver to the frozen shape network."""
+    solver = BespokeSolver(config.steps, end)
+    optimizer, schedule = optimizer_of(solver.parameters(), config.optimizer, updates)
+    rng, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    for _ in range(updates):
+        incident, _, layers = model._tensors(
+            events.slices(np.sort(rng.choice(len(events), config.batch_size, False)))
+        )
+        x0 = torch.randn(len(incident), *model.shape.shape, generator=noise)
+        with frozen(model):
+            value = solver.loss(model.shape.velocity(model.context(incident, layers)), x0, config)
+            optimizer.zero_grad()
+            value.backward()
+        optimizer.step()
+        schedule.step()
+    return solver
+
+
+def solvers(arguments: argparse.Namespace) -> None:
+    """Prints one row a solver and number of evaluations, and draws the figure."""
+    (run,) = arguments.runs
+    source = open_events(arguments.showers, DS2)
+    training, test = part(source, "train"), part(source, "test").slices(slice(0, arguments.rows))
+    _, model = load_model(run)
+    assert isinstance(model, CaloDream)
+    incident, _, layers = model._tensors(test)
+    end, size = model._end, int(np.prod(model.shape.shape))
+    x0 = torch.from_numpy(standard_normals(0, np.arange(len(test)), size)).view(-1, *model.shape.shape)
+    truth = {view: inputs_of(test, view) for view in arguments.views}
+    seen = observe_showers(test)
+    spreads = seen.features.std(0)
+    rows: dict[str, list[tuple[int, list[float]]]] = {}
+
+    @torch.no_grad()
+    def ends(solve: Callable[[Velocity, Tensor], Tensor]) -> tuple[Tensor, np.ndarray]:
+        paths, showers = [], []
+        for first in range(0, len(test), 64):
+            here = slice(first, first + 64)
+            context = model.context(incident[here], layers[here])
+            paths.append(solve(model.shape.velocity(context), x0[here]))
+            voxels = model.shape.read(paths[-1], context)
+            showers.append(with_energies(voxels, layers[here], model.config.cut).float().numpy())
+        return torch.cat(paths), np.concatenate(showers)
+
+    def show(
+        name: str, evaluations: int, solve: Callable[[Velocity, Tensor], Tensor], note: str = ""
+    ) -> None:
+        started = time.process_time()
+        path, showers = ends(solve)
+        seconds = time.process_time() - started
+        error = float((path - precise).square().mean().sqrt())
+        generated = with_responses(test.primaries, showers)
+        found = observe_showers(generated, seen.edges)
+        distance = np.mean(
+            [
+                wasserstein(seen.features[:, k], found.features[:, k]) / spreads[k]
+                for k in np.flatnonzero(spreads)
+            ]
+        )
+        cells = []
+        for view in arguments.views:
+            aucs = [
+                classify(truth[view], inputs_of(generated, view), view, DS2, suite("small"), seed).auc
+                for seed in range(arguments.seeds)
+            ]
+            cells.append([max(auc, 1 - auc) for auc in aucs])
+        rows.setdefault(name, []).append((evaluations, cells[0]))
+        shown = " | ".join(spread(one) for one in cells)
+        print(
+            f"| {name} | {evaluations} | {error:.4f} | {distance:.4f} | {shown} | "
+            f"{1e3 * seconds / len(test):.1f} | {note} |",
+            flush=True,
+        )
+
+    precise, _ = ends(
+        lambda v, x: integrate(
+            v, x, SolverConfig(method="midpoint", steps=arguments.reference), end, shares=end < 1
+        )
+    )
+    print(f"{run.name}, {len(test)} test showers, min / median / max of {arguments.seeds} seeds\n")
+    heads = " | ".join(f"AUC, {view}" for view in arguments.views)
+    print(f"| solver | evaluations | error | features | {heads} | ms a shower | fitted in [s of a core] |")
+    print("|---" * (6 + len(arguments.views)) + "|")
+    cost = {"euler": 1, "midpoint": 2, "rk4": 4}
+    for evaluations in arguments.evaluations:
+        for method, each in cost.items():
+            if evaluations >= each:
+                config = SolverConfig(method=method, steps=evaluations // each)
+                show(method, evaluations, lambda v, x, c=config: integrate(v, x, c, end, shares=end < 1))
+        if evaluations not in arguments.bespoke:
+            continue
+        for loss in arguments.losses:
+            config = BespokeConfig(
+                steps=evaluations, loss=loss, reference=arguments.path, batch_size=arguments.batch
+            )
+            started = time.process_time()
+            solver = fitted(model, training, config, arguments.updates, end)
+            seconds = time.process_time() - started
+            show(f"bespoke, {loss}", evaluations, lambda v, x, s=solver: s(v, x), f"{seconds:.0f}")
+    show("midpoint", 2 * arguments.reference, lambda v, x: precise_of(precise, x, x0), "precise")
+    if arguments.out:
+        draw(rows, arguments.views[0], arguments.out)
+
+
+def precise_of(precise: Tensor, x: Tensor, x0: Tensor) -> Tensor:
+    """Looks up the precise solution of a batch."""
+    first = int((x0.flatten(1)[:, 0] == x.flatten(1)[0, 0]).nonzero()[0, 0])
+    return precise[first : first + len(x)]
+
+
+def draw(rows: dict[str, list[tuple[int, list[float]]]], view: str, out: Path) -> None:
+    """Draws AUC against evaluations."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "caloforge"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for name, points in rows.items():
+        x = [evaluations for evaluations, _ in points]
+        middle = [float(np.median(values)) for _, values in points]
+        low = [m - min(values) for m, (_, values) in zip(middle, points, strict=True)]
+        high = [max(values) - m for m, (_, values) in zip(middle, points, strict=True)]
+        axes.errorbar(x, middle, (low, high), marker="o", capsize=3, label=name)
+    axes.axhline(0.5, color="grey", linewidth=0.8)
+    axes.set(xscale="log", xlabel="evaluations of the network", ylabel=f"AUC, {view}-level features")
+    axes.set_xticks(sorted({x for points in rows.values() for x, _ in points}))
+    axes.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    figure.savefig(out, metadata={"Date": None})
+
+
+# Costs
+
+
+@torch.no_grad()
+def cache(arguments: argparse.Namespace) -> None:
+    """Times the sampling of 45 layer energies by the paper's network."""
+    network = Transfusion(45, TransformerConfig(), 256, 6).eval()
+    condition, noise = torch.rand(arguments.batch, 1), torch.randn(arguments.batch, 45)
+    known, u = torch.randn(arguments.batch, 64), torch.zeros(arguments.batch, 45)
+    print(f"batch {arguments.batch}, processor time in ms, min / median / max of {arguments.repeats}\n")
+    print("| solver | head calls alone | with the cache | prefix recomputed |\n|---|---|---|---|")
+    for method, steps in (("rk4", 50), ("midpoint", 8), ("euler", 8)):
+        solver = SolverConfig(method=method, steps=steps)
+
+        def one(x0: Tensor, known: Tensor, solver: SolverConfig = solver) -> Tensor:
+            return integrate(lambda x, t: network.head(x, t, known), x0, solver)
+
+        alone = timed(lambda one=one: [one(noise[:, i : i + 1], known) for i in range(45)], arguments.repeats)
+        cached = timed(lambda one=one: network.draw(condition, noise, one), arguments.repeats)
+        again = timed(
+            # as the published code: the whole prefix for each number
+            lambda one=one: [
+                one(noise[:, i : i + 1], network.known(condition, u[:, : i + 1])[:, i]) for i in range(45)
+            ],
+            arguments.repeats,
+        )
+        times = [spread(values, ".0f") for values in (alone, cached, again)]
+        ratios = [np.median(values) / np.median(alone) for values in (cached, again)]
+        print(
+            f"| {method}, {steps} steps | {times[0]} | {times[1]} ({ratios[0]:.2f} x) | "
+            f"{times[2]} ({ratios[1]:.2f} x) |",
+            flush=True,
+        )
+
+
+@torch.no_grad()
+def vit(arguments: argparse.Namespace) -> None:
+    """Times one evaluation of the shape networks."""
+    sizes = {
+        "ds2, the paper's": ((45, 16, 9), ViTConfig()),
+        "ds2, small": ((45, 16, 9), ViTConfig(patch=(5, 16, 1), width=96, heads=4, blocks=4, inner=192)),
+    }
+    print(
+        f"batch {arguments.batch}, processor time in ms a shower, min / median / max of {arguments.repeats}\n"
+    )
+    print("| network | parameters | tokens | one evaluation |\n|---|---|---|---|")
+    for name, (axes, config) in sizes.items():
+        network = ViT((1, *axes), 46, config).eval()
+        x, t = torch.randn(arguments.batch, 1, *axes), torch.rand(arguments.batch)
+        conditions = torch.randn(arguments.batch, 46)
+        times = timed(lambda n=network, x=x, t=t, c=conditions: n(x, t, c), arguments.repeats)
+        parameters = sum(p.numel() for p in network.parameters())
+        shown = spread([one / arguments.batch for one in times], ".2f")
+        print(f"| {name} | {parameters:,} | {network.tokens} | {shown} |", flush=True)
+
+
+def ds3(arguments: argparse.Namespace) -> None:
+    """Trains one step and samples one batch of the full network of data set 3."""
+    rng = np.random.default_rng(0)
+    energy = 10 ** rng.uniform(3, 6, (arguments.batch, 1))
+    voxels = rng.gamma(0.1, 1, (arguments.batch, *DS3.shape))
+    voxels *= 0.8 * energy[:, :, None, None] / voxels.sum((1, 2, 3), keepdims=True)
+    voxels[voxels < DS3.threshold] = 0
+    events = Events(
+        DS3, energy.astype(np.float32), np.full(arguments.batch, 11), responses=voxels.astype(np.float32)
+    )
+    model = build(recipe.parse(recipe.read("ds3-calodream-paper")))
+    assert isinstance(model, CaloDream)
+    for stage in model.stages(events):
+        started = time.process_time()
+        random = BatchRandom(0, slice(None), len(events))
+        loss = stage.step(events, random, lambda loss: loss.backward())["loss"]
+        print(
+            f"{stage.name}: one step, batch {arguments.batch}, loss {loss:.3f}, {time.process_time() - started:.0f} s"
+        )
+    started = time.process_time()
+    noise = torch.from_numpy(standard_normals(0, np.arange(arguments.batch), model.noise_dim))
+    with torch.no_grad():
+        showers = model.eval()(torch.from_numpy(events.conditions), noise)
+    print(
+        f"sampled {tuple(showers.shape)}, finite {bool(torch.isfinite(showers).all())}, "
+        f"{time.process_time() - started:.0f} s"
+    )
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters:,} parameters, peak memory {peak:.2f} GiB")
+
+
+def main() -> None:
+    """Runs one of the measurements."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["energies", "solvers", "cache", "vit", "ds3"])
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--showers", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="test showers at most")
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[2, 4, 8, 16])
+    parser.add_argument("--bespoke", type=int, nargs="*", default=[4, 8])
+    parser.add_argument("--losses", nargs="*", default=["local", "global"])
+    parser.add_argument("--updates", type=int, default=100)
+    parser.add_argument("--path", type=int, default=20, help="steps of the reference of bespoke solvers")
+    parser.add_argument("--reference", type=int, default=32)
+    parser.add_argument("--views", nargs="+", default=["high", "low"])
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    globals()[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()

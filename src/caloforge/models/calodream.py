@@ -1,0 +1,894 @@
+"""CaloDREAM: layer energies first, then the shower with exactly these (Favaro et al. 2024, arXiv:2405.09629).
+
+    p(shower | E_inc) = p(energies | E_inc) p(shape | energies, E_inc)
+
+Both factors are flow matching: x_t = (1 - t) x_0 + t x_1, a network learns the velocity x_1 - x_0.
+
+Energies. With E_l the sums of the layers, u_0 = f E_tot / E_inc and u_i = E_(i-1) / sum_(j >= i-1) E_j
+(`transforms.LayerEnergies`).
+
+- `autoregressive`, the paper's: x_1 = standardised logit u, one number after the other, each by a solver of its own
+  given what a transformer makes of those before it (`nn.transfusion`). 45 x 200 evaluations of a small network with
+  the paper's 50 steps of Runge and Kutta's rule; the transformer keeps its keys and values, so it sees each number
+  once.
+- `joint`: all at once by one small network. x_1 are E_tot / E_inc, less its mean at this energy and over its spread
+  there (`transforms.StandardizeAlong`), and ln(1 + E_l / unit) over their spreads. The layers may be empty, and are
+  treated as the voxels below: a prior of each, Bayes' theorem. The drawn layers are then scaled to the drawn total.
+
+Shapes, by a vision transformer (`nn.vit`) that is told E_inc and all u:
+
+- `velocity`, the paper's: x_1 = standardised logit of the voxels over their layer's energy.
+- `voxels`: x_1 = ln(1 + voxel / unit). The transformer gives a prior of each voxel, odds of being empty and K normal
+  densities, and Bayes' theorem the mean x_1^ given the noisy voxel (`nn.voxel_posterior`); the velocity is
+  (x_1^ - x_t) / (1 - t). Loss: E |x_1^ - x_1|^2 / max(1 - t, 0.05)^2 plus `likelihood` times -ln p(x_1 | x_t) a voxel,
+  t with density 2 t. The path is followed to `end`, in steps of equal shares of the way left. What is read off there
+  is 0 where that is likelier than not, else the mean of the densities; the large voxels are changed to fit the
+  layer's energy.
+- with a `latent` section the transformer works on the latents of an autoencoder (`nn.voxel_vae`), trained before, and
+  its decoder gives the voxels.
+
+The shower. Voxels that are negative, at most 1e-7 of their layer or below `cut` [MeV] are empty, the others are scaled
+to their layer's energy: the sums of the layers are those drawn, exactly; where no voxel is left, the largest has all. A
+layer below `cut` is empty.
+
+Noise: normals for the energies, then one for each voxel, or latent.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from caloforge.detectors import Detector
+from caloforge.events import Events, EventSource, in_slices, with_responses
+from caloforge.metrics.calochallenge import observe_showers
+from caloforge.metrics.channels import energy_score, wasserstein
+from caloforge.models.base import (
+    Batches,
+    BatchRandom,
+    Generator,
+    LossStage,
+    Stage,
+    channel_sums,
+    generate_in_memory,
+    solver_stage,
+)
+from caloforge.nn.transformer import TransformerConfig
+from caloforge.nn.transfusion import Transfusion
+from caloforge.nn.velocity_network import VelocityNetwork
+from caloforge.nn.vit import ViT, ViTConfig
+from caloforge.nn.voxel_posterior import NUMBERS, Posterior, start
+from caloforge.nn.voxel_vae import VoxelVAE, VoxelVAEConfig
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated
+from caloforge.ode.path import Velocity, cfm_loss, on_path
+from caloforge.ode.solvers import SolverConfig, integrate
+from caloforge.optim import AdamConfig
+from caloforge.runtime.noise import standard_normals
+from caloforge.transforms import LayerEnergies, Logit, Standardize, StandardizeAlong
+
+LOWEST, HIGHEST = 1e3, 1e6
+"""Incident energies that the condition maps to 0 and 1 [MeV]."""
+
+DENSITIES = ((0.7, 0.05), (2.4, 0.8), (4.2, 0.8))
+"""Mean and spread of ln(1 + voxel / unit) that each density of a voxel starts from."""
+
+LAYER_DENSITIES = 3
+"""Densities of the energy of a layer that is not empty."""
+
+Solve = Callable[[Velocity, Tensor], Tensor]
+"""Integrates a velocity from a starting point."""
+
+
+class EnergyConfig(BaseModel):
+    """Network, solver and training of the layer energies.
+
+    Attributes:
+        network: `autoregressive` or `joint`.
+        transformer: of the autoregressive network.
+        width: of the hidden layers: of the head, or of the joint network.
+        blocks: hidden layers of the head with a layer norm, or residual blocks of the joint network.
+        solver: of the sampling; may be changed after the training.
+        bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Literal["autoregressive", "joint"] = "autoregressive"
+    transformer: TransformerConfig = TransformerConfig()
+    width: int = Field(256, ge=1)
+    blocks: int = Field(6, ge=1)
+    solver: SolverConfig = SolverConfig(method="rk4", steps=50)
+    bespoke: BespokeConfig = BespokeConfig()
+    optimizer: AdamConfig = AdamConfig(learning_rate=1e-3, eps=1e-6, schedule="cosine", warmup=0.0)
+    epochs: int = Field(500, ge=1)
+    batch_size: int = Field(4096, ge=1)
+
+    @model_validator(mode="after")
+    def _solver(self) -> Self:
+        check_solver(self.solver, self.bespoke)
+        return self
+
+
+class ShapeConfig(BaseModel):
+    """Network, solver and training of the shapes.
+
+    Attributes:
+        network: sizes of the transformer.
+        prediction: `velocity` or `voxels`.
+        likelihood: weight of the likelihood of the voxels in the loss; of `voxels` only.
+        end: time at which the voxels are read off the path; of `voxels` only; may be changed after the training.
+        turn: turn and mirror the showers of the training at random, where the calorimeter looks the same.
+        solver: of the sampling; may be changed after the training.
+        bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: ViTConfig = ViTConfig()
+    prediction: Literal["velocity", "voxels"] = "velocity"
+    likelihood: float = Field(0.3, ge=0)
+    end: float = Field(0.95, gt=0, lt=1)
+    turn: bool = False
+    solver: SolverConfig = SolverConfig(method="rk4", steps=20)
+    bespoke: BespokeConfig = BespokeConfig()
+    optimizer: AdamConfig = AdamConfig(
+        learning_rate=1e-3, weight_decay=1e-5, schedule="cosine", warmup=0.0, gradient_clip=100.0
+    )
+    epochs: int = Field(800, ge=1)
+    batch_size: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _solver(self) -> Self:
+        check_solver(self.solver, self.bespoke)
+        return self
+
+
+class LatentConfig(BaseModel):
+    """The autoencoder and its training.
+
+    Attributes:
+        network: its sizes.
+        divergence: weight of the Kullback-Leibler divergence of the posterior from N(0, 1) a latent, beta.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: VoxelVAEConfig = VoxelVAEConfig()
+    divergence: float = Field(1e-5, ge=0)
+    optimizer: AdamConfig = AdamConfig(learning_rate=1e-3, schedule="cosine", warmup=0.3)
+    epochs: int = Field(200, ge=1)
+    batch_size: int = Field(128, ge=1)
+
+
+class CaloDreamConfig(BaseModel):
+    """The two factors and what they share.
+
+    Attributes:
+        energy: the first factor.
+        shape: the second.
+        latent: the autoencoder of the latent version; without it the voxels themselves are drawn.
+        unit: energy at which the logarithms begin [MeV]; of `joint` and `voxels` only.
+        cut: voxels below are empty [MeV]; may be changed after the training.
+        average: decay of the moving average of the weights; 0, the paper's, keeps none.
+        validation_events: events generated for each validation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    energy: EnergyConfig = EnergyConfig()
+    shape: ShapeConfig = ShapeConfig()
+    latent: LatentConfig | None = None
+    unit: float = Field(0.4, gt=0)
+    cut: float = Field(0.0, ge=0)
+    average: float = Field(0.0, ge=0, lt=1)
+    validation_events: int = Field(512, ge=2)
+
+    @model_validator(mode="after")
+    def _latent(self) -> Self:
+        if self.latent is not None and self.shape.prediction != "velocity":
+            raise ValueError(
+                f"latents need shape.prediction = 'velocity', got {self.shape.prediction!r}: they are no voxels"
+            )
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSums:
+    """Layer energies of some events, all that the first factor is trained on.
+
+    Attributes:
+        incident: E_inc [MeV], (B, 1).
+        energies: of the layers [MeV], (B, L) float64.
+    """
+
+    incident: Tensor
+    energies: Tensor
+
+    def __len__(self) -> int:
+        return len(self.incident)
+
+    def slices(self, rows: slice) -> LayerSums:
+        """Returns some rows."""
+        return LayerSums(self.incident[rows], self.energies[rows])
+
+    def batches(self, source: EventSource, batch_size: int, rng: np.random.Generator) -> Iterator[Events]:
+        """Yields one epoch in random order, without reading the showers again."""
+        order = torch.from_numpy(rng.permutation(len(self)))
+        for first in range(0, max(len(self) // batch_size, 1) * batch_size, batch_size):
+            rows = order[first : first + batch_size]
+            yield cast(Events, LayerSums(self.incident[rows], self.energies[rows]))
+
+
+# The first factor
+
+
+def scaled_energy(incident: Tensor) -> Tensor:
+    """Returns the condition, 0 at 1 GeV and 1 at 1 TeV, of E_inc [MeV], (B, 1)."""
+    scaled: Tensor = torch.log(incident / LOWEST) / math.log(HIGHEST / LOWEST)
+    return scaled
+
+
+class Energies(nn.Module, ABC):
+    """Draws the layer energies.
+
+    Attributes:
+        noise_dim: standard normals an event.
+        end: time at which the path ends.
+    """
+
+    noise_dim: int
+    end: float = 1.0
+
+    @abstractmethod
+    def fit(self, incident: Tensor, energies: Tensor) -> None:
+        """Fits the normalization to E_inc (N, 1) and layer energies (N, L) [MeV]."""
+
+    @abstractmethod
+    def loss(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> Tensor:
+        """Returns the loss of each event, (B,)."""
+
+    @abstractmethod
+    def draw(self, incident: Tensor, noise: Tensor, solve: Solve) -> Tensor:
+        """Draws layer energies [MeV], (B, L) float64."""
+
+    @abstractmethod
+    def problem(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> tuple[Velocity, Tensor]:
+        """Returns a velocity and starting points, for a bespoke solver."""
+
+
+class AutoregressiveEnergies(Energies):
+    """One after the other, as in the paper."""
+
+    def __init__(self, layers: LayerEnergies, config: EnergyConfig) -> None:
+        super().__init__()
+        self.noise_dim = len(layers.layers)
+        self._fractions, self._energies = layers.fractions, layers.energies_of
+        self.network = Transfusion(self.noise_dim, config.transformer, config.width, config.blocks)
+        self.logit, self.standardize = Logit(), Standardize(self.noise_dim, 1e-6)
+
+    def fit(self, incident: Tensor, energies: Tensor) -> None:
+        """Fits the standardisation of logit u."""
+        self.standardize.refit(self._logits(incident, energies))
+
+    def _logits(self, incident: Tensor, energies: Tensor) -> Tensor:
+        logits: Tensor = self.logit(self._fractions(energies, incident).clamp(0, 1))
+        return logits.float()
+
+    def _flat(self, incident: Tensor, energies: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns x_1, (B, L), and what the head knows, (B L, D)."""
+        x1: Tensor = self.standardize(self._logits(incident, energies))
+        return x1, self.network.known(scaled_energy(incident), x1).flatten(0, 1)
+
+    def loss(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> Tensor:
+        """The loss of all numbers, each at a time of its own, in one pass."""
+        x1, known = self._flat(incident, energies)
+        x0, t = rng.normal(self.noise_dim), rng.uniform(self.noise_dim)
+        each = cfm_loss(
+            lambda x, time: self.network.head(x, time, known), x0.view(-1, 1), x1.view(-1, 1), t.flatten()
+        )
+        return each.view(x1.shape).mean(1)
+
+    def draw(self, incident: Tensor, noise: Tensor, solve: Solve) -> Tensor:
+        """As many solutions as there are numbers, each of one number."""
+
+        def one(x0: Tensor, known: Tensor) -> Tensor:
+            return solve(lambda x, t: self.network.head(x, t, known), x0)
+
+        x1 = self.network.draw(scaled_energy(incident), noise, one)
+        u = self.logit.inverse(self.standardize.inverse(x1).double())
+        return self._energies(u, incident)
+
+    def problem(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> tuple[Velocity, Tensor]:
+        """All numbers of all events, given the true ones before them."""
+        _, known = self._flat(incident, energies)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            found: Tensor = self.network.head(x, t, repeated(known, x))
+            return found
+
+        return velocity, rng.normal(self.noise_dim).view(-1, 1)
+
+
+class JointEnergies(Energies):
+    """All at once."""
+
+    end = 0.95
+
+    def __init__(self, layers: LayerEnergies, config: EnergyConfig, unit: float) -> None:
+        super().__init__()
+        numbers = len(layers.layers)
+        self.noise_dim, self.unit, self.likelihood = numbers + 1, unit, 0.3
+        prior = start(1.0, [0.0] * LAYER_DENSITIES, [1.0] * LAYER_DENSITIES)
+        self.network = VelocityNetwork(
+            numbers + 1, 3, config.width, config.blocks, wanted=1 + len(prior) * numbers
+        )
+        with torch.no_grad():
+            # densities that start alike stay alike
+            shifts = torch.linspace(-1, 1, LAYER_DENSITIES).repeat_interleave(numbers)
+            self.network.last.bias[1:] = prior.repeat_interleave(numbers)
+            self.network.last.bias[1 + shifts.numel() : 1 + 2 * shifts.numel()] = shifts
+        self.total, self.layers = StandardizeAlong(1), StandardizeAlong(numbers, 3)
+
+    def fit(self, incident: Tensor, energies: Tensor) -> None:
+        """Fits means and spreads along the energy; of the layers where they are not empty."""
+        along = torch.log(incident)
+        self.total.refit(self._total(incident, energies), along)
+        self.layers.refit(torch.log1p(energies / self.unit), along, energies > 0)
+
+    def _total(self, incident: Tensor, energies: Tensor) -> Tensor:
+        return (energies.sum(1, keepdim=True) / incident).float()
+
+    def _scales(self, incident: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the expected y / s of each layer and its spread s, both (B, L)."""
+        mean, spread = self.layers.at(torch.log(incident), incident)
+        spread = spread.clamp(0.05, 2.0)
+        return mean.clamp(0, 15) / spread, spread
+
+    def _condition(self, incident: Tensor) -> Tensor:
+        energy = 2 * scaled_energy(incident) - 1
+        features = torch.cat([energy, torch.sin(4 * energy), torch.cos(4 * energy)], 1)
+        condition: Tensor = self.network.condition(features)
+        return condition
+
+    def _ends(self, x: Tensor, t: Tensor, condition: Tensor, centre: Tensor) -> tuple[Tensor, Posterior]:
+        """Returns the velocity of the total, (B, 1), and the posterior of the layers."""
+        time = t[:, None]
+        near = torch.cat([x[:, :1], (x[:, 1:] - time * centre).clamp(-8, 8)], 1)
+        found = self.network(near, t, condition)
+        numbers = found[:, 1:].view(-1, NUMBERS * LAYER_DENSITIES, centre.shape[1])
+        odds, means, spreads = numbers.chunk(NUMBERS, 1)
+        shifted = torch.cat([odds, means + centre[:, None], spreads], 1)
+        return found[:, :1], Posterior(shifted, x[:, 1:], time)
+
+    def loss(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> Tensor:
+        """The loss of the velocity, and the likelihood of the layers."""
+        centre, spread = self._scales(incident)
+        first = self.total(self._total(incident, energies), torch.log(incident))
+        layers = torch.log1p(energies / self.unit).float() / spread
+        x1, x0, t = torch.cat([first, layers], 1), rng.normal(self.noise_dim), rng.uniform()
+        velocity, posterior = self._ends(on_path(x0, x1, t), t, self._condition(incident), centre)
+        left = (1 - t).clamp(min=0.05)[:, None]
+        error = (posterior.mean() - layers) / left
+        both = torch.cat([velocity - (first - x0[:, :1]), error], 1)
+        each: Tensor = both.square().mean(1) + self.likelihood * posterior.surprise(layers).mean(1)
+        return each
+
+    def _velocity(self, incident: Tensor) -> Velocity:
+        condition, (centre, _) = self._condition(incident), self._scales(incident)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            first, posterior = self._ends(x, t, repeated(condition, x), repeated(centre, x))
+            left = (1 - t).clamp(min=0.01)[:, None]
+            return torch.cat([first, (posterior.mean() - x[:, 1:]) / left], 1)
+
+        return velocity
+
+    def draw(self, incident: Tensor, noise: Tensor, solve: Solve) -> Tensor:
+        """One solution; the layers are scaled to the total."""
+        centre, spread = self._scales(incident)
+        x = solve(self._velocity(incident), noise)
+        t = torch.full_like(x[:, 0], self.end)
+        velocity, posterior = self._ends(x, t, self._condition(incident), centre)
+        first = self.total.inverse(x[:, :1] + (1 - self.end) * velocity, torch.log(incident))
+        total = (first.double() * incident).clamp(min=0)
+        layers = torch.expm1((posterior.likely() * spread).double().clamp(0, 20)) * self.unit
+        return layers * (total / layers.sum(1, keepdim=True).clamp(min=1e-10))
+
+    def problem(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> tuple[Velocity, Tensor]:
+        """The velocity at the batch's energies."""
+        return self._velocity(incident), rng.normal(self.noise_dim)
+
+
+# The second factor
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What the shapes of a batch are told.
+
+    Attributes:
+        features: E_inc and all u, standardised, (B, 1 + L).
+        layers: ln(1 + E_l / unit) / 4 and whether a layer is not empty, (B, L, 2).
+        energies: of the layers [MeV], (B, L) float64.
+    """
+
+    features: Tensor
+    layers: Tensor
+    energies: Tensor
+
+
+class Shapes(nn.Module, ABC):
+    """Draws voxels in proportion to what they hold of their layer.
+
+    Attributes:
+        shape: of the noise, (*shape).
+        network: what is trained.
+    """
+
+    shape: tuple[int, ...]
+    network: ViT
+
+    @abstractmethod
+    def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fits the normalization to voxels [MeV], (n, L, A, R), and energies of their layers, (n, L)."""
+
+    @abstractmethod
+    def loss(self, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom) -> Tensor:
+        """Returns the loss of each event, (B,)."""
+
+    @abstractmethod
+    def velocity(self, context: Context) -> Velocity:
+        """Returns the velocity of a batch; it may be asked at any multiple of it."""
+
+    @abstractmethod
+    def read(self, x: Tensor, context: Context) -> Tensor:
+        """Returns voxels in proportion, (B, L, A, R), from the end of the path."""
+
+
+def shares(voxels: Tensor, energies: Tensor) -> Tensor:
+    """Divides voxels (B, L, A, R) by the energies of their layers (B, L)."""
+    return voxels.double() / (energies + LayerEnergies.TINY)[:, :, None, None]
+
+
+class VelocityShapes(Shapes):
+    """Standardised logits of the shares, as in the paper."""
+
+    def __init__(self, axes: Sequence[int], config: ShapeConfig) -> None:
+        super().__init__()
+        self.shape = tuple(axes)
+        self.network = ViT((1, *axes), axes[0] + 1, config.network)
+        self.logit, self.standardize = Logit(), Standardize(int(np.prod(axes)), 1e-6)
+
+    def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fits the standardisation in constant memory."""
+        self.standardize.refit_slices(self.logit(shares(*part)).flatten(1) for part in parts)
+
+    def loss(self, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom) -> Tensor:
+        """The loss of the velocity."""
+        logits = self.logit(shares(voxels, energies)).flatten(1).float()
+        x1 = self.standardize(logits).view(-1, *self.shape)
+        return cfm_loss(self.velocity(context), rng.normal(*self.shape), x1, rng.uniform())
+
+    def velocity(self, context: Context) -> Velocity:
+        """What the transformer gives."""
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            found: Tensor = self.network(x[:, None], t, repeated(context.features, x))
+            return found[:, 0]
+
+        return velocity
+
+    def read(self, x: Tensor, context: Context) -> Tensor:
+        """Undoes the standardisation and the logit."""
+        logits = self.standardize.inverse(x.flatten(1)).double()
+        return self.logit.inverse(logits).view(-1, *self.shape)
+
+
+class VoxelShapes(Shapes):
+    """Logarithms of the voxels, by a prior of each and Bayes' theorem."""
+
+    def __init__(self, axes: Sequence[int], config: ShapeConfig, unit: float) -> None:
+        super().__init__()
+        self.shape, self.unit = tuple(axes), unit
+        self.likelihood, self.end = config.likelihood, config.end
+        prior = start(-3.0, *zip(*DENSITIES, strict=True))
+        self.network = ViT((1, *axes), axes[0] + 1, config.network, outputs=len(prior), local=2)
+        assert len(prior) == NUMBERS * len(DENSITIES)
+        with torch.no_grad():
+            self.network.last.bias.view(len(prior), -1).copy_(prior[:, None])
+
+    def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fits nothing."""
+
+    def _posterior(self, x: Tensor, t: Tensor, context: Context) -> Posterior:
+        local = repeated(context.layers.flatten(1), x).view(-1, *context.layers.shape[1:])
+        numbers = self.network(x[:, None], t, repeated(context.features, x), local)
+        return Posterior(numbers, x, t[:, None, None, None])
+
+    def loss(self, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom) -> Tensor:
+        """The loss of the velocity and the likelihood of the voxels."""
+        x1, x0, t = torch.log1p(voxels / self.unit), rng.normal(*self.shape), rng.uniform().sqrt()
+        posterior = self._posterior(on_path(x0, x1, t), t, context)
+        error = (posterior.mean() - x1).square().flatten(1).mean(1) / (1 - t).clamp(min=0.05).square()
+        each: Tensor = error + self.likelihood * posterior.surprise(x1).flatten(1).mean(1)
+        return each
+
+    def velocity(self, context: Context) -> Velocity:
+        """From the noisy voxels to their expected end."""
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            left = (1 - t).clamp(min=0.01)[:, None, None, None]
+            direction: Tensor = (self._posterior(x, t, context).mean() - x) / left
+            return direction
+
+        return velocity
+
+    def read(self, x: Tensor, context: Context) -> Tensor:
+        """Reads the expected end of the path."""
+        posterior = self._posterior(x, torch.full_like(x[:, 0, 0, 0], self.end), context)
+        lit = self.unit * torch.expm1(posterior.likely().clamp(max=20).double())
+        # where a whole layer is dark, the likeliest voxel is the largest
+        return torch.where(lit > 0, completed(lit, context.energies), posterior.lit().double() - 1)
+
+
+def completed(voxels: Tensor, energies: Tensor) -> Tensor:
+    """Brings voxels near to the energies of their layers by changing the large ones most.
+
+    What is missing is divided in proportion to the square of a voxel, and no voxel loses more than seven tenths. A
+    common factor would move the faint voxels as well, and smear the sharp lines that single particles leave.
+
+    Args:
+        voxels: [MeV], (B, L, A, R) float64.
+        energies: of the layers [MeV], (B, L) float64.
+    """
+    squares = voxels.square()
+    missing = (energies - voxels.sum((2, 3))) / squares.sum((2, 3)).clamp(min=1e-9)
+    return torch.maximum(voxels + missing[:, :, None, None] * squares, 0.3 * voxels)
+
+
+class LatentShapes(Shapes):
+    """Latents of an autoencoder."""
+
+    def __init__(self, axes: Sequence[int], config: ShapeConfig, latent: LatentConfig) -> None:
+        super().__init__()
+        self.vae = VoxelVAE(axes, axes[0] + 1, latent.network)
+        self.shape = self.vae.shape
+        self.network = ViT(self.shape, axes[0] + 1, config.network)
+
+    def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fits nothing."""
+
+    def loss(self, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom) -> Tensor:
+        """The loss of the velocity of samples of the posterior."""
+        with torch.no_grad():
+            self.vae.eval()
+            mean, logvar = self.vae.encode(shares(voxels, energies).float(), context.features)
+            x1 = mean + torch.exp(0.5 * logvar) * rng.normal(*self.shape)
+        return cfm_loss(self.velocity(context), rng.normal(*self.shape), x1, rng.uniform())
+
+    def velocity(self, context: Context) -> Velocity:
+        """What the transformer gives."""
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            found: Tensor = self.network(x, t, repeated(context.features, x))
+            return found
+
+        return velocity
+
+    def read(self, x: Tensor, context: Context) -> Tensor:
+        """Decodes."""
+        voxels: Tensor = torch.sigmoid(self.vae.decode(x, context.features)).double()
+        return voxels
+
+
+def vae_loss(vae: VoxelVAE, wanted: Tensor, features: Tensor, noise: Tensor, divergence: float) -> Tensor:
+    """Returns the loss of each event, (B,): binary cross entropy a voxel and divergence a latent.
+
+    Args:
+        vae: the autoencoder.
+        wanted: voxels over their layer's energy, (B, L, A, R).
+        features: conditions, (B, F).
+        noise: standard normals, (B, *latents).
+        divergence: weight of the divergence.
+    """
+    mean, logvar = vae.encode(wanted, features)
+    logits = vae.decode(mean + torch.exp(0.5 * logvar) * noise, features)
+    entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").flatten(1).mean(1)
+    off = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).flatten(1).mean(1)
+    return entropy + divergence * off
+
+
+# The chain
+
+
+class CaloDream(Generator):
+    """Draws layer energies, then a shower with exactly these.
+
+    Args:
+        detector: a detector of voxels with three axes.
+        config: sizes and training.
+    """
+
+    config_class: ClassVar[type[BaseModel]] = CaloDreamConfig
+    sampling: ClassVar[tuple[str, ...]] = ("energy.solver", "shape.solver", "shape.end", "cut")
+
+    def __init__(self, detector: Detector, config: CaloDreamConfig) -> None:
+        super().__init__()
+        axes = detector.shape
+        if not detector.layers or len(axes) != 3:
+            raise ValueError(
+                f"calodream needs a detector of voxels with three axes, {detector.name} has {len(axes)}"
+                f"{'' if detector.layers else ' and no layers'}"
+            )
+        self.detector, self.config = detector, config
+        self.split = LayerEnergies([layer.cells for layer in detector.layers])
+        self.logit, self.standardize = Logit(), Standardize(axes[0], 1e-6)
+        energy, shape = config.energy, config.shape
+        self.energy: Energies = (
+            JointEnergies(self.split, energy, config.unit)
+            if energy.network == "joint"
+            else AutoregressiveEnergies(self.split, energy)
+        )
+        self.energy_solver = (
+            BespokeSolver(energy.bespoke.steps, self.energy.end) if energy.bespoke.steps else None
+        )
+        self.shape: Shapes
+        if config.latent is not None:
+            self.shape = LatentShapes(axes, shape, config.latent)
+        elif shape.prediction == "voxels":
+            self.shape = VoxelShapes(axes, shape, config.unit)
+        else:
+            self.shape = VelocityShapes(axes, shape)
+        self._end = shape.end if isinstance(self.shape, VoxelShapes) else 1.0
+        self.shape_solver = BespokeSolver(shape.bespoke.steps, self._end) if shape.bespoke.steps else None
+        self.noise_dim = self.energy.noise_dim + int(np.prod(self.shape.shape))
+
+    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Generates showers [MeV], (B, L, A, R), from E_inc [MeV] (B, 1) and noise, energies' first."""
+        first = self.energy.noise_dim
+        energies = self.draw_energies(conditions, noise[:, :first])
+        return self.draw_shower(conditions, energies, noise[:, first:])
+
+    def draw_energies(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Generates layer energies [MeV], (B, L) float64, from noise (B, energy.noise_dim)."""
+        config = self.config.energy
+
+        def solve(velocity: Velocity, x0: Tensor) -> Tensor:
+            if config.solver.method == "bespoke" and self.energy_solver is not None:
+                end: Tensor = self.energy_solver(velocity, x0)
+                return end
+            return integrate(velocity, x0, config.solver, self.energy.end, shares=self.energy.end < 1)
+
+        energies = self.energy.draw(conditions, noise, solve)
+        return torch.where(energies < self.config.cut, 0.0, energies)
+
+    def draw_shower(self, conditions: Tensor, energies: Tensor, noise: Tensor) -> Tensor:
+        """Generates showers [MeV], (B, L, A, R), with layer energies [MeV], (B, L), from noise for the shape."""
+        context, solver = self.context(conditions, energies), self.config.shape.solver
+        velocity, x0 = self.shape.velocity(context), noise.view(-1, *self.shape.shape)
+        if solver.method == "bespoke" and self.shape_solver is not None:
+            x = self.shape_solver(velocity, x0)
+        else:
+            x = integrate(velocity, x0, solver, self._end, shares=self._end < 1)
+        return with_energies(self.shape.read(x, context), energies, self.config.cut).to(noise.dtype)
+
+    def context(self, conditions: Tensor, energies: Tensor) -> Context:
+        """Returns what shapes are told, from E_inc [MeV] (B, 1) and layer energies [MeV], (B, L)."""
+        u = self._fractions(conditions, energies)
+        features = torch.cat([scaled_energy(conditions), self.standardize(u)], 1)
+        logs = torch.log1p(energies / self.config.unit).float() / 4
+        return Context(features, torch.stack([logs, (energies > 0).float()], 2), energies)
+
+    def _fractions(self, conditions: Tensor, energies: Tensor) -> Tensor:
+        u = self.split.fractions(energies, conditions).clamp(0, 1)
+        return (u if self.config.latent is not None else self.logit(u)).float()
+
+    # Training
+
+    def stages(self, train: EventSource) -> Sequence[Stage]:
+        """Fits the normalization and returns the stages: energies, their solver, latents, shapes, their solver."""
+        device = self.standardize.mean.device
+        incident = torch.from_numpy(train.primaries.conditions).to(device)
+        energies = torch.from_numpy(channel_sums(train, "layers")).to(device)
+        self.standardize.refit(self._fractions(incident, energies))
+        self.energy.fit(incident, energies)
+        self.shape.fit(self._tensors(events)[1:] for events in in_slices(train))
+        events, config = len(train), self.config
+        stages = [self._energy_stage(LayerSums(incident, energies))]
+        if self.energy_solver is not None:
+            stages.append(self._energy_solver_stage(self.energy_solver, events))
+        if isinstance(self.shape, LatentShapes) and config.latent is not None:
+            stages.append(self._latent_stage(self.shape.vae, config.latent, events))
+        stages.append(self._shape_stage(events))
+        if self.shape_solver is not None:
+            stages.append(self._shape_solver_stage(self.shape_solver, events))
+        return stages
+
+    def _energy_stage(self, sums: LayerSums) -> Stage:
+        trained = copy.deepcopy(self.energy) if self.config.average else self.energy
+
+        def loss(batch: Events | LayerSums, rng: BatchRandom) -> Tensor:
+            if isinstance(batch, LayerSums):
+                return trained.loss(batch.incident, batch.energies, rng)
+            incident, _, energies = self._tensors(batch)
+            return trained.loss(incident, energies, rng)
+
+        config, scores = self.config.energy, self.energy_scores
+        return self._stage("energy", trained, self.energy, loss, scores, config, len(sums), sums.batches)
+
+    def _energy_solver_stage(self, solver: BespokeSolver, events: int) -> Stage:
+        def problem(batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
+            incident, _, energies = self._tensors(batch)
+            return self.energy.problem(incident, energies, rng)
+
+        bespoke = self.config.energy.bespoke
+        return solver_stage(
+            "energy_solver", solver, self.energy, problem, self.energy_scores, bespoke, events
+        )
+
+    def _latent_stage(self, vae: VoxelVAE, config: LatentConfig, events: int) -> Stage:
+        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+            incident, voxels, energies = self._tensors(batch)
+            features = self.context(incident, energies).features
+            wanted = shares(voxels, energies).float()
+            return vae_loss(vae, wanted, features, rng.normal(*vae.shape), config.divergence)
+
+        def scores(source: EventSource) -> Mapping[str, float]:
+            events = self._validation(source)
+            training = vae.training
+            vae.eval()
+            with torch.no_grad():
+                each = loss(events, BatchRandom(0, slice(None), len(events), self.standardize.mean.device))
+            vae.train(training)
+            return {"loss": float(each.mean())}
+
+        return self._stage("latent", vae, vae, loss, scores, config, events)
+
+    def _shape_stage(self, events: int) -> Stage:
+        trained = self.shape
+        if self.config.average:
+            trained = copy.deepcopy(self.shape)
+            if isinstance(trained, LatentShapes) and isinstance(self.shape, LatentShapes):
+                trained.vae = self.shape.vae  # whose training comes before this one's
+
+        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+            incident, voxels, energies = self._tensors(batch)
+            if self.config.shape.turn:
+                voxels = turned(voxels, rng.uniform(2))
+            return trained.loss(voxels, energies, self.context(incident, energies), rng)
+
+        return self._stage(
+            "shape", trained.network, self.shape.network, loss, self.shape_scores, self.config.shape, events
+        )
+
+    def _shape_solver_stage(self, solver: BespokeSolver, events: int) -> Stage:
+        def problem(batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
+            incident, _, energies = self._tensors(batch)
+            return self.shape.velocity(self.context(incident, energies)), rng.normal(*self.shape.shape)
+
+        bespoke = self.config.shape.bespoke
+        return solver_stage("shape_solver", solver, self.shape, problem, self.shape_scores, bespoke, events)
+
+    def _stage(
+        self,
+        name: str,
+        trained: nn.Module,
+        generates: nn.Module,
+        loss: Callable[[Events, BatchRandom], Tensor],
+        scores: Callable[[EventSource], Mapping[str, float]],
+        config: EnergyConfig | ShapeConfig | LatentConfig,
+        events: int,
+        batches: Batches | None = None,
+    ) -> Stage:
+        return LossStage(
+            name,
+            trained,
+            loss,
+            scores,
+            config.optimizer,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            events=events,
+            average=generates if trained is not generates else None,
+            decay=self.config.average,
+            batches=batches,
+        )
+
+    def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns E_inc (B, 1), voxels (B, L, A, R) and layer energies (B, L) float64, all in MeV."""
+        device = self.standardize.mean.device
+        voxels = torch.from_numpy(events.responses.astype(np.float32)).to(device)
+        return torch.from_numpy(events.conditions).to(device), voxels, voxels.double().sum((2, 3))
+
+    def _validation(self, source: EventSource) -> Events:
+        rows = np.linspace(0, len(source) - 1, min(self.config.validation_events, len(source)))
+        return source.slices(rows.astype(np.intp))
+
+    def energy_scores(self, source: EventSource) -> Mapping[str, float]:
+        """Scores drawn layer energies: energy score of ln(1 + E_l / unit), Wasserstein-1 of E_tot / E_inc."""
+        reference = self._validation(source)
+        true = self.detector.readout(reference.responses, "layers")
+        incident = torch.from_numpy(reference.conditions).to(self.standardize.mean.device)
+        numbers = np.arange(len(reference))
+        drawn = []
+        with torch.no_grad():
+            for seed in range(4):
+                noise = torch.from_numpy(standard_normals(seed, numbers, self.energy.noise_dim))
+                drawn.append(self.draw_energies(incident, noise.to(incident.device)).cpu().numpy())
+        unit, energy = self.config.unit, reference.conditions[:, 0].astype(np.float64)
+        found = np.stack(drawn)
+        return {
+            "energy_score": energy_score(np.log1p(true / unit), np.log1p(found / unit)),
+            "w1_total": wasserstein(true.sum(1) / energy, found[0].sum(1) / energy),
+        }
+
+    def shape_scores(self, source: EventSource) -> Mapping[str, float]:
+        """Compares generated showers: mean over features of Wasserstein-1 over the feature's spread."""
+        reference = self._validation(source)
+        was = self.shape.training
+        self.shape.eval()
+        showers = generate_in_memory(self, reference.conditions, seed=0, batch_size=128)
+        self.shape.train(was)
+        true = observe_showers(reference)
+        found = observe_showers(with_responses(reference.primaries, showers), true.edges)
+        spread = true.features.std(0)
+        distances = [
+            wasserstein(true.features[:, k], found.features[:, k]) / spread[k]
+            for k in np.flatnonzero(spread > 0)
+        ]
+        lit = [np.count_nonzero(responses) for responses in (reference.responses, showers)]
+        return {"features": float(np.mean(distances)), "lit": lit[1] / lit[0]}
+
+
+def with_energies(voxels: Tensor, energies: Tensor, cut: float) -> Tensor:
+    """Scales voxels to the energies of their layers.
+
+    Args:
+        voxels: in proportion, whatever the scale, (B, L, A, R) float64.
+        energies: of the layers [MeV], (B, L) float64.
+        cut: voxels below are empty [MeV].
+
+    Returns:
+        voxels [MeV], (B, L, A, R) float64.
+    """
+    flat = voxels.flatten(2)
+    kept = torch.where(flat <= LayerEnergies.CUT, 0.0, flat)
+    expected = kept * (energies / kept.sum(2).clamp(min=LayerEnergies.TINY))[:, :, None]
+    # the largest stays, whatever it is: a layer with energy has a voxel
+    largest = flat == flat.amax(2, keepdim=True)
+    kept = torch.where(expected >= cut, kept, 0.0)
+    kept = torch.where(largest, kept.clamp(min=LayerEnergies.CUT), kept)
+    return (kept * (energies / kept.sum(2))[:, :, None]).view_as(voxels)
+
+
+def turned(voxels: Tensor, u: Tensor) -> Tensor:
+    """Turns each shower by a number of angles, and mirrors half of them.
+
+    Args:
+        voxels: (B, L, A, R).
+        u: two uniforms an event, (B, 2).
+    """
+    angles = voxels.shape[2]
+    places = torch.arange(angles, device=voxels.device)
+    signs = torch.where(u[:, 1:] < 0.5, 1, -1)
+    index = (torch.floor(u[:, :1] * angles).long() + signs * places) % angles
+    return voxels.gather(2, index[:, None, :, None].expand_as(voxels))

@@ -1,0 +1,213 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from caloforge.detectors import DS2, DS3, ZN
+from caloforge.models.base import BatchRandom, generate_in_memory
+from caloforge.models.calodream import CaloDream, CaloDreamConfig, completed, turned, with_energies
+from caloforge.ode.solvers import SolverConfig, integrate
+from caloforge.recipe import merged
+from made_showers import TINY, made_showers
+
+NETWORK = {"width": 12, "heads": 2, "blocks": 1, "inner": 8, "time": 4, "patch": (3, 8, 1)}
+SOLVER = {"method": "midpoint", "steps": 2}
+TRANSFORMER = {"width": 12, "heads": 2, "layers": 1, "inner": 8}
+SMALL = {
+    "energy": {"transformer": TRANSFORMER, "width": 16, "blocks": 1, "solver": SOLVER, "batch_size": 8},
+    "shape": {"network": NETWORK, "solver": SOLVER, "batch_size": 8},
+    "validation_events": 20,
+}
+LATENT = {
+    "shape": {"network": {"patch": (1, 5, 3)}},
+    "latent": {"network": {"channels": (4, 4), "condition": 5}, "batch_size": 8},
+}
+VERSIONS = {
+    "paper": {},
+    "latent": LATENT,
+    "small": {"energy": {"network": "joint"}, "shape": {"prediction": "voxels"}, "cut": 0.01515},
+}
+
+
+def fitted(version="paper", rows=24, **changes):
+    torch.manual_seed(0)
+    events = made_showers(TINY, rows=rows)
+    values = merged(merged(SMALL, VERSIONS[version]), changes)
+    model = CaloDream(TINY, CaloDreamConfig.model_validate(values))
+    return model, events, model.stages(events)
+
+
+def disturbed(model):
+    """Gives networks that start at zero something to say."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def step(stage, events, number):
+    random = BatchRandom(number, slice(0, len(events)), len(events))
+    return stage.step(events, random, lambda loss: loss.backward())["loss"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_layers_hold_exactly_what_was_drawn_first(version):
+    model, events, _ = fitted(version)
+    disturbed(model)
+    conditions = torch.from_numpy(events.conditions[:6])
+    noise = torch.randn(6, model.noise_dim)
+    energies = model.draw_energies(conditions, noise[:, : model.energy.noise_dim]).numpy()
+    showers = model(conditions, noise)
+    assert showers.shape == (6, *TINY.shape)
+    assert (showers >= 0).all()
+    np.testing.assert_allclose(TINY.readout(showers.numpy(), "layers"), energies, rtol=1e-6, atol=1e-9)
+    assert energies.any()
+
+
+@torch.no_grad()
+def test_no_voxel_is_below_the_cut_but_where_it_is_all_there_is():
+    model, events, _ = fitted(cut=5.0)
+    disturbed(model)
+    showers = generate_in_memory(model, events.conditions[:8], seed=0).reshape(8, 9, -1)
+    lit = showers[showers > 0]
+    alone = ((showers > 0).sum(2) == 1) & (showers.sum(2) > 0)
+    assert len(lit)
+    assert (showers[~alone][showers[~alone] > 0] >= 5.0 * (1 - 1e-6)).all()
+    assert (
+        TINY.readout(showers.reshape(8, *TINY.shape), "layers")[showers.sum(2) > 0] >= 5.0 * (1 - 1e-6)
+    ).all()
+
+
+def test_energies_are_kept_whatever_the_network_says():
+    energies = torch.tensor([[3.0, 0.0, 2.0, 7.0]]).double()
+    voxels = torch.zeros(1, 4, 2, 2).double()
+    voxels[0, 0] = torch.tensor([[1.0, 1], [1, 1e-9]])
+    voxels[0, 1] = 5.0
+    voxels[0, 2] = torch.tensor([[-1.0, -2], [-3, -4]])  # nothing is lit: the largest has all
+    voxels[0, 3] = torch.tensor([[1.0, 0], [0, 1e-4]])
+    found = with_energies(voxels, energies, cut=0.01)
+    torch.testing.assert_close(found.sum((2, 3)), energies)
+    assert found[0, 0].flatten().tolist() == pytest.approx([1, 1, 1, 0])
+    assert found[0, 2].flatten().tolist() == [2, 0, 0, 0]
+    assert found[0, 3].flatten().tolist() == [7, 0, 0, 0]
+
+
+def test_large_voxels_take_what_is_missing():
+    voxels = torch.zeros(1, 3, 2, 2).double()
+    voxels[0, :, 0, 0], voxels[0, :, 0, 1] = 10.0, 0.4
+    found = completed(voxels, torch.tensor([[12.0, 9.0, 0.1]]).double())
+    squares = 100 + 0.16
+    wanted = [10 + 1.6 * 100 / squares, 0.4 + 1.6 * 0.16 / squares]
+    assert found[0, 0].flatten().tolist() == pytest.approx([*wanted, 0, 0])
+    assert found.sum((2, 3))[0, :2].tolist() == pytest.approx([12, 9])
+    assert found[0, 2, 0].tolist() == pytest.approx([3.0, 0.4 - 10.3 * 0.16 / squares])
+
+
+@torch.no_grad()
+def test_the_energies_follow_from_their_own_noise_alone():
+    model, events, _ = fitted("small")
+    disturbed(model)
+    conditions = torch.from_numpy(events.conditions[:4])
+    first = torch.randn(4, model.energy.noise_dim)
+    size = model.noise_dim - first.shape[1]
+    one, other = (model(conditions, torch.cat([first, torch.randn(4, size)], 1)) for _ in range(2))
+    torch.testing.assert_close(one.double().sum((2, 3)), other.double().sum((2, 3)))
+    assert not torch.equal(one, other)
+
+
+@torch.no_grad()
+def test_drawing_with_the_cache_is_drawing_from_the_recomputed_prefix():
+    model, *_ = fitted()
+    disturbed(model)
+    network = model.energy.network
+    condition, noise = torch.rand(5, 1), torch.randn(5, 9)
+    solver = SolverConfig(method="rk4", steps=2)
+
+    def draw(x0, known):
+        return integrate(lambda x, t: network.head(x, t, known), x0, solver)
+
+    cached = network.draw(condition, noise, draw)
+    u = torch.zeros(5, 9)
+    for i in range(9):
+        u[:, i : i + 1] = draw(noise[:, i : i + 1], network.known(condition, u)[:, i])
+    torch.testing.assert_close(cached, u, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_stage_lowers_its_loss(version):
+    _, events, stages = fitted(version)
+    names = {"paper": ["energy", "shape"], "latent": ["energy", "latent", "shape"]}
+    assert [stage.name for stage in stages] == names.get(version, ["energy", "shape"])
+    for stage in stages:
+        losses = [step(stage, events, number % 4) for number in range(16)]
+        assert np.mean(losses[-4:]) < np.mean(losses[:4]), stage.name
+        assert all(np.isfinite(value) for value in stage.validate(events).values())
+
+
+def test_the_epochs_of_the_energies_do_not_read_the_showers_again():
+    _, events, stages = fitted(rows=20)
+    batches = list(stages[0].batches(None, np.random.default_rng(0)))
+    assert [len(batch) for batch in batches] == [8, 8]
+    rows = torch.cat([batch.incident for batch in batches])[:, 0].numpy()
+    assert len(np.unique(rows)) == 16
+    assert np.isin(rows, events.conditions[:, 0]).all()
+    place = int(np.flatnonzero(events.conditions[:, 0] == rows[3])[0])
+    whole = stages[0].step(events.slices([place]), BatchRandom(0, slice(0, 1), 1), lambda loss: None)
+    sums = stages[0].step(batches[0].slices(slice(3, 4)), BatchRandom(0, slice(0, 1), 1), lambda loss: None)
+    assert sums["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+
+
+def test_a_solver_may_be_fitted_to_some_of_the_events():
+    changes = {"shape": {"bespoke": {"steps": 2, "reference": 2, "batch_size": 4, "events": 9}}}
+    _, events, stages = fitted("small", **changes)
+    assert stages[-1].name == "shape_solver"
+    batches = list(stages[-1].batches(events, np.random.default_rng(0)))
+    assert [len(batch) for batch in batches] == [4, 4]
+    spread = np.linspace(0, 23, 9).astype(int)
+    assert np.isin(np.concatenate([b.conditions for b in batches]), events.conditions[spread]).all()
+
+
+def test_turning_keeps_rings_and_neighbours():
+    voxels = torch.rand(40, 2, 8, 3)
+    found = turned(voxels, torch.rand(40, 2, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(found.sum(2), voxels.sum(2))
+    assert not torch.equal(found, voxels)
+    for before, after in zip(voxels, found, strict=True):
+        images = [torch.roll(one, shift, 1) for one in (before, before.flip(1)) for shift in range(8)]
+        assert any(torch.equal(after, image) for image in images)
+
+
+@torch.no_grad()
+def test_a_network_that_knows_the_shower_generates_it():
+    model, events, _ = fitted("small")
+    true = torch.from_numpy(events.responses[:4])
+    y = torch.log1p(true / model.config.unit)
+    model.shape._posterior = lambda x, t, context: SimpleNamespace(
+        mean=lambda: y, likely=lambda: y, lit=lambda: (y > 0).float()
+    )
+    energies = true.double().sum((2, 3))
+    found = model.draw_shower(torch.from_numpy(events.conditions[:4]), energies, torch.randn(4, TINY.cells))
+    torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-4)
+
+
+def test_parameters_of_the_publication():
+    submitted = {"transformer": {"inner": 512}, "width": 512}
+    small = {"network": {"patch": (3, 5, 2), "width": 240, "inner": 720}}
+    totals = [
+        sum(p.numel() for p in CaloDream(detector, CaloDreamConfig.model_validate(values)).parameters())
+        for detector, values in ((DS2, {"energy": submitted}), (DS3, {"energy": submitted, "shape": small}))
+    ]
+    assert totals == [28_427_393, 8_253_575]
+
+
+def test_what_does_not_fit_is_an_error():
+    with pytest.raises(
+        ValueError, match="needs a detector of voxels with three axes, zn has 2 and no layers"
+    ):
+        CaloDream(ZN, CaloDreamConfig())
+    with pytest.raises(ValueError, match=r"latents need shape.prediction = 'velocity', got 'voxels'"):
+        CaloDreamConfig.model_validate({"shape": {"prediction": "voxels"}, "latent": {}})
+    with pytest.raises(ValueError, match=r"needs solver\.steps as trained, got 4"):
+        CaloDreamConfig.model_validate({"shape": {"solver": {"method": "bespoke", "steps": 4}}})
