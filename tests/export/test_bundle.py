@@ -1,5 +1,6 @@
 """Export: bundles that agree with PyTorch, or none."""
 
+import dataclasses
 import shutil
 import sys
 
@@ -129,6 +130,10 @@ def test_disagreement_before_rounding(flow_run, tmp_path):
     other = whole.copy()
     other[1, 0, 0] = 1.0
     assert bundles.disagreement(whole, other, generator) == (0.0, 1)
+    # of energies a voxel may come out empty
+    assert bundles.disagreement(image, np.where(nearby == image, image, 0), generator)[0] > 0.2
+    generator.detector = dataclasses.replace(generator.detector, unit="MeV")
+    assert bundles.disagreement(image, np.where(nearby == image, image, 0), generator) == (0.0, 1)
     broken = np.array([[1.0, np.nan]])
     assert bundles.disagreement(broken, broken, readout) == (np.inf, 0)
 

@@ -3,8 +3,8 @@
 The comparison. For batches of 1, 3, 17 and 256 particles, real ones and random ones, both ways of computing get the
 same conditions and noise. Before rounding, ln(1 + count) may differ by 1e-4 at most. After rounding, counts differ
 where a sum lay within that of a whole number: their share is in the card. A model that draws whole channel sums
-inside may flip one of those, and then the event differs before rounding too: such events are counted, and more
-than one in a hundred is refused.
+inside, or decides whether a voxel is empty, may flip one of those, and then the event differs before rounding too: such
+events are counted, and more than one in a hundred is refused.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PROBABILITY_TOLERANCE = 1e-4
 """Largest difference of a probability of the zero response."""
 
 FLIPPED_EVENTS = 0.01
-"""Largest share of events in which a whole sum inside the model may flip."""
+"""Largest share of events in which a whole sum, or whether a voxel is empty, may flip inside the model."""
 
 FLIPPED_COUNTS = 0.01
 """Largest number of counts that differ after rounding, over the number of lit cells."""
@@ -299,13 +299,13 @@ def _compare(
     ):
         raise ValueError(
             f"the graph of {recipe.name} does not agree with PyTorch: ln(1 + count) differs by {difference:.3g} "
-            f"before rounding, wanted at most {TOLERANCE:g}; a whole sum flipped in {flipped_events} of {events} "
-            f"events; after rounding {flipped} counts differ, with {lit} cells lit"
+            f"before rounding, wanted at most {TOLERANCE:g}; a whole sum or an empty voxel flipped in "
+            f"{flipped_events} of {events} events; after rounding {flipped} counts differ, with {lit} cells lit"
         )
     return {
         "events": events,
         "log1p_difference": difference,
-        "events_with_flipped_sums": flipped_events,
+        "flipped_events": flipped_events,
         "flipped_counts": flipped,
         "lit_cells": lit,
         "cells": cells,
@@ -326,7 +326,8 @@ def disagreement(
 
     Returns:
         the largest difference of ln(1 + count), infinite where a value is not finite; and the number of events
-        left out of it because a channel sum that is drawn as a whole number came out as another one.
+        left out of it because a channel sum that is drawn as a whole number came out as another one, or a voxel
+        that holds energy came out empty.
     """
     first, second = wanted.astype(np.float64), got.astype(np.float64)
     if first.shape != second.shape or not (np.isfinite(first).all() and np.isfinite(second).all()):
@@ -338,6 +339,8 @@ def disagreement(
         # only where every sum of every event is whole, to float32, are sums drawn as whole numbers
         if all((np.abs(values - np.rint(values)) <= 1e-6 * values + 1e-3).all() for values in sums):
             flipped = (np.rint(sums[0]) != np.rint(sums[1])).any(1)
+        if detector.unit != "photons":
+            flipped |= ((first > 0) != (second > 0)).reshape(len(first), -1).any(1)
     kept = ~flipped
     difference = np.abs(np.log1p(first[kept]) - np.log1p(second[kept]))
     return float(difference.max(initial=0.0)), int(np.count_nonzero(flipped))

@@ -22,6 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from caloforge.ode import loop
 from caloforge.ode.path import Velocity
 from caloforge.ode.solvers import SolverConfig, integrate, midpoint
 from caloforge.optim import AdamConfig
@@ -92,11 +93,30 @@ class BespokeSolver(nn.Module):
 
     def forward(self, velocity: Velocity, x0: Tensor) -> Tensor:
         """Integrates from x0 at t = 0 to the end, (B, *)."""
+        if torch.compiler.is_exporting():
+            return self._looped(velocity, x0)
         x, velocities = x0, list[Tensor]()
         for i, t in enumerate(self.times()[:-1]):
             velocities.append(velocity(x, t.expand(x.shape[0])))
             x = self.step(i, x0, velocities)
         return x
+
+    def _looped(self, velocity: Velocity, x0: Tensor) -> Tensor:
+        """Integrates in a loop of the exported graph: each velocity is added at once to all x that it is part of."""
+        n, wide = self.steps, (1, -1, *[1] * (x0.ndim - 1))
+        order = torch.arange(n)
+        place = order * (order + 1) // 2 + order[:, None]  # of b_ki in `b`, where k >= i
+        place = torch.where(order >= order[:, None], place, len(self.b))
+        weights = torch.cat([self.b, self.b.new_zeros(1)])[place]
+        values = [self.times()[:-1, None], torch.eye(n, n + 1), torch.zeros(n, 1), self.end * weights]
+
+        def step(x: Tensor, now: Tensor) -> Tensor:
+            here, weight = now[1 : n + 2].view(wide), now[n + 2 :].view(wide)
+            found = velocity((here * x).sum(1), now[0].expand(x.shape[0]))
+            return x + weight * found[:, None]
+
+        start = torch.cat([x0[:, None], self.a.view(wide) * x0[:, None]], 1)
+        return loop.repeated(step, start, torch.cat(values, 1))[:, -1]
 
     def loss(self, velocity: Velocity, x0: Tensor, config: BespokeConfig) -> Tensor:
         """Returns the loss of a batch, a number.
