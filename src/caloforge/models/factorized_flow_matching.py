@@ -33,11 +33,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from caloforge.detectors import Detector
@@ -54,46 +54,19 @@ from caloforge.models.base import (
     generate_in_memory,
     mirrored,
     solver_stage,
+    spread_rows,
 )
+from caloforge.models.sums import SumsConfig
 from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
 from caloforge.nn.place_network import PlaceNetwork
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
 from caloforge.nn.velocity_network import VelocityNetwork
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
+from caloforge.ode.bespoke import BespokeSolver, repeated, solve
 from caloforge.ode.path import Velocity, cfm_loss, on_path
-from caloforge.ode.solvers import RuleConfig, SolverConfig, integrate
+from caloforge.ode.solvers import RuleConfig, integrate
 from caloforge.optim import AdamConfig
 from caloforge.runtime.noise import standard_normals
 from caloforge.transforms import BendingFeatures, ImpactFeatures, Standardize
-
-
-class SumsConfig(BaseModel):
-    """Network, solver and training of the channel sums.
-
-    Attributes:
-        width: of every hidden layer.
-        blocks: residual blocks.
-        solver: of the sampling; may be changed after the training.
-        bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: int = Field(128, ge=1)
-    blocks: int = Field(4, ge=1)
-    solver: SolverConfig = SolverConfig(steps=16)
-    bespoke: BespokeConfig = BespokeConfig()
-    optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, schedule="cosine", warmup=0.05)
-    epochs: int = Field(40, ge=1)
-    batch_size: int = Field(256, ge=1)
-
-    @model_validator(mode="after")
-    def _solver(self) -> Self:
-        check_solver(self.solver, self.bespoke)
-        return self
 
 
 class PlaceConfig(BaseModel):
@@ -401,8 +374,7 @@ class FactorizedFlowMatching(Generator):
         return first, second, third
 
     def _validation(self, source: EventSource) -> Events:
-        rows = np.linspace(0, len(source) - 1, min(self.config.validation_events, len(source)))
-        return source.slices(rows.astype(np.intp))
+        return spread_rows(source, self.config.validation_events)
 
     def _derived(self, conditions: Tensor) -> Tensor:
         return torch.cat([self.derive(conditions), self.bend(conditions)], 1)

@@ -28,11 +28,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from caloforge.detectors import Detector
@@ -60,7 +60,7 @@ from caloforge.nn.patch_autoencoder import (
 )
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
 from caloforge.nn.velocity_network import VelocityNetwork
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
+from caloforge.ode.bespoke import BespokeSolver, repeated, solve
 from caloforge.ode.path import Velocity, cfm_loss
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
@@ -90,33 +90,11 @@ class CodeConfig(BaseModel):
     batch_size: int = Field(64, ge=1)
 
 
-class FlowConfig(BaseModel):
-    """Network, solver and training of the flow of codes.
+class FlowConfig(SumsConfig):
+    """Network, solver and training of the flow of codes: as those of the sums."""
 
-    Attributes:
-        width: of every hidden layer.
-        blocks: residual blocks.
-        solver: of the sampling; may be changed after the training.
-        bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: int = Field(128, ge=1)
-    blocks: int = Field(4, ge=1)
     solver: SolverConfig = SolverConfig(steps=7)
-    bespoke: BespokeConfig = BespokeConfig()
-    optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, schedule="cosine", warmup=0.05)
     epochs: int = Field(20, ge=1)
-    batch_size: int = Field(256, ge=1)
-
-    @model_validator(mode="after")
-    def _solver(self) -> Self:
-        check_solver(self.solver, self.bespoke)
-        return self
 
 
 class FactorizedLatentFlowMatchingConfig(BaseModel):

@@ -2,7 +2,7 @@
 
 As in `models.channel_flow_matching`: with a uniform u, x_1 = standardised sqrt((sums + u) / E), a residual network
 gives the velocity of the straight path from noise, the floor takes u off again. `factorized_flow_matching` has the
-same factor under names of its own, which its weights keep.
+same settings, and the factor under names of its own, which its weights keep.
 """
 
 from __future__ import annotations
