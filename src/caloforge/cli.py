@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from caloforge.detectors import Detector
     from caloforge.io import Summary
     from caloforge.recipe import Recipe
+    from caloforge.runtime.production import Job
     from caloforge.training.loop import Progress as TrainingProgress
 
 app = typer.Typer(
@@ -42,7 +43,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data = typer.Typer(help="Look at data files and convert them.", no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(
+    help="Look at data files, convert and merge them.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(data, name="data")
 
 output = Console(highlight=False, soft_wrap=True)
@@ -215,6 +218,24 @@ def convert_command(
         task = bar.add_task("convert", total=None, text="")
         events = convert(
             path, out, _detector(detector), particles, lambda done: bar.update(task, completed=done)
+        )
+    output.print(f"wrote {events} events to {out}")
+
+
+@data.command("merge")
+def merge_command(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Files of one detector.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+) -> None:
+    """Write the rows of several files into one; shards of one job in the order of their events."""
+    from caloforge.io import merge
+
+    with _bar("events") as bar:
+        task = bar.add_task("merge", total=None, text="")
+        events = merge(
+            [_data_path(name) for name in sources], out, lambda done: bar.update(task, completed=done)
         )
     output.print(f"wrote {events} events to {out}")
 
@@ -479,7 +500,6 @@ def _sample_bundle(
     import numpy as np
 
     from caloforge.io import create, open_particles
-    from caloforge.io.formats import format_of
     from caloforge.runtime.bundle import Surrogate, origin_of_bundle
     from caloforge.runtime.domain import check_choice
     from caloforge.runtime.generate import generate
@@ -500,12 +520,114 @@ def _sample_bundle(
         "outside_domain": int(np.count_nonzero(~inside)),
         "version": __version__,
     }
+    marks = {} if on_outside == "error" else {"in_domain": inside}
     with create(out, surrogate.detector, origin) as writer, _bar("events") as bar:
-        if on_outside == "flag" or (on_outside == "warn" and format_of(out).marks):
-            writer.mark("in_domain", inside)
         task = bar.add_task("sample", total=len(particles), text="")
-        generate(source, writer, lambda done: bar.update(task, completed=done))
+        generate(source, writer, lambda done: bar.update(task, completed=done), marks)
     output.print(f"wrote {len(particles)} events to {out}")
+
+
+@app.command("generate")
+def generate_command(
+    primaries: Annotated[
+        str, typer.Argument(help="Particles: any data file, .hepmc and .csv too.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Argument(help="The file to write: .h5, .root, .parquet.", show_default=False)],
+    bundle: Annotated[Path, typer.Option(help="The bundle.", show_default=False)],
+    seed: Seed = 0,
+    first_event: Annotated[int, typer.Option(min=0, help="Number of the first particle's event.")] = 0,
+    readout: Annotated[
+        str, typer.Option(metavar="responses|channels|both", help="What is written of each event.")
+    ] = "responses",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes of this machine.")] = 1,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Generate one of N shares, I from 0, into a file of its own.")
+    ] = "0/1",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what a job has left, if any.")] = False,
+    part: Annotated[int, typer.Option(min=1024, help="Rows that are lost at most with a worker.")] = 4096,
+    on_outside: Annotated[
+        str,
+        typer.Option(
+            metavar="error|warn|flag",
+            help="Particles unlike those of the training: refuse them, or mark them in in_domain.",
+        ),
+    ] = "flag",
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Scheduler of a Dask cluster.", show_default=False)
+    ] = None,
+    write_submit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="htcondor|slurm",
+            help="Write a submit file beside OUT that generates --shards shards, and do nothing else.",
+            show_default=False,
+        ),
+    ] = None,
+    shards: Annotated[int, typer.Option(min=1, help="Shards of a submit file.")] = 10,
+) -> None:
+    """Generate a production: in parts, by many workers; what is killed is resumed, to the same bytes."""
+    from caloforge.io import open_particles
+    from caloforge.runtime import cluster
+    from caloforge.runtime.bundle import Surrogate
+    from caloforge.runtime.domain import check_choice
+    from caloforge.runtime.production import Job, Shard, processes, produce
+
+    check_choice(on_outside)
+    job = Job(bundle.absolute(), seed, first_event, readout, part)  # type: ignore[arg-type]
+    share, path = Shard.parse(shard), _data_path(primaries)
+    if write_submit:
+        _write_submit(write_submit, job, path, out, shards, jobs, on_outside)
+        return
+    if dask and jobs > 1:
+        raise ValueError("--jobs is for processes of this machine, --dask for those of a cluster")
+    surrogate = Surrogate.load(bundle)
+    particles = open_particles(path, surrogate.detector)
+    if on_outside != "flag":
+        problem = surrogate.domain.explain(particles)
+        if problem and on_outside == "error":
+            raise ValueError(f"{problem}; --on-outside warn or flag generates them")
+        if problem:
+            messages.print(f"warning: {problem}", markup=False)
+    workers = cluster.dask(dask) if dask else processes(jobs) if jobs > 1 else None
+    with _bar("events") as bar:
+        task = bar.add_task("generate", total=None, text="")
+        written = produce(
+            job,
+            particles,
+            path,
+            out.absolute(),
+            shard=share,
+            workers=workers,
+            resume=resume,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    output.print(f"wrote {written}")
+
+
+def _write_submit(
+    system: str, job: Job, primaries: Path, out: Path, shards: int, jobs: int, on_outside: str
+) -> None:
+    """Writes a submit file beside the output, and says what to do with it."""
+    from caloforge.io.files import write_text
+    from caloforge.runtime.cluster import submit_file
+    from caloforge.runtime.production import Shard
+
+    command = [sys.executable, "-m", "caloforge", "generate", str(primaries.absolute()), str(out.absolute())]
+    settings = {
+        "bundle": job.bundle,
+        "seed": job.seed,
+        "first-event": job.first_event,
+        "readout": job.readout,
+        "part": job.part,
+        "jobs": jobs,
+        "on-outside": on_outside,
+    }
+    command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    file = out.with_suffix(".sub" if system == "htcondor" else ".sh")
+    write_text(file, submit_file(system, [*command, "--resume"], shards, cores=jobs))
+    last = Shard(shards - 1, shards).output(out)
+    output.print(f"wrote {file}: {'condor_submit' if system == 'htcondor' else 'sbatch'} {file}")
+    output.print(f"then caloforge data merge {Shard(0, shards).output(out)} ... {last} {out}")
 
 
 @app.command("export")

@@ -1,4 +1,4 @@
-"""Names of particles, from the PDG tables of the `particle` package."""
+"""Names, masses and charges of particles, from the PDG tables of the `particle` package."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ def particle_name(pdg: int) -> str:
         return str(Particle.from_pdgid(pdg).name)
     except (InvalidParticle, ParticleNotFound):
         return str(pdg)
+
+
+@cache
+def mass_and_charge(pdg: int) -> tuple[float, float]:
+    """Returns mass in GeV and charge in e from the PDG tables; NaN for an unknown id."""
+    from particle import InvalidParticle, Particle, ParticleNotFound
+
+    try:
+        found = Particle.from_pdgid(pdg)
+    except (InvalidParticle, ParticleNotFound):
+        return float("nan"), float("nan")
+    # the tables are in MeV, and leave out the masses of neutrinos
+    return 1e-3 * float(found.mass or 0.0), float(found.charge or 0.0)
 
 
 @cache

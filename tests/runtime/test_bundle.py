@@ -15,7 +15,7 @@ import caloforge
 from caloforge import cli
 from caloforge.detectors import DETECTORS, ZN, ZP
 from caloforge.events import Primaries
-from caloforge.io import create, open_events, provenance
+from caloforge.io import create, open_events, provenance, root
 from caloforge.io.files import read_json, sha256, write_json
 from caloforge.runtime import Surrogate
 from caloforge.runtime.bundle import BATCH, CARD, GRAPH, SUMS, is_bundle, read_card
@@ -251,7 +251,7 @@ def test_sample_writes_what_the_library_gives(sample, bundle, surrogate, primari
     ]
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".root"])
 def test_the_column_in_domain(sample, bundle, strange_file, tmp_path, suffix):
     out = tmp_path / f"out{suffix}"
     code, err = sample(bundle, strange_file, out)
@@ -262,19 +262,14 @@ def test_the_column_in_domain(sample, bundle, strange_file, tmp_path, suffix):
         if suffix == ".h5":
             with h5py.File(out) as file:
                 column = file["in_domain"][()]
-        else:
+        elif suffix == ".npz":
             column = np.load(out)["in_domain"]
+        else:
+            column = root.further(out).read(0, 120)["in_domain"]
         assert column.dtype == np.bool_
         assert np.flatnonzero(~column).tolist() == [5]
         assert provenance(out)["outside_domain"] == 1
         assert len(open_events(out)) == 120
-
-
-def test_formats_without_room_for_the_column(sample, bundle, strange_file, tmp_path):
-    code, err = sample(bundle, strange_file, tmp_path / "out.root", "--on-outside", "flag")
-    assert (code, "no column in_domain; wanted one of .h5, .hdf5, .npz" in err) == (2, True)
-    code, err = sample(bundle, strange_file, tmp_path / "out.root", "--on-outside", "warn")
-    assert (code, "warning" in err) == (0, True)
 
 
 @pytest.mark.parametrize(

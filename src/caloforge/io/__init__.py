@@ -12,6 +12,7 @@ from caloforge.io.formats import (
     open_primaries,
     provenance,
 )
+from caloforge.io.merging import merge
 from caloforge.io.source import FileParticles, FileSource, NoResponsesError
 from caloforge.io.summary import ResponseSummary, Summary, summarize
 from caloforge.io.trials import open_trials, write_trials
@@ -26,6 +27,7 @@ __all__ = [
     "Summary",
     "convert",
     "create",
+    "merge",
     "open_data",
     "open_events",
     "open_particles",

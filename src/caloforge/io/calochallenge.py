@@ -13,8 +13,10 @@ its binning file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,10 +24,12 @@ import numpy as np
 from caloforge._lookup import nearest
 from caloforge.detectors import Detector
 from caloforge.events import Primaries
-from caloforge.io.hdf5 import Table, dataset, open_file, rows_of, texts
+from caloforge.io.hdf5 import Table, dataset, further_of, open_file, rows_of, texts
 from caloforge.io.source import (
+    NONE_FURTHER,
     Columns,
     FileSource,
+    FurtherColumns,
     NoResponsesError,
     ParticleRows,
     block_edges,
@@ -90,6 +94,11 @@ def open_events(path: Path, detector: Detector | None = None) -> FileSource:
     return FileSource(path, primaries, edges, partial(rows_of, SHOWERS))
 
 
+def further(path: Path) -> FurtherColumns:
+    """Opens the columns of a file that are neither energies nor showers."""
+    return further_of(path, (ENERGIES, SHOWERS))
+
+
 class ShowersOutput:
     """Appends showers, or energies alone, to a new file; groups and folds have no place in it.
 
@@ -98,22 +107,31 @@ class ShowersOutput:
         detector: of the showers; a data set that needs its binning file is not named in the file.
         provenance: JSON text.
         dtype: None for energies alone.
+        further: types of further columns, by name.
         level: of gzip, 1 to 9.
     """
 
     def __init__(
-        self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None, level: int = 4
+        self,
+        path: Path,
+        detector: Detector,
+        provenance: str,
+        dtype: type[np.generic] | None,
+        further: Mapping[str, np.dtype[Any]] = NONE_FURTHER,
+        level: int = 4,
     ) -> None:
-        columns: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {ENERGIES: (np.float64, (1,))}
+        columns: dict[str, tuple[Any, tuple[int, ...]]] = {ENERGIES: (np.float64, (1,))}
         if dtype is not None:
             columns[SHOWERS] = (np.float32, (detector.cells,))
+        columns |= {name: (kind, ()) for name, kind in further.items()}
         named = {} if ".xml" in detector.name else {"detector": detector.name}
         self._table = Table(path, columns, {**named, "provenance": provenance}, level)
-        self.mark, self.finish, self.abandon = self._table.mark, self._table.finish, self._table.abandon
+        self._further = tuple(further)
+        self.finish, self.abandon = self._table.finish, self._table.abandon
 
     def append(self, columns: Columns) -> None:
         """Writes some rows."""
-        ours: Columns = {ENERGIES: columns["conditions"]}
+        ours: Columns = {ENERGIES: columns["conditions"], **{name: columns[name] for name in self._further}}
         if "responses" in columns:
             ours[SHOWERS] = columns["responses"].reshape(len(columns["responses"]), -1)
         self._table.append(ours)

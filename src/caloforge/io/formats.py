@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -16,18 +16,22 @@ from numpy.typing import NDArray
 from caloforge._lookup import nearest
 from caloforge.detectors import Detector
 from caloforge.events import SLICE, Events, EventSource, Primaries, in_slices, rows_at_once
-from caloforge.io import calochallenge, hdf5, npz, root, table
+from caloforge.io import calochallenge, hdf5, hepmc, npz, root, table
 from caloforge.io.files import replacing, sha256
 from caloforge.io.source import (
     Columns,
     FileParticles,
+    FurtherColumns,
     NoResponsesError,
     ParticleRows,
     check_file,
+    check_lengths,
     columns_of,
     narrowest,
     reading,
 )
+
+_NO_COLUMNS: Mapping[str, NDArray[np.generic]] = MappingProxyType({})
 
 BUFFERED_ROWS = 1024
 """Rows collected before they are written: one row group, one basket, about one chunk."""
@@ -53,18 +57,21 @@ class Format:
     Attributes:
         title: name for messages and tables.
         open_particles: opens the particles of a file.
-        output: starts a file for responses of a type, or for particles alone where the type is None.
+        output: starts a file for responses of a type, or for particles alone where the type is None; None where
+            the format is read only.
         provenance: reads what the writer was given.
         open_events: opens a file of events; None where the format holds particles only.
-        marks: its output takes columns of truth values besides.
+        further: opens the columns besides particles and responses; None where nothing tells them from others.
     """
 
     title: str
     open_particles: Callable[[Path, Detector | None], ParticleRows]
-    output: Callable[[Path, Detector, str, type[np.generic] | None], Output]
+    output: (
+        Callable[[Path, Detector, str, type[np.generic] | None, Mapping[str, np.dtype[Any]]], Output] | None
+    )
     provenance: Callable[[Path], dict[str, Any]]
     open_events: Callable[[Path, Detector | None], EventSource] | None
-    marks: bool = False
+    further: Callable[[Path], FurtherColumns] | None
 
 
 def _hdf5_particles(path: Path, detector: Detector | None) -> ParticleRows:
@@ -80,28 +87,45 @@ def _hdf5_events(path: Path, detector: Detector | None) -> EventSource:
 
 
 def _hdf5_output(
-    path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None
+    path: Path,
+    detector: Detector,
+    provenance: str,
+    dtype: type[np.generic] | None,
+    further: Mapping[str, np.dtype[Any]],
 ) -> calochallenge.ShowersOutput | hdf5.Table:
     if calochallenge.is_challenge(detector):
-        return calochallenge.ShowersOutput(path, detector, provenance, dtype)
-    return hdf5.output(path, detector, provenance, dtype)
+        return calochallenge.ShowersOutput(path, detector, provenance, dtype, further)
+    return hdf5.output(path, detector, provenance, dtype, further)
 
 
-_HDF5 = Format("HDF5", _hdf5_particles, _hdf5_output, hdf5.provenance, _hdf5_events, True)
+def _hdf5_further(path: Path) -> FurtherColumns:
+    return calochallenge.further(path) if calochallenge.holds_showers(path) else hdf5.further(path)
+
+
+_HDF5 = Format("HDF5", _hdf5_particles, _hdf5_output, hdf5.provenance, _hdf5_events, _hdf5_further)
+
+_HEPMC = Format("HepMC3", hepmc.open_particles, None, hepmc.no_provenance, None, None)
 
 FORMATS: dict[str, Format] = {
     ".h5": _HDF5,
     ".hdf5": _HDF5,
-    ".npz": Format("NumPy archive", npz.open_particles, npz.NpzOutput, npz.provenance, npz.open_events, True),
+    ".npz": Format(
+        "NumPy archive", npz.open_particles, npz.NpzOutput, npz.provenance, npz.open_events, npz.further
+    ),
     ".parquet": Format(
         "Parquet",
         table.open_parquet_particles,
         table.ParquetOutput,
         table.parquet_provenance,
         table.open_parquet_events,
+        table.parquet_further,
     ),
-    ".root": Format("ROOT", root.open_particles, root.RootOutput, root.provenance, root.open_events),
-    ".csv": Format("CSV", table.open_csv_particles, table.CsvOutput, table.no_provenance, None),
+    ".root": Format(
+        "ROOT", root.open_particles, root.RootOutput, root.provenance, root.open_events, root.further
+    ),
+    ".hepmc": _HEPMC,
+    ".hepmc3": _HEPMC,
+    ".csv": Format("CSV", table.open_csv_particles, table.CsvOutput, table.no_provenance, None, None),
 }
 
 
@@ -222,7 +246,7 @@ class EventWriter:
         self._output: Output | None = None
         self._dtype: type[np.generic] | None = None
         self._pending: list[Columns] = []
-        self._marks: dict[str, NDArray[np.bool_]] = {}
+        self._further: dict[str, np.dtype[Any]] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -234,11 +258,15 @@ class EventWriter:
             self._stack = stack.pop_all()
         return self
 
-    def append(self, events: Primaries) -> None:
+    def append(self, events: Primaries, further: Mapping[str, NDArray[np.generic]] = _NO_COLUMNS) -> None:
         """Adds some events, or particles alone.
 
+        Args:
+            events: they.
+            further: columns of one number a row besides, (N,), by name; the same ones every time.
+
         Raises:
-            ValueError: they are of another detector, or particles follow events or the reverse.
+            ValueError: they are of another detector, or have other columns than those before.
             OSError: the disk is full.
         """
         if self._temporary is None:
@@ -248,25 +276,20 @@ class EventWriter:
                 f"{self._path} is for {self._detector.name}, got events of {events.detector.name}"
             )
         columns = {name: column.copy() for name, column in columns_of(events).items()}
+        if self._output is None and not self._pending:
+            self._further = {name: column.dtype for name, column in further.items()}
+        elif further.keys() != self._further.keys():
+            wanted, got = (", ".join(names) or "none" for names in (self._further, further))
+            raise ValueError(f"further columns must be those of the rows before, {wanted}, got {got}")
+        columns |= {name: column.astype(self._further[name]) for name, column in further.items()}
         if self._pending and columns.keys() != self._pending[0].keys():
             raise ValueError("a file holds either events or particles alone, got both")
+        if further:
+            check_lengths({name: len(column) for name, column in columns.items()})
         self._pending.append(columns)
         rows = min(BUFFERED_ROWS, rows_at_once(self._detector))
         if sum(len(part["pdg"]) for part in self._pending) >= rows:
             self._flush()
-
-    def mark(self, name: str, values: NDArray[np.bool_]) -> None:
-        """Adds a column of truth values, one for each row of the whole file.
-
-        Raises:
-            ValueError: the format has no room for it.
-        """
-        if not self._kind.marks:
-            known = ", ".join(suffix for suffix, other in FORMATS.items() if other.marks)
-            raise ValueError(
-                f"{self._path}: a {self._kind.title} file has no column {name}; wanted one of {known}"
-            )
-        self._marks[name] = values
 
     def _flush(self) -> None:
         if not self._pending:
@@ -288,7 +311,8 @@ class EventWriter:
 
     def _start(self, dtype: type[np.generic] | None) -> Output:
         assert self._temporary is not None
-        return self._kind.output(self._temporary, self._detector, self._provenance, dtype)
+        assert self._kind.output is not None
+        return self._kind.output(self._temporary, self._detector, self._provenance, dtype, self._further)
 
     def _widen(self) -> None:
         """Writes what is there again as float32: the first cells were counts that fit, later ones are not."""
@@ -302,8 +326,12 @@ class EventWriter:
         self._stack.callback(narrow.unlink, missing_ok=True)
         self._temporary.rename(narrow)
         self._output = self._start(np.float32)
+        assert self._kind.further is not None
+        further, start = self._kind.further(narrow), 0
         for events in in_slices(self._kind.open_events(narrow, self._detector), BUFFERED_ROWS):
-            self._output.append(columns_of(events))
+            stop = start + len(events)
+            self._output.append({**columns_of(events), **further.read(start, stop)})
+            start = stop
         narrow.unlink()
 
     def __exit__(
@@ -318,8 +346,6 @@ class EventWriter:
                 self._flush()
                 if self._output is None:
                     raise ValueError(f"nothing to write to {self._path}: no events")
-                for name, values in self._marks.items():
-                    self._output.mark(name, values)  # type: ignore[attr-defined]
                 self._output.finish()
             except BaseException:
                 self._abandon()
@@ -348,11 +374,16 @@ def create(path: str | Path, detector: Detector, provenance: Mapping[str, Any] |
         provenance: where the events come from; anything JSON can hold.
 
     Raises:
-        ValueError: unknown suffix, or (on entering the block) a folder that cannot be written.
+        ValueError: unknown suffix, a format that is only read, or (on entering the block) a folder that cannot be
+            written.
         TypeError: a provenance that JSON cannot hold.
     """
     path = Path(path)
-    return EventWriter(path, format_of(path), detector, json.dumps(dict(provenance or {})))
+    kind = format_of(path)
+    if kind.output is None:
+        known = ", ".join(suffix for suffix, other in FORMATS.items() if other.output)
+        raise ValueError(f"cannot write {path}: {kind.title} files are only read; wanted one of {known}")
+    return EventWriter(path, kind, detector, json.dumps(dict(provenance or {})))
 
 
 def convert(

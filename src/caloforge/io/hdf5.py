@@ -6,9 +6,9 @@
 | `pdg` | (N,) int32 | PDG id |
 | `group`, `fold` | (N,) int32, int8 | number of the unique particle, fold 0..9; both may be absent |
 | `responses` | (N, *shape) uint16 or float32 | cell contents; absent in files of particles alone |
-| `in_domain` | (N,) bool | particle like those of the training; in files that a bundle generated |
+| others | (N,) | such as `in_domain`: particle like those of the training, in files that a bundle generated |
 
-Attributes of the file: `detector`, and `provenance` as JSON. Other keys are ignored.
+Attributes of the file: `detector`, and `provenance` as JSON. Others are ignored, and kept where files are merged.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 from caloforge.detectors import Detector
 from caloforge.events import Primaries
 from caloforge.io.source import (
+    NONE_FURTHER,
     PARTICLE_COLUMNS,
     Columns,
     FileSource,
+    FurtherColumns,
     ParticleRows,
     RangeReader,
     block_edges,
@@ -125,6 +127,23 @@ def rows_of(key: str, path: Path) -> RangeReader:
     return read
 
 
+def further(path: Path) -> FurtherColumns:
+    """Opens the columns of a file that are neither of its particles nor its responses."""
+    return further_of(path, ("conditions", *PARTICLE_COLUMNS, "responses"))
+
+
+def further_of(path: Path, known: Sequence[str]) -> FurtherColumns:
+    """Opens the columns of a file that are not among the known ones; the first of those tells the rows."""
+    file = open_file(path)
+    rows = len(dataset(file, known[0]))
+    names = tuple(
+        name
+        for name, column in file.items()
+        if name not in known and isinstance(column, h5py.Dataset) and column.shape == (rows,)
+    )
+    return FurtherColumns(names, lambda start, stop: {name: file[name][start:stop] for name in names})
+
+
 def provenance(path: Path) -> dict[str, Any]:
     """Returns what the writer was given; empty for foreign files."""
     with open_file(path) as file:
@@ -181,7 +200,7 @@ class Table:
     def __init__(
         self,
         path: Path,
-        columns: Mapping[str, tuple[type[np.generic], tuple[int, ...]]],
+        columns: Mapping[str, tuple[Any, tuple[int, ...]]],
         attributes: Mapping[str, str],
         level: int,
     ) -> None:
@@ -216,10 +235,6 @@ class Table:
         finally:
             self._disk.check()  # it explains what HDF5 may raise
 
-    def mark(self, name: str, values: NDArray[np.bool_]) -> None:
-        """Writes a column of truth values for all rows."""
-        self.column(name, values)
-
     def column(self, name: str, values: NDArray[np.generic]) -> None:
         """Writes a further column for all rows."""
         try:
@@ -241,7 +256,12 @@ class Table:
 
 
 def output(
-    path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None, level: int = 4
+    path: Path,
+    detector: Detector,
+    provenance: str,
+    dtype: type[np.generic] | None,
+    further: Mapping[str, np.dtype[Any]] = NONE_FURTHER,
+    level: int = 4,
 ) -> Table:
     """Starts a file in the layout above.
 
@@ -250,9 +270,10 @@ def output(
         detector: of the events.
         provenance: JSON text.
         dtype: type of the responses; None for particles alone.
+        further: types of further columns, by name.
         level: of gzip, 1 to 9.
     """
-    columns: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    columns: dict[str, tuple[Any, tuple[int, ...]]] = {
         "conditions": (np.float32, (len(detector.features),)),
         "pdg": (np.int32, ()),
         "group": (np.int32, ()),
@@ -260,6 +281,7 @@ def output(
     }
     if dtype is not None:
         columns["responses"] = (dtype, detector.shape)
+    columns |= {name: (kind, ()) for name, kind in further.items()}
     table = Table(path, columns, {"detector": detector.name, "provenance": provenance}, level)
     table.describe(
         "conditions", names=list(detector.features), units=[feature.unit for feature in detector.conditions]

@@ -3,8 +3,8 @@
 - The papers' pairs hold one array each, `arr_0`: responses (N, *shape), and particles (N, F + 1) with the PDG
   id as the last column. A pair is opened by its responses file; the particles are in the neighbour whose name
   has "particles" in place of "responses".
-- Our file has the keys `conditions`, `responses`, `pdg`, `group`, `fold`, `detector` and `provenance`, and
-  `in_domain` where a bundle generated it.
+- Our file has the keys `conditions`, `responses`, `pdg`, `group`, `fold`, `detector` and `provenance`,
+  and further columns of one number a row, such as `in_domain` where a bundle generated it.
 
 An archive is read and written as a whole; for more than fits into memory take HDF5. Pickles are never read.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from caloforge.detectors import Detector
 from caloforge.events import Events, Primaries, with_responses
 from caloforge.io.source import (
+    NONE_FURTHER,
     PARTICLE_COLUMNS,
     Columns,
+    FurtherColumns,
     ParticleRows,
     check_cells,
     check_file,
@@ -42,7 +44,7 @@ from caloforge.io.source import (
 PAIR_KEY = "arr_0"
 
 
-def _load(path: Path, keys: Iterable[str]) -> Columns:
+def _load(path: Path, keys: Collection[str]) -> Columns:
     """Reads those of the keys that an archive has; all its other names come as empty arrays."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
@@ -159,11 +161,26 @@ def provenance(path: Path) -> dict[str, Any]:
     return parse_provenance(str(file["provenance"])) if "provenance" in file else {}
 
 
+def further(path: Path) -> FurtherColumns:
+    """Reads the columns of an archive that are neither of its particles nor its responses."""
+    known = {"conditions", *PARTICLE_COLUMNS, "responses", PAIR_KEY}
+    names = _load(path, ()).keys() - known
+    columns = {name: column for name, column in _load(path, names).items() if name in names and column.ndim}
+    return FurtherColumns(
+        tuple(columns), lambda start, stop: {name: column[start:stop] for name, column in columns.items()}
+    )
+
+
 class NpzOutput:
     """Collects columns in memory and writes them at the end."""
 
     def __init__(
-        self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None
+        self,
+        path: Path,
+        detector: Detector,
+        provenance: str,
+        dtype: type[np.generic] | None,
+        further: Mapping[str, np.dtype[Any]] = NONE_FURTHER,
     ) -> None:
         self._path, self._dtype = path, dtype
         self._more: Columns = {"detector": np.array(detector.name), "provenance": np.array(provenance)}
@@ -174,10 +191,6 @@ class NpzOutput:
         if "responses" in columns:
             columns = {**columns, "responses": columns["responses"].astype(self._dtype, copy=False)}
         self._parts.append(columns)
-
-    def mark(self, name: str, values: NDArray[np.bool_]) -> None:
-        """Keeps a column of truth values for all rows."""
-        self._more[name] = values
 
     def finish(self) -> None:
         """Writes the archive."""

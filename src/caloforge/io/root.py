@@ -7,7 +7,7 @@ are the JSON text `caloforge` beside the tree.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from caloforge._lookup import require
 from caloforge.detectors import Detector
 from caloforge.events import Primaries
 from caloforge.io.source import (
+    NONE_FURTHER,
     PARTICLE_COLUMNS,
     Columns,
     FileSource,
+    FurtherColumns,
     ParticleRows,
     RangeReader,
     check_shape,
@@ -117,25 +119,41 @@ def provenance(path: Path) -> dict[str, Any]:
         return dict(_metadata(file).get("provenance", {}))
 
 
+def further(path: Path) -> FurtherColumns:
+    """Opens the branches of a file that are neither of its particles nor its responses."""
+    file = _open(path)
+    tree = _tree(file)
+    known = {*_particles(file, None).detector.features, *PARTICLE_COLUMNS, "responses"}
+    names = tuple(name for name in tree.keys() if name not in known)  # noqa: SIM118 (a tree is no mapping)
+    return FurtherColumns(
+        names, lambda start, stop: {name: _array(tree[name], start, stop) for name in names}
+    )
+
+
 class RootOutput:
     """Appends columns to a ROOT file, a basket each time."""
 
     def __init__(
-        self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None
+        self,
+        path: Path,
+        detector: Detector,
+        provenance: str,
+        dtype: type[np.generic] | None,
+        further: Mapping[str, np.dtype[Any]] = NONE_FURTHER,
     ) -> None:
-        self._features, self._dtype = detector.features, dtype
+        self._features, self._dtype, self._further = detector.features, dtype, tuple(further)
         self._file = require("uproot", "root").recreate(path)
         self._file[METADATA] = json.dumps({"detector": detector.name, "provenance": json.loads(provenance)})
         branches: dict[str, Any] = dict.fromkeys(detector.features, np.float32)
         branches |= {"pdg": np.int32, "group": np.int32, "fold": np.int8}
         if dtype is not None:
             branches["responses"] = np.dtype((dtype, detector.shape))
-        self._tree = self._file.mktree(TREE, branches)
+        self._tree = self._file.mktree(TREE, {**branches, **further})
 
     def append(self, columns: Columns) -> None:
         """Writes some rows."""
         branches: dict[str, Any] = dict(zip(self._features, columns["conditions"].T, strict=True))
-        branches |= {name: columns[name] for name in PARTICLE_COLUMNS}
+        branches |= {name: columns[name] for name in (*PARTICLE_COLUMNS, *self._further)}
         if "responses" in columns:
             branches["responses"] = columns["responses"].astype(self._dtype, copy=False)
         self._tree.extend({name: np.ascontiguousarray(column) for name, column in branches.items()})

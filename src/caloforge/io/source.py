@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +29,8 @@ RangeReader: TypeAlias = Callable[[int, int], NDArray[np.generic]]
 """Reads the responses of the rows from a first to before a last, (rows, *shape) or (rows, cells)."""
 
 PARTICLE_COLUMNS = ("pdg", "group", "fold")
+
+NONE_FURTHER: Mapping[str, np.dtype[Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,19 @@ class ParticleRows:
     def all(self) -> Primaries:
         """Every particle."""
         return self.read(0, self.rows)
+
+
+@dataclass(frozen=True)
+class FurtherColumns:
+    """What an open file holds besides particles and responses, one number a row: `in_domain`, channel sums.
+
+    Attributes:
+        names: of the columns.
+        read: reads them from a first to before a last row.
+    """
+
+    names: tuple[str, ...]
+    read: Callable[[int, int], Columns]
 
 
 class NoResponsesError(ValueError):

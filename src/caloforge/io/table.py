@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -23,9 +23,11 @@ from caloforge._lookup import require
 from caloforge.detectors import Detector
 from caloforge.events import Primaries
 from caloforge.io.source import (
+    NONE_FURTHER,
     PARTICLE_COLUMNS,
     Columns,
     FileSource,
+    FurtherColumns,
     ParticleRows,
     RangeReader,
     check_lengths,
@@ -108,9 +110,14 @@ class CsvOutput:
     """Appends particles, and channel sums instead of responses, to a CSV file."""
 
     def __init__(
-        self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None
+        self,
+        path: Path,
+        detector: Detector,
+        provenance: str,
+        dtype: type[np.generic] | None,
+        further: Mapping[str, np.dtype[Any]] = NONE_FURTHER,
     ) -> None:
-        self._detector = detector
+        self._detector, self._further = detector, tuple(further)
         self._file = path.open("w", newline="", encoding="utf-8")
         self._lines = csv.writer(self._file, lineterminator="\n")
         sums = [
@@ -118,7 +125,9 @@ class CsvOutput:
             for name, channel_map in detector.channels.items()
             for label in channel_map.labels
         ]
-        self._lines.writerow([*detector.features, *PARTICLE_COLUMNS, *(["total", *sums] if dtype else [])])
+        self._lines.writerow(
+            [*detector.features, *PARTICLE_COLUMNS, *(["total", *sums] if dtype else []), *further]
+        )
 
     def append(self, columns: Columns) -> None:
         """Writes some rows."""
@@ -130,6 +139,7 @@ class CsvOutput:
             total = responses.reshape(len(responses), -1).sum(1, dtype=np.float64)[:, None]
             sums = [self._detector.readout(responses, name) for name in self._detector.channels]
             parts += [np.char.mod("%.10g", np.column_stack([total, *sums]))]
+        parts += [columns[name][:, None].astype(str) for name in self._further]
         self._lines.writerows(np.column_stack(parts).tolist())
 
     def finish(self) -> None:
@@ -254,18 +264,42 @@ def parquet_provenance(path: Path) -> dict[str, Any]:
         return dict(_metadata(file).get("provenance", {}))
 
 
+def parquet_further(path: Path) -> FurtherColumns:
+    """Opens the columns of a file that are neither of its particles nor its responses."""
+    file = _open_parquet(path)
+    particles = _parquet_particles(file, None)
+    known = {*particles.detector.features, *PARTICLE_COLUMNS, "responses"}
+    names = tuple(name for name in file.schema_arrow.names if name not in known)
+    edges = _row_groups(file)
+
+    def read(start: int, stop: int) -> Columns:
+        first, final = np.searchsorted(edges, [start, stop - 1], side="right") - 1
+        found = file.read_row_groups(range(first, final + 1), columns=names)
+        found = found.slice(start - edges[first], stop - start)
+        return {name: found[name].to_numpy(zero_copy_only=False) for name in names}
+
+    return FurtherColumns(names, read)
+
+
 class ParquetOutput:
     """Appends columns to a Parquet file, a row group each time."""
 
     def __init__(
-        self, path: Path, detector: Detector, provenance: str, dtype: type[np.generic] | None
+        self,
+        path: Path,
+        detector: Detector,
+        provenance: str,
+        dtype: type[np.generic] | None,
+        further: Mapping[str, np.dtype[Any]] = NONE_FURTHER,
     ) -> None:
+        self._further = tuple(further)
         self._arrow = arrow = require("pyarrow", "parquet")
         self._detector, self._dtype = detector, dtype
         fields = [(name, arrow.float32()) for name in detector.features]
         fields += [("pdg", arrow.int32()), ("group", arrow.int32()), ("fold", arrow.int8())]
         if dtype is not None:
             fields += [("responses", arrow.list_(arrow.from_numpy_dtype(dtype), detector.cells))]
+        fields += [(name, arrow.from_numpy_dtype(kind)) for name, kind in further.items()]
         text = json.dumps({"detector": detector.name, "provenance": json.loads(provenance)})
         self._schema = arrow.schema(fields, metadata={METADATA: text.encode()})
         self._writer = require("pyarrow.parquet", "parquet").ParquetWriter(
@@ -280,6 +314,7 @@ class ParquetOutput:
         if "responses" in columns:
             cells = arrow.array(columns["responses"].astype(self._dtype, copy=False).reshape(-1))
             arrays += [arrow.FixedSizeListArray.from_arrays(cells, self._detector.cells)]
+        arrays += [arrow.array(columns[name]) for name in self._further]
         self._writer.write_table(arrow.Table.from_arrays(arrays, schema=self._schema))
 
     def finish(self) -> None:

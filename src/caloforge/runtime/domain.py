@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import NormalDist
 from typing import Any, Literal, get_args
 
@@ -29,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.events import SLICE, ParticleSource, Primaries
-from caloforge.particles import particle_name
+from caloforge.particles import mass_and_charge, particle_name
 
 OnOutside = Literal["error", "warn", "flag"]
 """What to do about particles outside: refuse them, say so, or only mark them."""
@@ -47,8 +46,6 @@ _REGULAR = 1e-3
 _QUANTILES = 33
 _SLACK = 1 + 1e-6
 """Rounding of the distance itself, which goes through a matrix product."""
-
-_MeV = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +193,7 @@ def _inconsistent(primaries: Primaries) -> Sequence[tuple[str, NDArray[np.bool_]
     names = primaries.detector.features
     found = []
     kinds, kind = np.unique(primaries.pdg, return_inverse=True)
-    table = np.array([_mass_and_charge(int(pdg)) for pdg in kinds], np.float64).reshape(len(kinds), 2)[kind]
+    table = np.array([mass_and_charge(int(pdg)) for pdg in kinds], np.float64).reshape(len(kinds), 2)[kind]
     if {"mass", "charge"} & set(names):
         found.append(("a PDG id that is not in the tables", np.isnan(table[:, 0])))
     if "mass" in names:
@@ -215,16 +212,3 @@ def _inconsistent(primaries: Primaries) -> Sequence[tuple[str, NDArray[np.bool_]
             ("an energy that is not sqrt(p^2 + m^2)", np.abs(energy - expected) > ENERGY_TOLERANCE * energy)
         )
     return found
-
-
-@cache
-def _mass_and_charge(pdg: int) -> tuple[float, float]:
-    """Returns mass in GeV and charge in e from the PDG tables; NaN for an unknown id."""
-    from particle import InvalidParticle, Particle, ParticleNotFound
-
-    try:
-        found = Particle.from_pdgid(pdg)
-    except (InvalidParticle, ParticleNotFound):
-        return float("nan"), float("nan")
-    # the tables leave out the masses of neutrinos
-    return float(found.mass or 0.0) * _MeV, float(found.charge or 0.0)

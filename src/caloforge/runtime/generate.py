@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -118,7 +119,10 @@ class Generated(Generic[Particles]):
 
 
 def generate(
-    source: Generated[Particles], writer: EventWriter, report: Callable[[int], None] = lambda done: None
+    source: Generated[Particles],
+    writer: EventWriter,
+    report: Callable[[int], None] = lambda done: None,
+    further: Mapping[str, NDArray[np.generic]] = MappingProxyType({}),
 ) -> None:
     """Writes generated events to a file, a few batches at a time.
 
@@ -126,9 +130,11 @@ def generate(
         source: what to generate.
         writer: where to.
         report: called with the number of events written so far.
+        further: columns of the file besides, (N,), by name.
     """
     size = source.batch_size * max(1, 256 // source.batch_size)
     for start in range(0, len(source), size):
-        events = source.slices(slice(start, start + size))
-        writer.append(events)
+        rows = slice(start, start + size)
+        events = source.slices(rows)
+        writer.append(events, {name: values[rows] for name, values in further.items()})
         report(start + len(events))
