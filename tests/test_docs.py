@@ -24,7 +24,7 @@ from caloforge.models import CLASSIFIERS, MODELS, READOUTS, vqgan
 from caloforge.models import factorized_latent_flow_matching as factorized_latent
 from caloforge.models import latent_flow_matching as latent
 from caloforge.models.calodream import EnergyConfig, LatentConfig, ShapeConfig
-from caloforge.models.factorized_flow_matching import ImageConfig, PlaceConfig, SumsConfig
+from caloforge.models.factorized_flow_matching import DistillationConfig, ImageConfig, PlaceConfig, SumsConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
 from caloforge.nn.gpt import GPTConfig
 from caloforge.nn.patch_autoencoder import PatchAutoencoderConfig
@@ -146,6 +146,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[training]`": recipe.TrainingConfig,
     "`[model.network]` of `flow_matching`": type(FlowMatchingConfig().network),
     "`[model.sums]` of `factorized_flow_matching`": SumsConfig,
+    "`[model.image.distillation]` of `factorized_flow_matching`": DistillationConfig,
     "`[model.place]` of `factorized_flow_matching`": PlaceConfig,
     "`[model.image]` of `factorized_flow_matching`": ImageConfig,
     "`[model.image.network]` of `factorized_flow_matching`": PatchNetworkConfig,

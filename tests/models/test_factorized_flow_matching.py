@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +108,39 @@ def test_every_stage_lowers_its_loss():
             for step in range(15)
         ]
         assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+def test_distillation_leads_where_many_steps_lead():
+    """One step of the student ends nearer to the teacher's path than one of the teacher; the teacher stays."""
+    steps = {"steps": 1, "teacher": 6, "optimizer": {"learning_rate": 3e-3}, "epochs": 20, "average": 0.0}
+    config = SMALL.model_copy(
+        update={
+            "image": SMALL.image.model_copy(
+                update={"distillation": type(SMALL.image.distillation).model_validate(steps)}
+            )
+        }
+    )
+    model, events, stages = fitted(ZN, config)
+    image, distillation = stages[-2:]
+    for step in range(40):
+        image.step(events, BatchRandom(step, slice(0, 48), 48), lambda loss: loss.backward())
+    next(iter(distillation.batches(events, np.random.default_rng(0))))
+    teacher = copy.deepcopy(model.image)
+    losses = [
+        distillation.step(events, BatchRandom(step % 3, slice(0, 48), 48), lambda loss: loss.backward())[
+            "loss"
+        ]
+        for step in range(30)
+    ]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    kept = distillation.modules()["teacher"].state_dict()
+    for name, weights in teacher.state_dict().items():
+        assert torch.equal(kept[name], weights)
+    assert any(not torch.equal(kept[name], weights) for name, weights in model.image.state_dict().items())
+    again = FactorizedFlowMatching(ZN, config).stages(events)[-1]
+    again.load_state_dict(distillation.state_dict())
+    for name, weights in again.modules()["teacher"].state_dict().items():
+        assert torch.equal(kept[name], weights)
 
 
 def test_the_expected_place_is_learnt():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -232,6 +233,7 @@ class LossStage:
         decay: decay of that average.
         prepare: called with the training events before the first epoch, for what depends on the stages before.
         batches: yields an epoch's batches, for a loss that needs less than whole events.
+        beside: modules that the loss needs and nothing trains, for checkpoints: a teacher.
     """
 
     def __init__(
@@ -249,7 +251,9 @@ class LossStage:
         decay: float = 0.0,
         prepare: Callable[[EventSource], None] | None = None,
         batches: Batches | None = None,
+        beside: Mapping[str, nn.Module] = MappingProxyType({}),
     ) -> None:
+        self._beside = beside
         self._batches = batches or shuffled_batches
         self.name, self.epochs, self.batch_size, self.best_by = name, epochs, batch_size, "score"
         self._module, self._loss, self._scores = module, loss, scores
@@ -260,8 +264,9 @@ class LossStage:
         )
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The trained module, and its average."""
-        return {"module": self._module} | ({"average": self._average} if self._average else {})
+        """The trained module, its average, and those beside it."""
+        average = {"average": self._average} if self._average else {}
+        return {"module": self._module, **average, **self._beside}
 
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """The one optimizer."""

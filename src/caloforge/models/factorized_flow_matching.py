@@ -20,6 +20,14 @@ loss is that of the velocity with the likelihood of the counts, multinomial in e
 
 t with density 2 t. The path is followed in steps that leave equal shares of the way, 1 - t_i = (1 - `end`)^(i / n).
 
+Fewer steps, where wanted. A distillation follows the path of the trained network in many small steps, x_i its points
+where the few large ones end, and teaches the network to get from each to the next at once, and to see the same counts
+at the end:
+
+    E sum_i | y_i - x_i |^2 / (1 - `end`)^2  -  `likelihood` E (1 / sum_k n_k) sum_k n^_k ln p_k,
+
+y_i where one step leads from x_{i-1}, n^ the expected counts of the teacher, the first term for a cell on average.
+
 Counts. At t = `end` p gives the expected counts: sum of the channel times p. x_1^ is a mean of logarithms, and
 undoing the logarithm of a mean would take light from cells that are faint or uncertain: a third of it where one
 photon is as likely as none. p has no such bias. The expected counts are rounded by systematic sampling channel by
@@ -33,6 +41,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -80,6 +89,30 @@ class PlaceConfig(BaseModel):
     batch_size: int = Field(128, ge=1)
 
 
+class DistillationConfig(BaseModel):
+    """How the steps of the image are made fewer: the network learns where more steps of its own lead.
+
+    Attributes:
+        steps: of the student, and then of the sampling; 0 for no distillation.
+        teacher: steps of the teacher's path for each of the student's.
+        optimizer: rates and schedule.
+        epochs: passes through the training events.
+        batch_size: events a step.
+        average: decay of the moving average of the weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(0, ge=0)
+    teacher: int = Field(3, ge=2)
+    optimizer: AdamConfig = AdamConfig(
+        learning_rate=3e-4, beta2=0.99, schedule="cosine", warmup=0.1, gradient_clip=1.0
+    )
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1)
+    average: float = Field(0.99, ge=0, lt=1)
+
+
 class ImageConfig(BaseModel):
     """Network, solver and training of the image.
 
@@ -91,6 +124,7 @@ class ImageConfig(BaseModel):
         optimizer: rates and schedule.
         epochs: passes through the training events.
         batch_size: events a step.
+        distillation: for fewer steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,6 +138,7 @@ class ImageConfig(BaseModel):
     )
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(64, ge=1)
+    distillation: DistillationConfig = DistillationConfig()
 
 
 class FactorizedFlowMatchingConfig(BaseModel):
@@ -250,7 +285,10 @@ class FactorizedFlowMatching(Generator):
         self.standardize_logs.refit(torch.log1p(counts))
         events = len(train)
         solver = [] if self.sums_solver is None else [self._solver_stage(self.sums_solver, events)]
-        return [self._sums_stage(events), *solver, self._place_stage(events), self._image_stage(events)]
+        stages = [self._sums_stage(events), *solver, self._place_stage(events), self._image_stage(events)]
+        if self.config.image.distillation.steps:
+            stages.append(self._distillation_stage(events))
+        return stages
 
     def _sums_stage(self, events: int) -> Stage:
         config = self.config.sums
@@ -328,11 +366,70 @@ class FactorizedFlowMatching(Generator):
             each: Tensor = error - config.likelihood * likelihood / counts.sum(1).clamp(min=1)
             return each
 
-        def scores(source: EventSource) -> Mapping[str, float]:
-            reference = self._validation(source)
-            return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
+        return self._stage("image", network, self.image, loss, self._image_scores, config, events)
 
-        return self._stage("image", network, self.image, loss, scores, config, events)
+    def _image_scores(self, source: EventSource) -> Mapping[str, float]:
+        reference = self._validation(source)
+        return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
+
+    def _distillation_stage(self, events: int) -> Stage:
+        image = self.config.image
+        config, end, likelihood = image.distillation, image.end, image.likelihood
+        teacher = copy.deepcopy(self.image).requires_grad_(False)
+        student = copy.deepcopy(self.image) if config.average else self.image
+        fine = [
+            1 - (1 - end) ** (i / (config.steps * config.teacher))
+            for i in range(config.steps * config.teacher + 1)
+        ]
+
+        def prepare(_: EventSource) -> None:
+            teacher.load_state_dict(self.image.state_dict())
+            student.load_state_dict(self.image.state_dict())
+
+        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+            conditions, _, counts = self._batch(batch, rng)
+            features = self._with_sums(self.features(conditions), counts)
+
+            def at(network: PatchNetwork, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+                found: tuple[Tensor, Tensor] = network(x, torch.full_like(x[:, 0, 0], t), features, around)
+                return found
+
+            def step(network: PatchNetwork, x: Tensor, t: float, following: float) -> Tensor:
+                return x + (following - t) / (1 - t) * (at(network, x, t)[0] - x)
+
+            x = rng.normal(*self.detector.shape)
+            points = [x]
+            with torch.no_grad():
+                around = teacher.around(self._places(conditions, features))
+                for t, following in pairwise(fine):
+                    x = step(teacher, x, t, following)
+                    points.append(x)
+                shares, found = self._shares(at(teacher, x, end)[1])
+                expected = shares * (counts / found)[:, self.channel]
+            each = torch.zeros_like(counts[:, 0])
+            for (t, start), (following, stop) in pairwise(
+                zip(fine[:: config.teacher], points[:: config.teacher], strict=True)
+            ):
+                error = step(student, start, t, following) - stop
+                each = each + error.square().flatten(1).mean(1) / (1 - end) ** 2
+            shares, found = self._shares(at(student, x, end)[1])
+            light = (expected * shares.log()).sum(1) - (counts * found.log()).sum(1)
+            return each - likelihood * light / counts.sum(1).clamp(min=1)
+
+        return LossStage(
+            "distillation",
+            student,
+            loss,
+            self._image_scores,
+            config.optimizer,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            events=events,
+            average=self.image if config.average else None,
+            decay=config.average,
+            prepare=prepare,
+            beside={"teacher": teacher},
+        )
 
     def _stage(
         self,

@@ -1,0 +1,59 @@
+"""Begins a run at a later stage, with weights that another run has trained up to it.
+
+    python benchmarks/later_stage.py RECIPE WEIGHTS OUT --stage distillation [--data FILE...] [--set KEY=VALUE...]
+    caloforge train RECIPE ... --out OUT --resume
+
+The run is what a training from nothing would be, if its stages before had given these weights: batches and noise of
+a stage depend on the seed and the stage's number alone.
+"""
+
+import argparse
+from pathlib import Path
+
+from caloforge import recipe as recipes
+from caloforge.events import Selected, split
+from caloforge.io import sha256
+from caloforge.io.run import Run
+from caloforge.models import build, resolved
+from caloforge.training.checkpoint import load_weights, save_checkpoint
+from caloforge.training.loop import History, joined, training_data
+
+
+def main() -> None:
+    """Writes recipe and checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe")
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--stage", required=True)
+    parser.add_argument("--data", nargs="+", default=[])
+    parser.add_argument("--set", dest="settings", nargs="+", default=[])
+    arguments = parser.parse_args()
+    values = recipes.with_settings(recipes.read(arguments.recipe), arguments.settings)
+    if arguments.data:
+        values["data"]["files"] = arguments.data
+    recipe = resolved(recipes.parse(values))
+    model = build(recipe)
+    files = training_data(recipe)
+    source = joined(files.values(), trials=False)
+    train = Selected(source, split(source, recipe.data.split, recipe.seed)["train"])
+    stages = model.stages(train)
+    numbers = {stage.name: number for number, stage in enumerate(stages)}
+    if arguments.stage not in numbers:
+        parser.error(f"no stage {arguments.stage!r}; there are {', '.join(numbers)}")
+    load_weights(model, arguments.weights / "weights.safetensors")
+    number = numbers[arguments.stage]
+    history = History([sha256(path) for path in files], stage=number)
+    run = Run(arguments.out)
+    arguments.out.mkdir(parents=True)
+    run.write_recipe(recipe)
+    state = {
+        "history": vars(history),
+        "model": model.state_dict(),
+        "stage": stages[number].state_dict(),
+    }
+    save_checkpoint(state, run.checkpoint)
+
+
+if __name__ == "__main__":
+    main()
