@@ -1,21 +1,23 @@
 """CaloDREAM, measured: layer energies, solvers, cache, cost of the networks.
 
-    python benchmarks/calodream.py energies RUN... --showers FILE [--seeds 5]
+    python benchmarks/calodream.py energies RUN... --showers FILE [--seeds 5] [--epochs 200] [--smear 0.2]
     python benchmarks/calodream.py solvers RUN --showers FILE [--evaluations 4 8 16] [--out FIGURE]
     python benchmarks/calodream.py cache [--batch 100]
     python benchmarks/calodream.py vit [--batch 100]
-    python benchmarks/calodream.py ds3 [--batch 16]
+    python benchmarks/calodream.py ds3 [--batch 16] [--sampled 4]
 
 `energies`: can classifiers (3 x 512) tell the u of the test showers from drawn ones, with u or logit u as inputs?
-Beside the runs: the floor, two halves of the test, and a positive control, layer energies smeared by 20 %.
+Beside the runs: the floor, two halves of the test, and positive controls, the layer energies of a half smeared.
+Processor time of one thread at batch 100, runs in turns.
 
 `solvers`: solvers of the shape network of a run, at equal numbers of evaluations. Bespoke ones are fitted to the frozen
 network on training rows. Given the true layer energies, so that nothing but the solver differs; scored on test rows:
 `error`, root mean square distance at the end of the path from a precise solution (midpoint, `--reference` steps, same
-noise); `features`, mean over the challenge's features of Wasserstein-1 over the spread; AUC of small classifiers.
+noise); `features`, mean over the challenge's features of Wasserstein-1 over the spread; `voxels`, separation power of
+the voxel spectrum; AUC of small classifiers.
 
 `cache`, `vit`: times of one thread, processor time, min / median / max. `ds3`: the full network of data set 3 makes a
-step of training and a batch of showers from made events; peak memory of the process.
+step of training and some showers from made events; peak memory of the process.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from caloforge.detectors import DS2, DS3
 from caloforge.evaluation.classifier import classify, inputs_of, suite
 from caloforge.events import Events, EventSource, split, with_responses
 from caloforge.io import open_events
-from caloforge.metrics.calochallenge import observe_showers
+from caloforge.metrics.calochallenge import observe_showers, separation
 from caloforge.metrics.channels import wasserstein
 from caloforge.metrics.scores import halves
 from caloforge.models import build
@@ -57,14 +59,15 @@ def spread(values: Sequence[float], form: str = ".3f") -> str:
     return " / ".join(format(one, form) for one in (min(values), np.median(values), max(values)))
 
 
-def timed(function: Callable[[], object], repeats: int = 5) -> list[float]:
-    """Returns processor times [ms], after one call that is not counted."""
-    function()
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        function()
-        times.append(1e3 * (time.process_time() - started))
+def timed(functions: Sequence[Callable[[], object]], repeats: int = 5) -> list[list[float]]:
+    """Returns processor times [ms] of each function, in turns, after one round that is not counted."""
+    times: list[list[float]] = [[] for _ in functions]
+    for number in range(repeats + 1):
+        for function, found in zip(functions, times, strict=True):
+            started = time.process_time()
+            function()
+            if number:
+                found.append(1e3 * (time.process_time() - started))
     return times
 
 
@@ -85,45 +88,56 @@ def u_inputs(incident: Tensor, energies: Tensor, view: str) -> np.ndarray:
     return torch.cat([scaled_energy(incident), u], 1).float().numpy()
 
 
+@torch.no_grad()
 def energies(arguments: argparse.Namespace) -> None:
     """Prints one row a run, floor and control."""
     test = part(open_events(arguments.showers, DS2), "test")
     incident = torch.from_numpy(test.conditions)
     true = torch.from_numpy(DS2.readout(test.responses, "layers"))
     a, b = (np.sort(rows) for rows in halves(len(test), np.random.default_rng(0)))
-    normals = torch.from_numpy(np.random.default_rng(1).standard_normal(true.shape))
-    smeared = true * (1 + 0.2 * normals).clamp(min=0)
-    controls = {"floor, halves": (a, true, b), "control, layers smeared by 20 %, halves": (a, smeared, b)}
-    pairs = {}
     every = np.arange(len(test))
+    pairs = {}
+    loaded = {}
     for run in arguments.runs:
         settings, model = load_model(run)
         assert isinstance(model, CaloDream)
+        solver = model.config.energy.solver
+        name = f"{settings.name}, {model.config.energy.network}, {solver.method} {solver.steps}"
         noise = torch.from_numpy(standard_normals(0, every, model.energy.noise_dim))
-        started = time.process_time()
-        with torch.no_grad():
-            drawn = torch.cat(
-                [
-                    model.draw_energies(x, z)
-                    for x, z in zip(incident.split(100), noise.split(100), strict=True)
-                ]
-            )
-        each = 1e3 * (time.process_time() - started) / len(test)
-        config = model.config.energy
-        name = (
-            f"{settings.name}, {config.network}, {config.solver.method} {config.solver.steps}, {each:.3f} ms"
+        batches = zip(incident.split(100), noise.split(100), strict=True)
+        drawn = torch.cat([model.draw_energies(*batch) for batch in batches])
+        pairs[name], loaded[name] = (every, drawn, every), (model, noise[:100])
+    costs = timed(
+        [lambda m=model, z=noise: m.draw_energies(incident[:100], z) for model, noise in loaded.values()],
+        arguments.repeats,
+    )
+    notes = {
+        name: (
+            f"{sum(p.numel() for p in model.energy.parameters()):,}",
+            spread([one / 100 for one in times]),
         )
-        pairs[name] = (every, drawn, every)
-    config = suite("paper")
-    print(f"{len(test)} test showers, min / median / max of {arguments.seeds} seeds\n")
-    print("| layer energies | AUC, u | AUC, logit u |\n|---|---|---|")
+        for (name, (model, _)), times in zip(loaded.items(), costs, strict=True)
+    }
+    controls = {"floor, halves": (a, true, b)}
+    normals = torch.from_numpy(np.random.default_rng(1).standard_normal(true.shape))
+    for by in arguments.smear:
+        smeared = true * (1 + by * normals).clamp(min=0)
+        controls[f"control, layers smeared by {100 * by:g} %, halves"] = (a, smeared, b)
+    config = suite("paper").model_copy(update={"epochs": arguments.epochs})
+    print(
+        f"{len(test)} test showers, {config.epochs} epochs, min / median / max of {arguments.seeds} seeds\n"
+    )
+    print("| layer energies | AUC, u | AUC, logit u | parameters | ms a shower |\n|---|---|---|---|---|")
     for name, (first, other, second) in (pairs | controls).items():
         cells = []
         for view in ("raw", "logit"):
             ours, theirs = u_inputs(incident, true, view)[first], u_inputs(incident, other, view)[second]
-            found = [classify(ours, theirs, "high", DS2, config, seed).auc for seed in range(arguments.seeds)]
+            with torch.enable_grad():
+                found = [
+                    classify(ours, theirs, "high", DS2, config, seed).auc for seed in range(arguments.seeds)
+                ]
             cells.append(spread([max(auc, 1 - auc) for auc in found]))
-        print(f"| {name} | {cells[0]} | {cells[1]} |", flush=True)
+        print(f"| {' | '.join([name, *cells, *notes.get(name, ('', ''))])} |", flush=True)
 
 
 # Solvers
@@ -191,6 +205,7 @@ def solvers(arguments: argparse.Namespace) -> None:
                 for k in np.flatnonzero(spreads)
             ]
         )
+        spectra = [one.spectrum.sum(0, dtype=np.int64) for one in (seen, found)]
         cells = []
         for view in arguments.views:
             aucs = [
@@ -201,7 +216,7 @@ def solvers(arguments: argparse.Namespace) -> None:
         rows.setdefault(name, []).append((evaluations, cells[0]))
         shown = " | ".join(spread(one) for one in cells)
         print(
-            f"| {name} | {evaluations} | {error:.4f} | {distance:.4f} | {shown} | "
+            f"| {name} | {evaluations} | {error:.4f} | {distance:.4f} | {separation(*spectra):.4f} | {shown} | "
             f"{1e3 * seconds / len(test):.1f} | {note} |",
             flush=True,
         )
@@ -213,8 +228,10 @@ def solvers(arguments: argparse.Namespace) -> None:
     )
     print(f"{run.name}, {len(test)} test showers, min / median / max of {arguments.seeds} seeds\n")
     heads = " | ".join(f"AUC, {view}" for view in arguments.views)
-    print(f"| solver | evaluations | error | features | {heads} | ms a shower | fitted in [s of a core] |")
-    print("|---" * (6 + len(arguments.views)) + "|")
+    print(
+        f"| solver | evaluations | error | features | voxels | {heads} | ms a shower | fitted in [s of a core] |"
+    )
+    print("|---" * (7 + len(arguments.views)) + "|")
     cost = {"euler": 1, "midpoint": 2, "rk4": 4}
     for evaluations in arguments.evaluations:
         for method, each in cost.items():
@@ -277,33 +294,36 @@ def cache(arguments: argparse.Namespace) -> None:
     known, u = torch.randn(arguments.batch, 64), torch.zeros(arguments.batch, 45)
     print(f"batch {arguments.batch}, processor time in ms, min / median / max of {arguments.repeats}\n")
     print("| solver | head calls alone | with the cache | prefix recomputed |\n|---|---|---|---|")
-    for method, steps in (("rk4", 50), ("midpoint", 8), ("euler", 8)):
+    for method, steps in (("euler", 8), ("midpoint", 8), ("rk4", 50)):
         solver = SolverConfig(method=method, steps=steps)
 
         def one(x0: Tensor, known: Tensor, solver: SolverConfig = solver) -> Tensor:
             return integrate(lambda x, t: network.head(x, t, known), x0, solver)
 
-        alone = timed(lambda one=one: [one(noise[:, i : i + 1], known) for i in range(45)], arguments.repeats)
-        cached = timed(lambda one=one: network.draw(condition, noise, one), arguments.repeats)
-        again = timed(
+        ways: list[Callable[[], object]] = [
+            lambda one=one: [one(noise[:, i : i + 1], known) for i in range(45)],
+            lambda one=one: network.draw(condition, noise, one),
             # as the published code: the whole prefix for each number
             lambda one=one: [
                 one(noise[:, i : i + 1], network.known(condition, u[:, : i + 1])[:, i]) for i in range(45)
             ],
-            arguments.repeats,
-        )
+        ]
+        alone, cached, again = timed(ways, arguments.repeats)
         times = [spread(values, ".0f") for values in (alone, cached, again)]
-        ratios = [np.median(values) / np.median(alone) for values in (cached, again)]
+        ratios = [
+            spread([one / other for one, other in zip(values, alone, strict=True)], ".2f")
+            for values in (cached, again)
+        ]
         print(
-            f"| {method}, {steps} steps | {times[0]} | {times[1]} ({ratios[0]:.2f} x) | "
-            f"{times[2]} ({ratios[1]:.2f} x) |",
+            f"| {method}, {steps} steps | {times[0]} | {times[1]} ({ratios[0]} x) | "
+            f"{times[2]} ({ratios[1]} x) |",
             flush=True,
         )
 
 
 @torch.no_grad()
 def vit(arguments: argparse.Namespace) -> None:
-    """Times one evaluation of the shape networks."""
+    """Times one evaluation of the shape networks, in parts that the cache holds and all showers at once."""
     sizes = {
         "ds2, the paper's": ((45, 16, 9), ViTConfig()),
         "ds2, small": ((45, 16, 9), ViTConfig(patch=(5, 16, 1), width=96, heads=4, blocks=4, inner=192)),
@@ -311,19 +331,30 @@ def vit(arguments: argparse.Namespace) -> None:
     print(
         f"batch {arguments.batch}, processor time in ms a shower, min / median / max of {arguments.repeats}\n"
     )
-    print("| network | parameters | tokens | one evaluation |\n|---|---|---|---|")
+    print(
+        "| network | parameters | tokens | one evaluation | all at once | ratio |\n|---|---|---|---|---|---|"
+    )
     for name, (axes, config) in sizes.items():
         network = ViT((1, *axes), 46, config).eval()
         x, t = torch.randn(arguments.batch, 1, *axes), torch.rand(arguments.batch)
         conditions = torch.randn(arguments.batch, 46)
-        times = timed(lambda n=network, x=x, t=t, c=conditions: n(x, t, c), arguments.repeats)
+
+        def evaluate(
+            at_once: int, network: ViT = network, given: tuple[Tensor, ...] = (x, t, conditions)
+        ) -> None:
+            network.at_once = at_once
+            network(*given)
+
+        ways = [lambda n=n, evaluate=evaluate: evaluate(n) for n in (network.at_once, arguments.batch)]
+        times = timed(ways, arguments.repeats)
         parameters = sum(p.numel() for p in network.parameters())
-        shown = spread([one / arguments.batch for one in times], ".2f")
-        print(f"| {name} | {parameters:,} | {network.tokens} | {shown} |", flush=True)
+        shown = " | ".join(spread([one / arguments.batch for one in each], ".2f") for each in times)
+        ratio = spread([ours / other for ours, other in zip(*times, strict=True)], ".2f")
+        print(f"| {name} | {parameters:,} | {network.tokens} | {shown} | {ratio} |", flush=True)
 
 
 def ds3(arguments: argparse.Namespace) -> None:
-    """Trains one step and samples one batch of the full network of data set 3."""
+    """Trains one step and samples some showers with the full network of data set 3."""
     rng = np.random.default_rng(0)
     energy = 10 ** rng.uniform(3, 6, (arguments.batch, 1))
     voxels = rng.gamma(0.1, 1, (arguments.batch, *DS3.shape))
@@ -342,9 +373,9 @@ def ds3(arguments: argparse.Namespace) -> None:
             f"{stage.name}: one step, batch {arguments.batch}, loss {loss:.3f}, {time.process_time() - started:.0f} s"
         )
     started = time.process_time()
-    noise = torch.from_numpy(standard_normals(0, np.arange(arguments.batch), model.noise_dim))
+    noise = torch.from_numpy(standard_normals(0, np.arange(arguments.sampled), model.noise_dim))
     with torch.no_grad():
-        showers = model.eval()(torch.from_numpy(events.conditions), noise)
+        showers = model.eval()(torch.from_numpy(events.conditions[: arguments.sampled]), noise)
     print(
         f"sampled {tuple(showers.shape)}, finite {bool(torch.isfinite(showers).all())}, "
         f"{time.process_time() - started:.0f} s"
@@ -362,8 +393,11 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--showers", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=200, help="of the classifiers of layer energies")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--smear", type=float, nargs="*", default=[0.2])
+    parser.add_argument("--sampled", type=int, default=4, help="showers of data set 3")
     parser.add_argument("--rows", type=int, default=1_000_000, help="test showers at most")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[2, 4, 8, 16])
     parser.add_argument("--bespoke", type=int, nargs="*", default=[4, 8])

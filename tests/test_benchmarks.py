@@ -21,7 +21,9 @@ def run(name, *arguments, **environment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gpu.py", "runtime.py", "sampling_memory.py"])
+@pytest.mark.parametrize(
+    "name", ["calodream.py", "challenge.py", "gpu.py", "runtime.py", "sampling_memory.py"]
+)
 def test_help(name):
     done = run(name, "--help")
     assert (done.returncode, "usage" in done.stdout) == (0, True), done.stderr

@@ -38,6 +38,16 @@ def test_an_event_does_not_depend_on_its_batch():
     torch.testing.assert_close(net(*together)[1:2], net(*(one[1:2] for one in together)))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("local", [0, 2])
+def test_parts_of_a_batch_are_the_batch(local):
+    net = network(local=local)
+    given = (*inputs(net, 5), *([torch.randn(5, 6, local).double()] if local else []))
+    whole = net(*given)
+    net.at_once = 2
+    torch.testing.assert_close(net(*given), whole)
+
+
 def test_starts_at_zero_whatever_the_input():
     torch.manual_seed(0)
     net = ViT((1, 6, 4, 4), 5, ViTConfig(patch=(3, 2, 1), **SMALL)).double()

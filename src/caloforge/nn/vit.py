@@ -24,6 +24,9 @@ from torch import Tensor, nn
 PERIOD = 1e4
 """Longest period of the sinusoids of time."""
 
+AT_ONCE = 2**22
+"""Numbers of a hidden layer that are computed at once where nothing is trained: what a processor's cache holds."""
+
 
 class ViTConfig(BaseModel):
     """Sizes of the vision transformer; the defaults are the paper's for data set 2.
@@ -124,6 +127,7 @@ class ViT(nn.Module):
         width = config.width
         self.channels, self.outputs, self.patch = channels, outputs or channels, config.patch
         self.grid = tuple(size // edge for size, edge in zip(axes, config.patch, strict=True))
+        self.at_once = max(AT_ONCE // (self.tokens * config.inner), 1)
         voxels = math.prod(config.patch)
         self.embed = _xavier(nn.Linear(channels * voxels + local * config.patch[0], width))
         self.time = nn.Sequential(nn.Linear(config.time, width), nn.SiLU(), nn.Linear(width, width))
@@ -160,6 +164,14 @@ class ViT(nn.Module):
             conditions: standardised, (B, F).
             local: numbers of each layer, (B, L, n), where the network has some.
         """
+        several = x.device.type == "cpu" and x.shape[0] > self.at_once
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not several:
+            return self._forward(x, t, conditions, local)
+        given = (x, t, conditions) if local is None else (x, t, conditions, local)
+        parts = zip(*(torch.split(one, self.at_once) for one in given), strict=True)
+        return torch.cat([self._forward(*part) for part in parts])
+
+    def _forward(self, x: Tensor, t: Tensor, conditions: Tensor, local: Tensor | None = None) -> Tensor:
         tokens = self._patches(x)
         if local is not None:
             tokens = torch.cat([tokens, self._of_layers(local)], -1)
