@@ -26,6 +26,7 @@ from caloforge.models import latent_flow_matching as latent
 from caloforge.models.calodream import EnergyConfig, LatentConfig, ShapeConfig
 from caloforge.models.factorized_flow_matching import DistillationConfig, ImageConfig, PlaceConfig, SumsConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
+from caloforge.nn.cross_attention_unet import CrossAttentionUNetConfig
 from caloforge.nn.gpt import GPTConfig
 from caloforge.nn.patch_autoencoder import PatchAutoencoderConfig
 from caloforge.nn.patch_network import PatchNetworkConfig
@@ -167,6 +168,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.shape.network]` of `calodream`": ViTConfig,
     "`[model.latent]` of `calodream`": LatentConfig,
     "`[model.latent.network]` of `calodream`": VoxelVAEConfig,
+    "`[model.cross_attention]` of `diffusion`": CrossAttentionUNetConfig,
     "`[model.solver]`": SolverConfig,
     "`[model.bespoke]`": BespokeConfig,
     "`[model.optimizer]`": AdamConfig,

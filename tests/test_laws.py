@@ -34,6 +34,13 @@ SMALL = {
         "average": 0.9,
         "validation_events": 20,
     },
+    "diffusion": {
+        "cross_attention": {"channels": [4, 4, 4], "blocks": 1, "attention": [], "groups": 2, "heads": 1},
+        "steps": 2,
+        "eta": 0.7,
+        "limit": 2.0,
+        "batch_size": 16,
+    },
     "factorized_flow_matching": {
         "sums": {
             "width": 16,

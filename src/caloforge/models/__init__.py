@@ -15,6 +15,7 @@ from caloforge.detectors import detector_named
 from caloforge.models.base import Classifier, Generator, Model, Readout
 from caloforge.models.calodream import CaloDream
 from caloforge.models.channel_flow_matching import ChannelFlowMatching
+from caloforge.models.diffusion import Diffusion
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
 from caloforge.models.factorized_latent_flow_matching import FactorizedLatentFlowMatching
 from caloforge.models.flow_matching import FlowMatching
@@ -40,6 +41,7 @@ __all__ = [
 
 MODELS: dict[str, type[Generator]] = {
     "calodream": CaloDream,
+    "diffusion": Diffusion,
     "factorized_flow_matching": FactorizedFlowMatching,
     "factorized_latent_flow_matching": FactorizedLatentFlowMatching,
     "flow_matching": FlowMatching,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector, Feature
 from caloforge.events import Events, EventSource, Selected, in_slices
+from caloforge.metrics.channels import mean_wasserstein
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
 from caloforge.ode.path import Velocity
 from caloforge.optim import AdamConfig, build, update_average
@@ -452,3 +453,19 @@ def spread_rows(source: EventSource, rows: int) -> Events:
     """Returns at most so many events of a source, evenly spread over it."""
     chosen = np.linspace(0, len(source) - 1, min(rows, len(source)))
     return source.slices(chosen.astype(np.intp))
+
+
+def generation_scores(model: Generator, source: EventSource, events: int) -> Mapping[str, float]:
+    """Generates at most so many events of a source: Wasserstein-1 of the channels, mean photon sum."""
+    reference = spread_rows(source, events)
+    generated = generate_in_memory(model, reference.conditions, seed=0)
+    sums = model.detector.readout(reference.responses), model.detector.readout(generated)
+    return {"w1": mean_wasserstein(*sums), "photons": float(sums[1].sum(1).mean())}
+
+
+def image_shape(detector: Detector, model: str) -> tuple[int, int]:
+    """Returns height and width of a detector's images; a ValueError names the model that needs two axes."""
+    if len(detector.shape) != 2:
+        raise ValueError(f"{model} needs a detector with two axes, {detector.name} has {len(detector.shape)}")
+    height, width = detector.shape
+    return height, width

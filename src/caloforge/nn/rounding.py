@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Rounding = Literal["systematic", "nearest", "none"]
 
 
 def systematic_rounding(expected: Tensor, u: Tensor, order: Tensor) -> Tensor:
@@ -41,3 +44,22 @@ def normal_to_uniform(noise: Tensor) -> Tensor:
     """
     u = 0.5 * (1 + torch.erf(noise * math.sqrt(0.5)))
     return u.clamp(min=0.0, max=1 - torch.finfo(noise.dtype).eps / 2)
+
+
+def rounded(expected: Tensor, noise: Tensor, order: Tensor, rule: Rounding) -> Tensor:
+    """Rounds expected counts by a rule.
+
+    Args:
+        expected: counts, not negative, (B, *shape).
+        noise: one standard normal an event, (B,), which `systematic` needs.
+        order: permutation of the cells, (cells,).
+        rule: `systematic`; `nearest`, which is biased; or `none`, which leaves the counts as they are.
+
+    Returns:
+        counts, (B, *shape), of the dtype of `expected`.
+    """
+    if rule == "nearest":
+        return torch.round(expected)
+    if rule == "none":
+        return expected
+    return systematic_rounding(expected.flatten(1), normal_to_uniform(noise), order).view_as(expected)
