@@ -28,6 +28,7 @@ from caloforge.models.factorized_flow_matching import DistillationConfig, ImageC
 from caloforge.models.flow_matching import FlowMatchingConfig
 from caloforge.nn.cross_attention_unet import CrossAttentionUNetConfig
 from caloforge.nn.gpt import GPTConfig
+from caloforge.nn.image_vit import ImageViTConfig
 from caloforge.nn.patch_autoencoder import PatchAutoencoderConfig
 from caloforge.nn.patch_network import PatchNetworkConfig
 from caloforge.nn.transformer import TransformerConfig
@@ -169,6 +170,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.latent]` of `calodream`": LatentConfig,
     "`[model.latent.network]` of `calodream`": VoxelVAEConfig,
     "`[model.cross_attention]` of `diffusion`": CrossAttentionUNetConfig,
+    "`[model.network]` of `gan`": ImageViTConfig,
     "`[model.solver]`": SolverConfig,
     "`[model.bespoke]`": BespokeConfig,
     "`[model.optimizer]`": AdamConfig,

@@ -77,6 +77,12 @@ SMALL = {
         "bespoke": {"steps": 2, "reference": 4, "batch_size": 16},
         "batch_size": 16,
     },
+    "gan": {
+        "network": {"width": 8, "heads": 2, "layers": 1, "latent": 4},
+        "diversity": 1.0,
+        "repeats": 4,
+        "batch_size": 16,
+    },
     "latent_flow_matching": {
         "vae": {"batch_size": 16},
         "latents": "sample",

@@ -11,9 +11,11 @@ from caloforge.models import MODELS
 from caloforge.models.base import as_function
 from caloforge.runtime.session import Session
 
+VIT = {"width": 8, "heads": 2, "layers": 1, "latent": 4}
 UNET = {"architecture": "unet", "network": {"patch": 4, "blocks": 1}, "prediction": "data", "steps": 5}
 CROSS = {"channels": [4, 4, 8], "blocks": 1, "attention": [1], "groups": 2, "heads": 2}
 CASES = {
+    "gan": ("gan", {"network": VIT}),
     "diffusion, one start": ("diffusion", UNET),
     "diffusion, fresh noise": ("diffusion", {"cross_attention": CROSS, "steps": 5, "eta": 0.7, "limit": 3.0}),
 }

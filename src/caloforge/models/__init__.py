@@ -19,6 +19,7 @@ from caloforge.models.diffusion import Diffusion
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
 from caloforge.models.factorized_latent_flow_matching import FactorizedLatentFlowMatching
 from caloforge.models.flow_matching import FlowMatching
+from caloforge.models.gan import GAN
 from caloforge.models.latent_flow_matching import LatentFlowMatching
 from caloforge.models.regressors import ChannelMLP, DecisionTree, GradientBoosting, Linear, NearestNeighbours
 from caloforge.models.vqgan import VQGAN
@@ -45,6 +46,7 @@ MODELS: dict[str, type[Generator]] = {
     "factorized_flow_matching": FactorizedFlowMatching,
     "factorized_latent_flow_matching": FactorizedLatentFlowMatching,
     "flow_matching": FlowMatching,
+    "gan": GAN,
     "latent_flow_matching": LatentFlowMatching,
     "nearest": Nearest,
     "resample": Resample,

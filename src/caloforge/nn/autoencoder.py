@@ -157,6 +157,14 @@ class _Rectified(torch.autograd.Function):
         return passed
 
 
+def rectified(image: Tensor) -> Tensor:
+    """Returns max(x, 0) of any shape; in training its gradient also passes where a dark pixel should be brighter."""
+    if torch.is_grad_enabled() and image.requires_grad:
+        result: Tensor = _Rectified.apply(image)  # type: ignore[no-untyped-call]
+        return result
+    return torch.relu(image)
+
+
 class Decoder(nn.Module):
     """Maps a latent image to an image.
 
@@ -186,11 +194,7 @@ class Decoder(nn.Module):
         image = self.layers(latent.contiguous(memory_format=torch.channels_last))[:, 0]
         (height, width), (rows, columns) = self.shape, image.shape[1:]
         top, left = (rows - height) // 2, (columns - width) // 2
-        image = image[:, top : top + height, left : left + width]
-        if torch.is_grad_enabled() and image.requires_grad:
-            rectified: Tensor = _Rectified.apply(image)  # type: ignore[no-untyped-call]
-            return rectified
-        return torch.relu(image)
+        return rectified(image[:, top : top + height, left : left + width])
 
 
 class LinearHeads(nn.Module):

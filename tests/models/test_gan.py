@@ -1,0 +1,122 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from caloforge import recipe
+from caloforge.detectors import ZN
+from caloforge.metrics.diversity import f_div
+from caloforge.models import build
+from caloforge.models.base import BatchRandom
+from caloforge.models.gan import GAN, GANConfig, selective_diversity
+from made import made_events
+
+SMALL = GANConfig.model_validate(
+    {
+        "network": {"width": 16, "heads": 2, "layers": 1, "latent": 8, "dropout": 0.0},
+        "optimizer": {"learning_rate": 1e-3, "beta1": 0.5},
+        "discriminator": {"learning_rate": 1e-3, "beta1": 0.5},
+        "repeats": 4,
+    }
+)
+
+
+def run(stage, events, steps):
+    rows = slice(0, len(events))
+    return [
+        stage.step(events, BatchRandom(k, rows, len(events)), lambda loss: loss.backward())
+        for k in range(steps)
+    ]
+
+
+def test_the_discriminator_learns_and_the_generator_answers(events):
+    torch.manual_seed(0)
+    model = GAN(ZN, SMALL)
+    (stage,) = model.stages(events)
+    before = [p.clone() for p in model.parameters()]
+    values = run(stage, events, 15)
+    # two coin tosses at first: the cross-entropy of the discriminator is 2 ln 2
+    assert values[0]["discriminator"] == pytest.approx(2 * np.log(2), abs=0.2)
+    assert values[-1]["discriminator"] < 0.7 * values[0]["discriminator"]
+    assert all(np.isfinite(list(value.values())).all() for value in values)
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert "diversity" not in values[0]
+
+
+def test_each_optimizer_moves_its_own_network_only(events):
+    torch.manual_seed(0)
+    model = GAN(ZN, SMALL)
+    (stage,) = model.stages(events)
+    generator, discriminator = stage.modules()["module"], stage.modules()["discriminator"]
+    held = {id(p) for group in stage.optimizers()["optimizer"].param_groups for p in group["params"]}
+    assert held == {id(p) for p in generator.parameters()}
+    held = {id(p) for group in stage.optimizers()["discriminator"].param_groups for p in group["params"]}
+    assert held == {id(p) for p in discriminator.parameters()}
+    # weights that ship hold the generator alone
+    assert {id(p) for p in model.parameters()} == {id(p) for p in generator.parameters()}
+
+
+def test_the_diversity_is_that_of_the_particle_scaled_from_0_to_1(events):
+    found = f_div(events, 4)
+    scaled = selective_diversity(events, 4)(found.group)
+    assert scaled.min() == 0
+    assert scaled.max() == 1
+    np.testing.assert_array_equal(np.argsort(scaled), np.argsort(found.value))
+    assert selective_diversity(events, 4)(np.array([9999])) == 0
+
+
+def test_particles_without_repeats_have_no_diversity(events):
+    with pytest.raises(ValueError, match=r"at least 10 responses that differ .* got 0 particles"):
+        GAN(ZN, SMALL.model_copy(update={"diversity": 1.0, "repeats": 10})).stages(events)
+    GAN(ZN, SMALL.model_copy(update={"repeats": 10})).stages(events)  # the GAN does not ask
+
+
+def test_the_term_of_the_sdi_gan_worked_by_hand():
+    torch.manual_seed(0)
+    events = made_events().slices(slice(0, 8))
+    model = GAN(ZN, SMALL.model_copy(update={"diversity": 2.0}))
+    (stage,) = model.stages(events)
+    drawn = iter([torch.full((8, 10), value) for value in (9.0, 1.0)])
+    image = torch.zeros(8, *ZN.shape, requires_grad=True)
+    stage._made = lambda condition, rng: (next(drawn), image)
+    features = iter([torch.zeros(8, 6), torch.zeros(8, 6), torch.full((8, 6), 3.0), torch.full((8, 6), -1.0)])
+    score = torch.zeros(8, requires_grad=True)
+    opponent = stage._discriminator
+    opponent.forward = lambda image, condition, kept: (score + 0, next(features))
+    values = stage.step(events, BatchRandom(0, slice(0, 8), 8), lambda loss: loss.backward())
+    # |dz| = 8, |d phi| = 4
+    diversity = selective_diversity(events, 4)(events.group).mean()
+    assert values["diversity"] == pytest.approx(diversity * 8 / 4)
+    assert values["generator"] == pytest.approx(np.log(2))
+    assert values["loss"] == pytest.approx(np.log(2) + 2 * values["diversity"])
+
+
+def test_a_resumed_stage_goes_on_as_it_would_have(events):
+    few = events.slices(slice(0, 8))
+    torch.manual_seed(0)
+    (first,) = GAN(ZN, SMALL).stages(few)
+    run(first, few, 1)
+    (second,) = GAN(ZN, SMALL).stages(few)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    rng = [BatchRandom(7, slice(0, 8), 8) for _ in range(2)]
+    steps = [
+        stage.step(few, one, lambda loss: loss.backward())
+        for stage, one in zip((first, second), rng, strict=True)
+    ]
+    assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize("name", ["zn", "zp"])
+def test_the_recipes(name):
+    gan, sdi = (build(recipe.parse(recipe.read(f"{name}-{kind}"))).config for kind in ("gan", "sdi_gan"))
+    assert (gan.diversity, sdi.diversity) == (0.0, 1.0)
+    assert gan == sdi.model_copy(update={"diversity": 0.0})
+    paper = build(recipe.parse(recipe.read(f"{name}-sdi_gan-paper"))).config
+    assert (paper.network.width, paper.network.layers, paper.network.heads, paper.network.dropout) == (
+        128,
+        4,
+        4,
+        0.1,
+    )
+    assert (paper.latent, paper.diversity, paper.rounding) == (10, 1.0, "none")
