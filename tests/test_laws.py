@@ -92,6 +92,7 @@ SMALL = {
     },
     "gradient_boosting": {"candidates": 1},
     "tree": {"candidates": 2},
+    "vit_vae": {"network": {"width": 8, "heads": 2, "layers": 1, "latent": 4}, "batch_size": 16},
     "vqgan": {
         "image": {"codes": 16, "batch_size": 16},
         "condition": {"codes": 8, "batch_size": 16},

@@ -16,6 +16,7 @@ UNET = {"architecture": "unet", "network": {"patch": 4, "blocks": 1}, "predictio
 CROSS = {"channels": [4, 4, 8], "blocks": 1, "attention": [1], "groups": 2, "heads": 2}
 CASES = {
     "gan": ("gan", {"network": VIT}),
+    "vit_vae": ("vit_vae", {"network": VIT}),
     "diffusion, one start": ("diffusion", UNET),
     "diffusion, fresh noise": ("diffusion", {"cross_attention": CROSS, "steps": 5, "eta": 0.7, "limit": 3.0}),
 }
