@@ -170,7 +170,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.latent]` of `calodream`": LatentConfig,
     "`[model.latent.network]` of `calodream`": VoxelVAEConfig,
     "`[model.cross_attention]` of `diffusion`": CrossAttentionUNetConfig,
-    "`[model.network]` of `gan`, `vit_vae`": ImageViTConfig,
+    "`[model.network]` of `gan`, `vit_vae`, `sinkhorn_autoencoder`": ImageViTConfig,
     "`[model.solver]`": SolverConfig,
     "`[model.bespoke]`": BespokeConfig,
     "`[model.optimizer]`": AdamConfig,

@@ -92,6 +92,12 @@ SMALL = {
     },
     "gradient_boosting": {"candidates": 1},
     "tree": {"candidates": 2},
+    "sinkhorn_autoencoder": {
+        "network": {"width": 8, "heads": 2, "layers": 1, "latent": 4},
+        "code": 6,
+        "hidden": 8,
+        "batch_size": 16,
+    },
     "vit_vae": {"network": {"width": 8, "heads": 2, "layers": 1, "latent": 4}, "batch_size": 16},
     "vqgan": {
         "image": {"codes": 16, "batch_size": 16},

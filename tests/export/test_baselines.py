@@ -17,6 +17,7 @@ CROSS = {"channels": [4, 4, 8], "blocks": 1, "attention": [1], "groups": 2, "hea
 CASES = {
     "gan": ("gan", {"network": VIT}),
     "vit_vae": ("vit_vae", {"network": VIT}),
+    "sinkhorn_autoencoder": ("sinkhorn_autoencoder", {"network": VIT, "hidden": 8}),
     "diffusion, one start": ("diffusion", UNET),
     "diffusion, fresh noise": ("diffusion", {"cross_attention": CROSS, "steps": 5, "eta": 0.7, "limit": 3.0}),
 }

@@ -22,6 +22,7 @@ from caloforge.models.flow_matching import FlowMatching
 from caloforge.models.gan import GAN
 from caloforge.models.latent_flow_matching import LatentFlowMatching
 from caloforge.models.regressors import ChannelMLP, DecisionTree, GradientBoosting, Linear, NearestNeighbours
+from caloforge.models.sinkhorn_autoencoder import SinkhornAutoencoder
 from caloforge.models.vit_vae import ViTVAE
 from caloforge.models.vqgan import VQGAN
 from caloforge.models.yardsticks import Nearest, Resample
@@ -51,6 +52,7 @@ MODELS: dict[str, type[Generator]] = {
     "latent_flow_matching": LatentFlowMatching,
     "nearest": Nearest,
     "resample": Resample,
+    "sinkhorn_autoencoder": SinkhornAutoencoder,
     "vit_vae": ViTVAE,
     "vqgan": VQGAN,
 }
