@@ -12,8 +12,9 @@ from caloforge.models.base import as_function
 from caloforge.runtime.session import Session
 
 VIT = {"width": 8, "heads": 2, "layers": 1, "latent": 4}
-UNET = {"architecture": "unet", "network": {"patch": 4, "blocks": 1}, "prediction": "data", "steps": 5}
-CROSS = {"channels": [4, 4, 8], "blocks": 1, "attention": [1], "groups": 2, "heads": 2}
+SMALL = {"patch": 4, "blocks": 1, "multipliers": [2, 3], "attention": [1]}
+UNET = {"architecture": "unet", "network": SMALL, "prediction": "data", "steps": 5}
+CROSS = {"channels": [4, 8], "blocks": 1, "attention": [1], "groups": 2, "heads": 2}
 CASES = {
     "gan": ("gan", {"network": VIT}),
     "vit_vae": ("vit_vae", {"network": VIT}),

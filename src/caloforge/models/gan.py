@@ -46,6 +46,7 @@ from caloforge.models.base import (
 )
 from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig, dropout_mask
 from caloforge.nn.rounding import Rounding, rounded
+from caloforge.ode.bespoke import frozen
 from caloforge.optim import AdamConfig, build
 from caloforge.transforms import Log1p, Standardize
 
@@ -183,20 +184,28 @@ class AdversarialStage:
         z, made = self._made(condition, rng)
         values = {"discriminator": self._judge(image, made.detach(), condition, rng, backward)}
 
-        logits, features = self._discriminator(made, condition, self._kept(self._discriminator.encoder, rng))
-        loss = F.softplus(-logits).mean()
-        values["generator"] = float(loss.detach())
-        if self._diversity is not None:
-            other_z, other = self._made(condition, rng)
-            kept = self._kept(self._discriminator.encoder, rng)
-            _, other_features = self._discriminator(other, condition, kept)
-            apart = (features - other_features).abs().mean(1).clamp(min=CLOSEST)
-            diversity = (self._diversity(batch) * (z - other_z).abs().mean(1) / apart).mean()
-            values["diversity"] = float(diversity.detach())
-            loss = loss + self._config.diversity * diversity
+        with frozen(self._discriminator):
+            loss, logged = self._against(batch, condition, z, made, rng)
         self._update(loss, self._generator, self._ours, self._config.optimizer, backward)
         self._our_schedule.step()
-        return {"loss": float(loss.detach()), **values}
+        return {"loss": float(loss.detach()), **values, **logged}
+
+    def _against(
+        self, batch: Events, condition: Tensor, z: Tensor, made: Tensor, rng: BatchRandom
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Returns the generator's loss and its terms."""
+        opponent = self._discriminator
+        logits, features = opponent(made, condition, self._kept(opponent.encoder, rng))
+        loss = F.softplus(-logits).mean()
+        values = {"generator": float(loss.detach())}
+        if self._diversity is None:
+            return loss, values
+        other_z, other = self._made(condition, rng)
+        _, other_features = opponent(other, condition, self._kept(opponent.encoder, rng))
+        apart = (features - other_features).abs().mean(1).clamp(min=CLOSEST)
+        diversity = (self._diversity(batch) * (z - other_z).abs().mean(1) / apart).mean()
+        values["diversity"] = float(diversity.detach())
+        return loss + self._config.diversity * diversity, values
 
     def _made(self, condition: Tensor, rng: BatchRandom) -> tuple[Tensor, Tensor]:
         """Draws normals, (B, latent), and makes images of them, (B, H, W)."""
@@ -231,7 +240,7 @@ class AdversarialStage:
         config: AdamConfig,
         backward: Callable[[Tensor], None],
     ) -> None:
-        optimizer.zero_grad()  # of the discriminator: also what the generator's update left in it
+        optimizer.zero_grad()
         backward(loss)
         if config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(module.parameters(), config.gradient_clip)
