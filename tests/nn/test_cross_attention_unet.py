@@ -1,6 +1,7 @@
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.utils.flop_counter import FlopCounterMode
 
 from caloforge.nn.cross_attention_unet import CrossAttentionUNet, CrossAttentionUNetConfig, TransformerLayer
 
@@ -17,6 +18,18 @@ def test_with_the_weights_that_a_single_key_leaves_without_effect_it_has_the_pub
     idle = sum(2 * width + width * width + config.context * width for width in widths)
     assert idle == 52_096
     assert sum(p.numel() for p in network.parameters()) + idle == 4_255_585
+
+
+def test_an_evaluation_takes_the_published_793_million_operations():
+    network = CrossAttentionUNet(9, CrossAttentionUNetConfig())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 44, 44), torch.zeros(1), torch.zeros(1, 9))
+    # published: queries, weights, sums and outputs of the attention to the particle for each pixel, not once
+    idle = sum(
+        layers * (4 * pixels * width**2 + 4 * pixels * width - 2 * width**2)
+        for layers, pixels, width in ((5, 11 * 11, 64), (1, 6 * 6, 128))
+    )
+    assert (counter.get_total_flops() + idle) / 1e6 == pytest.approx(793, abs=0.5)
 
 
 def test_an_attention_to_one_vector_is_what_its_value_adds():
