@@ -43,7 +43,10 @@ def main() -> None:
         parser.error(f"no stage {arguments.stage!r}; there are {', '.join(numbers)}")
     load_weights(model, arguments.weights / "weights.safetensors")
     number = numbers[arguments.stage]
-    history = History([sha256(path) for path in files], stage=number)
+    before = Run(arguments.weights)
+    rows: list[dict[str, object]] = [dict(row) for row in before.log()]
+    seconds = float(before.card()["training"]["seconds"])
+    history = History([sha256(path) for path in files], stage=number, seconds=seconds, rows=rows)
     run = Run(arguments.out)
     arguments.out.mkdir(parents=True)
     run.write_recipe(recipe)
