@@ -1,8 +1,13 @@
 """Tables of evaluated runs as Markdown: those of README.md and docs/log.md.
 
-    python benchmarks/tables.py RUN... [--metrics w1 conditional_w1 ...]
+    python benchmarks/tables.py RUN... [--metrics w1 conditional_w1 ...] [--groups all n Lambda ...] [--sets zn ...]
 
-A table a reference set; every number is the mean over repeats with its spread, beside its floor.
+RUN is a run folder or a file of scores. A table a reference set and group of particles; every number is the mean over
+repeats with its spread, beside its floor. The tables of the publication on inverse autoregressive flows are
+
+    python benchmarks/tables.py RUN... --groups all n Lambda "K(S)0" Sigma+ --metrics w1 mae_c mae_cw
+    python benchmarks/tables.py RUN... --metrics centre_mae centre_rmse centre_variance_mae centre_variance_rmse \
+        radius_mae radius_rmse radius_variance_mae radius_variance_rmse
 """
 
 import argparse
@@ -18,12 +23,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--metrics", nargs="*")
+    parser.add_argument("--groups", nargs="*", default=["all"])
+    parser.add_argument("--sets", nargs="*")
     arguments = parser.parse_args()
-    scores = [read_json(Run(path).scores) for path in arguments.runs]
-    for stem in dict.fromkeys(stem for one in scores for stem in one["sets"]):
+    scores = [read_json(path if path.is_file() else Run(path).scores) for path in arguments.runs]
+    for stem in arguments.sets or dict.fromkeys(stem for one in scores for stem in one["sets"]):
         held = [one for one in scores if stem in one["sets"]]
-        print(f"### {stem}\n")
-        print(markdown(scores_table(held, stem, metrics=arguments.metrics, speed=True)))
+        for group in arguments.groups:
+            print(f"### {stem}{'' if group == 'all' else f', {group}'}\n")
+            table = scores_table(held, stem, metrics=arguments.metrics, group=group, speed=group == "all")
+            print(markdown(table))
 
 
 if __name__ == "__main__":

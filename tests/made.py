@@ -1,9 +1,25 @@
 """Made-up events for tests: seconds to train on, with the structure of the real ones."""
 
+import dataclasses
+
 import numpy as np
 
-from caloforge.detectors import ZN
+from caloforge.detectors import ZN, ChannelMap
 from caloforge.events import Events
+
+FEW = dataclasses.replace(
+    ZN,
+    name="few fibres",
+    axes={"x": 8, "y": 7},
+    channels={
+        "paper": ChannelMap(
+            ("even", "odd"),
+            np.array([np.arange(56) % 2 == 0, np.arange(56) % 2 == 1], np.float32),
+            "made up",
+        )
+    },
+)
+"""A ZN of 56 fibres, for models that are slow with its 1,936."""
 
 
 def made_events(detector=ZN, particles=12, repeats=4, seed=0) -> Events:
@@ -16,7 +32,8 @@ def made_events(detector=ZN, particles=12, repeats=4, seed=0) -> Events:
     conditions = np.column_stack([energy, np.zeros((len(group), 3)), momentum, mass, np.zeros(len(group))])
     indices = np.indices(detector.shape)
     centre = np.array(detector.shape)[:, None] / 2 + 3e3 * momentum[:, :2].T / np.abs(momentum[:, 2])
-    squared = ((indices[:, None] - centre[:, :, None, None].clip(5, 25)) ** 2).sum(0)
+    low, high = (5, 25) if min(detector.shape) > 25 else (2, 5)
+    squared = ((indices[:, None] - centre[:, :, None, None].clip(low, high)) ** 2).sum(0)
     photons = rng.poisson((energy / 20)[:, None, None] * np.exp(-squared / 8))
     photons[:, 0, 0] += 10
     return Events(

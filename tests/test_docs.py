@@ -25,10 +25,16 @@ from caloforge.models import factorized_latent_flow_matching as factorized_laten
 from caloforge.models import latent_flow_matching as latent
 from caloforge.models.calodream import EnergyConfig, LatentConfig, ShapeConfig
 from caloforge.models.factorized_flow_matching import DistillationConfig, ImageConfig, PlaceConfig, SumsConfig
+from caloforge.models.flow_images import ExpectedPlaceConfig
+from caloforge.models.flow_likelihood import FlowTrainingConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
+from caloforge.models.inverse_autoregressive_flow import DistillationConfig as StudentConfig
+from caloforge.models.photons import PhotonsConfig
+from caloforge.nn.autoregressive import FlowConfig as AutoregressiveFlowConfig
 from caloforge.nn.cross_attention_unet import CrossAttentionUNetConfig
 from caloforge.nn.gpt import GPTConfig
 from caloforge.nn.image_vit import ImageViTConfig
+from caloforge.nn.made import MADEConfig
 from caloforge.nn.patch_autoencoder import PatchAutoencoderConfig
 from caloforge.nn.patch_network import PatchNetworkConfig
 from caloforge.nn.transformer import TransformerConfig
@@ -163,6 +169,12 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.condition]` of `vqgan`": vqgan.ConditionCodesConfig,
     "`[model.prior]` of `vqgan`": vqgan.PriorConfig,
     "`[model.prior.network]` of `vqgan`": GPTConfig,
+    "`[model.photons]` of `autoregressive_flow`": PhotonsConfig,
+    "`[model.place]` of `autoregressive_flow`": ExpectedPlaceConfig,
+    "`[model.flow]` of `autoregressive_flow`": AutoregressiveFlowConfig,
+    "`[model.flow.network]` of `autoregressive_flow`": MADEConfig,
+    "`[model.training]` of `autoregressive_flow`": FlowTrainingConfig,
+    "`[model.distillation]` of `inverse_autoregressive_flow`": StudentConfig,
     "`[model.energy]` of `calodream`": EnergyConfig,
     "`[model.energy.transformer]` of `calodream`": TransformerConfig,
     "`[model.shape]` of `calodream`": ShapeConfig,
@@ -295,9 +307,12 @@ def test_the_run_folder_is_as_documented(toy):
     run = toy / "from-python" / "toy"
     documented = set(keys(tables(DOCS / "formats.md")["The run folder"]))
     found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    assert found == documented - {"tensorboard/", "scores.json", "generated/REFERENCE.h5"} | {
-        "generated/toy.h5"
-    }
+    assert found == documented - {
+        "tensorboard/",
+        "scores.json",
+        "true_sums.json",
+        "generated/REFERENCE.h5",
+    } | {"generated/toy.h5"}
 
 
 def paths(value, at=""):

@@ -10,10 +10,16 @@ from caloforge.models import MODELS, READOUTS
 from caloforge.models.base import BatchRandom, generate_in_memory
 from caloforge.runtime.noise import standard_normals
 from caloforge.training.checkpoint import load_weights, save_weights
-from made import made_events
+from made import FEW, made_events
 from made_showers import made_showers
 
 SMALL = {
+    "autoregressive_flow": {
+        "photons": {"width": 16, "batch_size": 16},
+        "place": {"width": 16, "batch_size": 16},
+        "flow": {"bins": 4, "network": {"width": 8, "hidden": 16, "shared": 4}},
+        "training": {"batch_size": 16},
+    },
     "calodream": {
         "energy": {
             "network": "joint",
@@ -83,6 +89,13 @@ SMALL = {
         "repeats": 4,
         "batch_size": 16,
     },
+    "inverse_autoregressive_flow": {
+        "photons": {"width": 16, "batch_size": 16},
+        "place": {"width": 16, "batch_size": 16},
+        "flow": {"bins": 4, "network": {"width": 8, "hidden": 16, "shared": 4}},
+        "training": {"batch_size": 16},
+        "distillation": {"channel": True, "batch_size": 16},
+    },
     "latent_flow_matching": {
         "vae": {"batch_size": 16},
         "latents": "sample",
@@ -112,7 +125,10 @@ SMALL = {
 SHOWERS = ("calodream", "nearest", "resample")
 """Models of detectors of voxels."""
 
-IMAGES = tuple(name for name in (*MODELS, *READOUTS) if name != "calodream")
+FLOWS = ("autoregressive_flow", "inverse_autoregressive_flow")
+"""Models that take a step for every cell, and their students: tested on few cells."""
+
+IMAGES = tuple(name for name in (*MODELS, *READOUTS) if name not in ("calodream", *FLOWS))
 """Models of the ZDC."""
 
 
@@ -133,7 +149,9 @@ def trained(name, detector):
 
 @pytest.fixture(
     scope="module",
-    params=[(name, d) for name in IMAGES for d in (ZN, ZP)] + [(name, DS2) for name in SHOWERS],
+    params=[(name, d) for name in IMAGES for d in (ZN, ZP)]
+    + [(name, DS2) for name in SHOWERS]
+    + [(name, FEW) for name in FLOWS],
     ids=lambda p: f"{p[0]}-{p[1].name}",
 )
 def case(request):

@@ -737,6 +737,9 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    true_sums: Annotated[
+        bool, typer.Option(help="Give the generator the photon sum of each test response; flows can take it.")
+    ] = False,
 ) -> None:
     """Score a model on rows it was not trained on, or a file of generated events against a reference."""
     from caloforge.evaluation.classifier import suite
@@ -748,8 +751,8 @@ def evaluate(
     references = [_data_path(name) for name in reference]
     if Path(target).is_file():
         path = Path(target)
-        if settings or sweep:
-            raise ValueError(f"--set and --sweep change a model, but {path} is an events file")
+        if settings or sweep or true_sums:
+            raise ValueError(f"--set, --sweep and --true-sums need a model, but {path} is an events file")
         with _bar("repeats") as bar:
             scores = evaluate_events(
                 path,
@@ -779,8 +782,9 @@ def evaluate(
                 sweep=changes,
                 report=_report_steps(bar),
                 classifiers=networks,
+                true_sums=true_sums,
             )
-        out = out or path / "scores.json"
+        out = out or path / ("true_sums.json" if true_sums else "scores.json")
     write_json(out, scores)
     _print_scores(scores)
     output.print(f"wrote {out}")

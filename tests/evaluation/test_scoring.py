@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+import torch
 
 from caloforge.detectors import ZN
 from caloforge.evaluation.scoring import evaluate_events, evaluate_run, origin_of, rows_to_score
 from caloforge.events import Selected, load, split
 from caloforge.io import create, open_events
 from caloforge.io.run import Run
+from caloforge.models.yardsticks import Resample
 from caloforge.recipe import parse
 from caloforge.training.loop import train, training_data
 from made import made_events
@@ -108,3 +110,23 @@ def test_a_reference_without_test_rows_is_refused(events_file, tmp_path):
         evaluate_run(tmp_path / "run", [trained])
     with pytest.raises(ValueError, match="rename one"):
         evaluate_run(tmp_path / "run", [events_file, events_file])
+
+
+def test_true_sums_are_given_row_by_row(events_file, tmp_path, monkeypatch):
+    run = recipe(events_file)
+    train(run, tmp_path / "run")
+    with pytest.raises(ValueError, match="resample cannot be given photon sums"):
+        evaluate_run(tmp_path / "run", [events_file], repeats=1, true_sums=True)
+
+    def with_photons(self, conditions, photons, noise):
+        responses = torch.zeros(len(conditions), 44, 44)
+        responses[:, 0, 0] = photons
+        return responses
+
+    monkeypatch.setattr(Resample, "with_photons", with_photons, raising=False)
+    scores = evaluate_run(tmp_path / "run", [events_file], repeats=2, true_sums=True)
+    assert (scores["name"], scores["settings"]) == ("resample, true sums", {"sums": "true"})
+    (entry,) = scores["sets"].values()
+    assert entry["groups"]["all"]["metrics"]["w1_photons"]["values"] == [0.0, 0.0]
+    assert entry["generated"] is None
+    assert not (tmp_path / "run" / "generated").exists()

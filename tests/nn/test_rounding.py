@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
+from caloforge.nn.rounding import floor_to_sum, normal_to_uniform, systematic_rounding
 
 
 def test_systematic_rounding_by_hand():
@@ -42,3 +42,24 @@ def test_normals_become_uniforms_below_one():
     normals = torch.from_numpy(np.random.default_rng(0).standard_normal(20_000).astype("f4"))
     histogram = torch.histc(normal_to_uniform(normals), 10, 0, 1)
     assert ((histogram - 2000).abs() < 5 * 2000**0.5).all()
+
+
+@torch.no_grad()
+def test_floors_are_scaled_to_their_sum():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(200, 300, generator=generator) * 1.3
+    total = torch.randint(10, 500, (200,), generator=generator).float()
+    found = floor_to_sum(values, total)
+    assert torch.equal(found.sum(1), total)
+    assert not found[values < 1].any()
+    dark = torch.tensor([[0.1, 0.2, 0.7, 0.3]])
+    assert torch.equal(floor_to_sum(dark, torch.tensor([12.0])), torch.tensor([[0.0, 0.0, 12.0, 0.0]]))
+
+
+@torch.no_grad()
+def test_floors_that_have_the_sum_already_stay():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(50, 300, generator=generator) * 4
+    total = torch.floor(values).sum(1)
+    # the largest scale that fits is above 1 by less than one jump
+    assert torch.equal(floor_to_sum(values, total), torch.floor(values))

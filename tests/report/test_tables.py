@@ -181,3 +181,16 @@ def test_published_rows_are_a_table():
     table = tables.published_table("zn")
     assert [cell.text for cell in table.rows[0].cells] == ["0.53", "16.41", "–"]
     assert tables.published_table("elsewhere") is None
+
+
+def test_no_model_is_called_the_best_for_few_particles(models):
+    for one in models:
+        for group in one["sets"]["made"]["groups"].values():
+            if group["n"] == 80:
+                group["particles"] = 19
+    table = tables.scores_table(models, "made", ["w1"], group="n")
+    assert not any(cell.best for row in table.rows for cell in row.cells)
+    assert "Fewer than 20 particles in the test part: no claim." in table.notes
+    by_type = tables.particles_table(models, "made", "w1")
+    assert not any(cell.best for cell in by_type.rows[1].cells)
+    assert "Fewer than 20 particles, no claim: n." in by_type.notes

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from caloforge.detectors import Detector
 from caloforge.evaluation.classifier import ClassifierConfig, classifier_scores
-from caloforge.events import EventSource, Selected, of_particles, split
+from caloforge.events import EventSource, Selected, of_particles, split, with_responses
 from caloforge.io import create, open_events, provenance
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
 from caloforge.metrics import Observables, align, observe, observe_showers, score, score_showers, wasserstein
 from caloforge.metrics.calochallenge import Showers, Sizes, Smeared
-from caloforge.models.base import Generator, Readout, as_function
+from caloforge.models.base import Generator, Readout, TakesPhotons, as_function, channel_sums, given_photons
 from caloforge.recipe import Recipe
-from caloforge.runtime.generate import Forward, Generated, generate, generate_rows
+from caloforge.runtime.generate import Forward, Generated, as_counts, generate, generate_rows
 from caloforge.training.checkpoint import load_model
 
 FORMAT = 1
@@ -160,6 +160,7 @@ class _Task:
         seed: the first seed.
         batch_size: events at once.
         device: PyTorch device.
+        true_sums: the generator is given the sum of each response of the reference.
     """
 
     tests: dict[str, tuple[Path, Selected, _Images | _Voxels]]
@@ -167,12 +168,15 @@ class _Task:
     seed: int
     batch_size: int
     device: str
+    true_sums: bool = False
 
     def sets(
         self, model: Generator | Readout, label: str, report: Reporter, keep: Callable[[str], Path | None]
     ) -> tuple[dict[str, Any], dict[str, float]]:
         """Generates and scores every reference; returns the sets of scores.json and ms an event."""
-        forward = _Timed(as_function(model.to(self.device)), self.device)
+        model.to(self.device)
+        function = given_photons(model) if self.true_sums and isinstance(model, TakesPhotons) else None
+        forward = _Timed(function or as_function(model), self.device)
         sets = {}
         for stem, (path, test, judge) in self.tests.items():
             generated = []
@@ -198,6 +202,11 @@ class _Task:
                 forward, model.noise_dim, primaries.conditions, seed, batch_size=self.batch_size
             )
             return Observables(primaries, sums.astype(np.float64))
+        if self.true_sums:
+            sums = channel_sums(test, primaries.detector.default_channels).sum(1, keepdims=True)
+            both = np.concatenate([primaries.conditions, sums.astype(np.float32)], 1)
+            rows = generate_rows(forward, model.noise_dim, both, seed, batch_size=self.batch_size)
+            return judge.observe(with_responses(primaries, as_counts(rows)))
         source = Generated(forward, model.noise_dim, primaries, seed, batch_size=self.batch_size)
         if kept is None:
             return judge.observe(source)
@@ -225,6 +234,7 @@ def evaluate_run(
     report: Reporter = silent,
     sizes: Sizes | None = None,
     classifiers: ClassifierConfig | None = None,
+    true_sums: bool = False,
 ) -> dict[str, Any]:
     """Generates the test part of each reference several times and scores it.
 
@@ -243,12 +253,15 @@ def evaluate_run(
         report: shows the progress.
         sizes: of the metrics of showers that take long; those of the publications where not given.
         classifiers: also train these on the showers of the first repeat.
+        true_sums: give the generator the sum of each response of the reference, as some publications do, which
+            judges the placing of the photons alone; no events are kept.
 
     Returns:
         what scores.json holds.
 
     Raises:
-        ValueError: not a finished run, a reference of another detector or without test rows.
+        ValueError: not a finished run, a reference of another detector or without test rows, or true sums for a model
+            that cannot be given them.
     """
     run = Run(path)
     card = run.card()
@@ -259,15 +272,21 @@ def evaluate_run(
         else {}
     )
     tests: dict[str, tuple[Path, Selected, _Images | _Voxels]] = {}
-    kept = isinstance(model, Generator)
+    if true_sums and not isinstance(model, TakesPhotons):
+        raise ValueError(f"{recipe.name} cannot be given photon sums; what can are the autoregressive flows")
+    kept = isinstance(model, Generator) and not true_sums
     for reference in references:
         if reference.stem in tests:
             raise ValueError(
                 f"two references are called {reference.stem!r}: rename one, since scores are kept by name"
             )
         test = rows_to_score(open_events(reference, model.detector), origin_of(recipe))
-        tests[reference.stem] = reference, test, _judge(test, card["channels"], seed, sizes, not kept)
-    task = _Task(tests, repeats, seed, batch_size, device)
+        tests[reference.stem] = (
+            reference,
+            test,
+            _judge(test, card["channels"], seed, sizes, isinstance(model, Readout)),
+        )
+    task = _Task(tests, repeats, seed, batch_size, device, true_sums)
 
     sets, milliseconds = task.sets(model, "", report, lambda stem: run.generated(stem) if kept else None)
     if kept:
@@ -283,12 +302,14 @@ def evaluate_run(
         swept.append({"path": sweep[0], "value": _number(value), "ms_per_event": times, "sets": scores})
     return {
         "format": FORMAT,
-        **{key: card[key] for key in ("name", "type", "kind", "detector", "channels", "parameters")},
+        **{key: card[key] for key in ("type", "kind", "detector", "channels", "parameters")},
+        "name": card["name"] + (", true sums" if true_sums else ""),
         **{key: value for key, value in origin_of(recipe).items() if key != "run"},
         "part": "test",
         "seed": seed,
         "repeats": repeats,
-        "settings": dict(setting.split("=", 1) for setting in settings),
+        "settings": dict(setting.split("=", 1) for setting in settings)
+        | ({"sums": "true"} if true_sums else {}),
         "sets": sets,
         "timing": {
             "ms_per_event": milliseconds,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from caloforge._lookup import require
 from caloforge.export.loops import fix_shapes, make_loops
 from caloforge.models import Classifier, Generator, Readout
+from caloforge.models.autoregressive_flow import MAF
 from caloforge.nn.gpt import GPT
 from caloforge.nn.stored import Stored
 
@@ -62,6 +63,11 @@ def check_exportable(model: Generator | Readout, name: str) -> None:
         raise ValueError(
             f"{name} keeps fitted tables (trees, or its training events) and no network: it is a yardstick, "
             "to be scored and not to be deployed; export needs a network, such as flow_matching"
+        )
+    if isinstance(model, MAF):
+        raise ValueError(
+            f"{name} draws an event cell by cell, each after those before: that makes no single graph; an "
+            "inverse_autoregressive_flow needs one pass"
         )
     if any(isinstance(module, GPT) for module in model.modules()):
         raise ValueError(

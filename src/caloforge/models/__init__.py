@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from caloforge._lookup import nearest, outside
 from caloforge.detectors import detector_named
+from caloforge.models.autoregressive_flow import MAF
 from caloforge.models.base import Classifier, Generator, Model, Readout
 from caloforge.models.calodream import CaloDream
 from caloforge.models.channel_flow_matching import ChannelFlowMatching
@@ -20,6 +21,7 @@ from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
 from caloforge.models.factorized_latent_flow_matching import FactorizedLatentFlowMatching
 from caloforge.models.flow_matching import FlowMatching
 from caloforge.models.gan import GAN
+from caloforge.models.inverse_autoregressive_flow import IAF
 from caloforge.models.latent_flow_matching import LatentFlowMatching
 from caloforge.models.regressors import ChannelMLP, DecisionTree, GradientBoosting, Linear, NearestNeighbours
 from caloforge.models.sinkhorn_autoencoder import SinkhornAutoencoder
@@ -43,12 +45,14 @@ __all__ = [
 ]
 
 MODELS: dict[str, type[Generator]] = {
+    "autoregressive_flow": MAF,
     "calodream": CaloDream,
     "diffusion": Diffusion,
     "factorized_flow_matching": FactorizedFlowMatching,
     "factorized_latent_flow_matching": FactorizedLatentFlowMatching,
     "flow_matching": FlowMatching,
     "gan": GAN,
+    "inverse_autoregressive_flow": IAF,
     "latent_flow_matching": LatentFlowMatching,
     "nearest": Nearest,
     "resample": Resample,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -362,13 +362,39 @@ def solver_stage(
     )
 
 
+def _device(model: Generator | Readout) -> torch.device | str:
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), "cpu")
+
+
 def as_function(model: Generator | Readout) -> Forward:
     """Returns the model as a function of arrays: conditions (B, F) and noise (B, D) to float32 (B, *)."""
-    device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), "cpu")
+    device = _device(model)
 
     @torch.no_grad()
     def forward(conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
         output = model(torch.from_numpy(conditions).to(device), torch.from_numpy(noise).to(device))
+        return np.asarray(output.float().cpu().numpy())
+
+    return forward
+
+
+@runtime_checkable
+class TakesPhotons(Protocol):
+    """A generator that can be given the sum of each response instead of drawing it."""
+
+    def with_photons(self, conditions: Tensor, photons: Tensor, noise: Tensor) -> Tensor:
+        """Generates responses, (B, *shape), from conditions (B, F), sums (B,) and noise (B, D)."""
+
+
+def given_photons(model: Generator | Readout) -> Forward:
+    """Returns a model that takes photon sums as a function: conditions and the sum, (B, F + 1), and noise (B, D)."""
+    assert isinstance(model, TakesPhotons)
+    device = _device(model)
+
+    @torch.no_grad()
+    def forward(conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        given = torch.from_numpy(conditions).to(device)
+        output = model.with_photons(given[:, :-1], given[:, -1], torch.from_numpy(noise).to(device))
         return np.asarray(output.float().cpu().numpy())
 
     return forward

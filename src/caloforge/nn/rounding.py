@@ -63,3 +63,28 @@ def rounded(expected: Tensor, noise: Tensor, order: Tensor, rule: Rounding) -> T
     if rule == "none":
         return expected
     return systematic_rounding(expected.flatten(1), normal_to_uniform(noise), order).view_as(expected)
+
+
+def floor_to_sum(values: Tensor, total: Tensor, halvings: int = 27) -> Tensor:
+    """Takes floors of values after scaling the lit ones, so that they add up to a given number.
+
+    n_k = floor(s v_k) where v_k >= 1, and 0 elsewhere, with the largest s of each row for which sum_k n_k does not
+    exceed the total. As s grows a floor jumps one after the other, so that the total is met but for ties. The
+    brightest cell counts as lit in any case.
+
+    Args:
+        values: not negative, (B, cells).
+        total: whole numbers, (B,).
+        halvings: of the interval of ln s, -8 to 12 at first.
+
+    Returns:
+        counts, (B, cells), of the dtype of `values`.
+    """
+    lit = torch.where(values >= values.amax(1, keepdim=True).clamp(max=1.0), values, 0.0)
+    wanted = total[:, None]
+    low, step = torch.full_like(wanted, -8.0), 20.0
+    for _ in range(halvings):
+        step /= 2
+        fits = torch.floor(lit * torch.exp(low + step)).sum(1, keepdim=True) <= wanted
+        low = low + step * fits.to(low.dtype)
+    return torch.floor(lit * torch.exp(low))

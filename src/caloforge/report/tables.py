@@ -60,6 +60,9 @@ APPROACH = (
 
 MISSING = "–"
 
+FEWEST_PARTICLES = 20
+"""Particles of a type below which its numbers are shown and no model is called the best."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -274,6 +277,9 @@ def scores_table(
     pairs = [pair for pair in ordered(scores, names) if stem in pair[1]["sets"]]
     models = [one for _, one in pairs]
     cells = {name: _column_of_cells(models, stem, group, name) for name in wanted}
+    few = _too_few(models, stem, group)
+    if few:
+        cells = {name: _unmarked(column) for name, column in cells.items()}
     notes = _no_numbers({_column(name).title: column for name, column in cells.items()})
     cells = {name: column for name, column in cells.items() if _has_number(column)}
     columns = [_column(name) for name in cells]
@@ -287,7 +293,19 @@ def scores_table(
         extra = [(Cell(""), Cell("")), *(_speed(one) for one in models)]
         rows = [replace(row, cells=row.cells + more) for row, more in zip(rows, extra, strict=True)]
         notes += _machines(pairs)
+    if few:
+        notes += [f"Fewer than {FEWEST_PARTICLES} particles in the test part: no claim."]
     return Table("model", tuple(columns), tuple(rows), (*_particles_used(models, stem, group, cells), *notes))
+
+
+def _too_few(models: Sequence[Scores], stem: str, group: str) -> bool:
+    """Says whether a particle type has too few particles for a claim."""
+    particles = max((int(_group(one, stem, group).get("particles") or 0) for one in models), default=0)
+    return group != "all" and particles < FEWEST_PARTICLES
+
+
+def _unmarked(cells: Sequence[Cell]) -> list[Cell]:
+    return [replace(cell, best=False) for cell in cells]
 
 
 def _has_number(cells: Sequence[Cell]) -> bool:
@@ -433,6 +451,7 @@ def particles_table(
     columns = [Column("events"), Column("particles"), Column("floor"), *(Column(label) for label, _ in pairs)]
     rows: list[Row] = []
     left_out: dict[str, list[str]] = {}
+    few: list[str] = []
     for group in ["all", *group_names(scores, stem)]:
         found = [_group(one, stem, group) for one in models]
         size = max((int(one.get("n") or 0) for one in found), default=0)
@@ -443,9 +462,14 @@ def particles_table(
             left_out.setdefault(reason, []).append(f"{group} ({size:,})")
             continue
         kind = "all" if group == "all" else "particle"
+        if _too_few(models, stem, group):
+            cells = _unmarked(cells)
+            few.append(group)
         judged = (replace(cell, ratio=None if cell.matched is not None else cell.ratio) for cell in cells)
         rows.append(Row(group, kind, (Cell(f"{size:,}"), Cell(f"{particles:,}"), *judged)))
-    notes = (f"Without a value (events): {', '.join(types)}: {reason}." for reason, types in left_out.items())
+    notes = [f"Without a value (events): {', '.join(types)}: {reason}." for reason, types in left_out.items()]
+    if few:
+        notes.append(f"Fewer than {FEWEST_PARTICLES} particles, no claim: {', '.join(few)}.")
     return Table("particle", tuple(columns), tuple(rows), tuple(notes))
 
 
