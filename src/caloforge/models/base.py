@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -130,6 +130,48 @@ class Generator(nn.Module, ABC):
     @abstractmethod
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the normalization to the training events and returns the stages of the training, in order."""
+
+
+@runtime_checkable
+class DrawsTokens(Protocol):
+    """A generator that draws an event token by token, each after those before.
+
+    Its `forward` is `respond(tokens(conditions, noise[:, :-1]), noise[:, -1])`. It is exported as three graphs, and the
+    loop is the runtime's (`runtime.tokens`); `nothing_seen` tells the shapes of what the loop keeps.
+    """
+
+    def given(self, conditions: Tensor) -> Tensor:
+        """Returns the tokens of the particle, (B, G), of conditions (B, F)."""
+
+    def next_token(
+        self,
+        tokens: Tensor,
+        place: Tensor,
+        noise: Tensor,
+        past: Sequence[tuple[Tensor, Tensor]],
+        seen: Tensor | None,
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Draws the token of the image after one place, (B,).
+
+        Args:
+            tokens: the token at the place, (B,), first those of the particle.
+            place: its number, (B,).
+            noise: one normal an event, (B,).
+            past: keys and values of each block, (B, heads, size, T) and (B, heads, T, size).
+            seen: which of them there are, (B, T); None: all.
+
+        Returns:
+            the token, and key and value of this place, (B, heads, size, 1) and (B, heads, 1, size).
+        """
+
+    def nothing_seen(self, events: int) -> list[tuple[Tensor, Tensor]]:
+        """Returns room for keys and values of all places, zeros, for so many events."""
+
+    def tokens(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Draws the tokens of the image, (B, L), from conditions (B, F) and noise (B, L or more)."""
+
+    def respond(self, tokens: Tensor, noise: Tensor) -> Tensor:
+        """Turns tokens of the image, (B, L), and one normal an event, (B,), into responses, (B, *shape)."""
 
 
 class Readout(nn.Module, ABC):
