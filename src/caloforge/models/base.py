@@ -256,8 +256,11 @@ def shuffled_batches(
         pending = np.concatenate([pending, rows])[order[full:]]
 
 
-Batches = Callable[[EventSource, int, np.random.Generator], Iterator[Events]]
-"""Source, events a batch and random numbers -> the batches of one epoch."""
+Batches = Callable[[EventSource, int, np.random.Generator], Iterator[Any]]
+"""Source, events a batch and random numbers -> the batches of one epoch: events, or what a stage made of them.
+
+A batch has a length and gives its rows by `slices`.
+"""
 
 
 class LossStage:
@@ -275,7 +278,7 @@ class LossStage:
         average: the module that keeps the moving average of the weights, where it is not `module` itself.
         decay: decay of that average.
         prepare: called with the training events before the first epoch, for what depends on the stages before.
-        batches: yields an epoch's batches, for a loss that needs less than whole events.
+        batches: yields an epoch's batches, for a loss that needs less than whole events, or what was made of them.
         beside: modules that the loss needs and nothing trains, for checkpoints: a teacher.
     """
 
@@ -283,7 +286,7 @@ class LossStage:
         self,
         name: str,
         module: nn.Module,
-        loss: Callable[[Events, BatchRandom], Tensor],
+        loss: Callable[[Any, BatchRandom], Tensor],
         scores: Callable[[EventSource], Mapping[str, float]],
         optimizer: AdamConfig,
         *,

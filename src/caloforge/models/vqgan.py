@@ -28,6 +28,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -357,15 +358,20 @@ class VQGAN(Generator):
     def _reconstruction_scores(self, source: EventSource) -> Mapping[str, float]:
         """Compares reconstructions: Wasserstein-1 of the channels, photon sums, share of codes in use, perplexity."""
         reference = spread_rows(source, self.config.validation_events)
+        found, tokens = self.reconstruct(reference)
+        used, perplexity = usage(tokens, self.config.image.codes)
+        return {**self._scores(reference, found), "codes_used": used, "perplexity": perplexity}
+
+    @torch.no_grad()
+    def reconstruct(self, events: Events) -> tuple[NDArray[np.float32], Tensor]:
+        """Passes responses through the autoencoder; returns them, (N, *shape), and their tokens, (N, L)."""
         parts, tokens = [], []
-        for start in range(0, len(reference), 256):
-            image = self._image(reference.slices(slice(start, start + 256)))
+        for start in range(0, len(events), 256):
+            image = self._image(events.slices(slice(start, start + 256)))
             tokens.append(self.image.codebook(self.image.encode(image)))
             found = self.image.decode(self.image.codebook.lookup(tokens[-1]))
             parts.append(self._counts(found, torch.zeros(len(image), device=image.device)).cpu().numpy())
-        used, perplexity = usage(torch.cat(tokens), self.config.image.codes)
-        scores = self._scores(reference, np.concatenate(parts))
-        return {**scores, "codes_used": used, "perplexity": perplexity}
+        return np.concatenate(parts), torch.cat(tokens)
 
     def _condition_stage(self, events: int) -> Stage:
         config = self.config.condition
