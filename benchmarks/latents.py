@@ -79,7 +79,7 @@ def reconstruct(arguments: argparse.Namespace) -> None:
 
 
 def measure_time(arguments: argparse.Namespace) -> None:
-    """Prints milliseconds an event of each recipe, and how often the last fits into each."""
+    """Prints milliseconds an event of each recipe, beside the first one's."""
     torch.set_num_threads(1)
     models = {name: build(recipe.parse(recipe.read(name))).eval() for name in arguments.recipes}
     times: dict[str, list[float]] = {name: [] for name in models}
@@ -91,12 +91,12 @@ def measure_time(arguments: argparse.Namespace) -> None:
             generate_in_memory(model, conditions, seed=repeat, batch_size=arguments.batch)
             times[name].append(1e3 * (time.process_time() - started) / arguments.batch)
     print(f"batch {arguments.batch}, one thread, processor time, min / median / max of {arguments.repeats}\n")
-    print("| recipe | ms an event | ratio to the first |")
+    print("| recipe | ms an event | times the first |")
     print("|---|---|---|")
     first = np.median(times[arguments.recipes[0]][1:])
     for name, measured in times.items():
         low, middle, high = (f(measured[1:]) for f in (np.min, np.median, np.max))
-        print(f"| {name} | {low:.3g} / {middle:.3g} / {high:.3g} | 1/{first / middle:.1f} |")
+        print(f"| {name} | {low:.3g} / {middle:.3g} / {high:.3g} | {middle / first:.3g} |")
 
 
 def curves(arguments: argparse.Namespace) -> None:
