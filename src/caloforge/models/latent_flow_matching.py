@@ -306,7 +306,9 @@ class LatentFlowMatching(Generator):
             for start in range(0, max(len(order) // size, 1) * size, size):
                 yield encoded(source).slices(order[start : start + size])
 
-        def loss(batch: Encoded, rng: BatchRandom) -> Tensor:
+        def loss(batch: Encoded | Events, rng: BatchRandom) -> Tensor:
+            if isinstance(batch, Events):
+                batch = self._encoded(batch)
             device = self.order.device
             mean, log_variance = batch.mean.to(device), batch.log_variance.to(device)
             z = mean if config.latents == "mean" else self._latents(mean, log_variance, rng)
