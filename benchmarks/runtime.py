@@ -27,10 +27,9 @@ ENGINES = ("eager", "compile", "onnxruntime")
 def forward_of(engine: str, run: str, bundle: str, threads: int):
     """Returns the model as a function of arrays, and its noise dimension."""
     if engine == "onnxruntime":
-        from caloforge.runtime.bundle import GRAPH
-        from caloforge.runtime.session import Session
+        from caloforge.runtime.bundle import open_bundle
 
-        session = Session(Path(bundle) / GRAPH, threads)
+        session = open_bundle(Path(bundle), threads)
         return session, session.noise_dim
     import torch
 

@@ -22,7 +22,7 @@ def run(name, *arguments, **environment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["calodream.py", "challenge.py", "gpu.py", "runtime.py", "sampling_memory.py"]
+    "name", ["calodream.py", "challenge.py", "gpu.py", "latents.py", "runtime.py", "sampling_memory.py"]
 )
 def test_help(name):
     done = run(name, "--help")

@@ -92,9 +92,8 @@ def test_every_verb_in_a_row(caloforge, run_folder, events_file, tmp_path):
     assert len(generated) == 360
     assert provenance(tmp_path / "events.h5")["seed"] == 5
 
-    code, out, _ = caloforge(
-        "evaluate", run, "--reference", events_file, "--repeats", 2, "--sweep", "solver.steps=1,3"
-    )
+    sweeps = ("--sweep", "solver.steps=1,3", "--sweep", "solver.method=midpoint")
+    code, out, _ = caloforge("evaluate", run, "--reference", events_file, "--repeats", 2, *sweeps)
     assert code == 0
     assert "W1" in out
     scores = json.loads((run / "scores.json").read_text())
@@ -102,7 +101,7 @@ def test_every_verb_in_a_row(caloforge, run_folder, events_file, tmp_path):
     assert everything["n"] == 72
     assert len(everything["metrics"]["w1"]["values"]) == 2
     assert everything["metrics"]["mae_c"]["particles"] == 6
-    assert [entry["value"] for entry in scores["sweep"]] == [1, 3]
+    assert [entry["value"] for entry in scores["sweep"]] == [1, 3, "midpoint"]
     kept = open_events(run / "generated" / f"{events_file.stem}.h5")
     assert (kept.primaries.fold < 2).all()
 

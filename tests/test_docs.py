@@ -284,7 +284,7 @@ def scores(toy):
         [toy / "toy.h5"],
         repeats=1,
         settings=["brightest=50"],
-        sweep=("brightest", ["40"]),
+        sweeps=[("brightest", ["40"])],
     )
 
 

@@ -725,8 +725,11 @@ def evaluate(
     device: Device = "cpu",
     settings: Settings = None,
     sweep: Annotated[
-        str | None,
-        typer.Option(metavar="PATH=V1,V2,...", help="Repeat over a setting: solver.steps=1,2,4,8."),
+        list[str] | None,
+        typer.Option(
+            metavar="PATH=V1,V2,...",
+            help="Repeat over a setting, the others as they are: solver.steps=1,2,4,8; may be repeated.",
+        ),
     ] = None,
     detector: DetectorName = None,
     classifiers: Annotated[
@@ -769,7 +772,7 @@ def evaluate(
         if _is_classifier(path):
             _evaluate_classifier(path, references, out or path / "scores.json")
             return
-        changes = _sweep(sweep)
+        changes = [_sweep(one) for one in sweep or []]
         with _bar("repeats") as bar:
             scores = evaluate_run(
                 path,
@@ -779,7 +782,7 @@ def evaluate(
                 batch_size=batch_size,
                 device=device,
                 settings=settings or [],
-                sweep=changes,
+                sweeps=changes,
                 report=_report_steps(bar),
                 classifiers=networks,
                 true_sums=true_sums,
@@ -825,9 +828,7 @@ def _writable_run(name: str) -> Path:
     return copy
 
 
-def _sweep(text: str | None) -> tuple[str, list[str]] | None:
-    if text is None:
-        return None
+def _sweep(text: str) -> tuple[str, list[str]]:
     path, equals, values = text.partition("=")
     if not equals or not all(values.split(",")):
         raise ValueError(f"--sweep must read path.to.key=value,value,..., got {text!r}")
@@ -908,7 +909,7 @@ def demo(
     sample(runs[shipped], references[1], out / "events.h5")
     output.rule("4. evaluate")
     for name, run in runs.items():
-        sweep = "image.solver.steps=1,2" if name == shipped else None
+        sweep = ["image.solver.steps=1,2"] if name == shipped else []
         evaluate(run, references, repeats=2, sweep=sweep)
     output.rule("5. report")
     report(list(runs.values()), out=out / "report.html")

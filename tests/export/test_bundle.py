@@ -26,7 +26,7 @@ from caloforge.training.checkpoint import load_classifier, load_model
 from made import made_events
 from made_run import SMALL, made_run
 
-NETWORKS = [name for name in (*MODELS, *READOUTS) if name in SMALL and name not in ("nearest", "vqgan")]
+NETWORKS = [name for name in (*MODELS, *READOUTS) if name in SMALL and name != "nearest"]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,6 @@ def test_every_network_is_exportable():
         "gradient_boosting",
         "knn",
         "tree",
-        "vqgan",
     }
 
 

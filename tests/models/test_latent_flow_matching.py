@@ -78,9 +78,26 @@ def test_both_stages_learn():
     values = run(vae, events, 40)
     assert np.mean([v["reconstruction"] for v in values[-5:]]) < 0.9 * values[0]["reconstruction"]
     assert vae.validate(events)["photons"] > 0
-    next(iter(velocity.batches(events, np.random.default_rng(0))))
-    values = run(velocity, events, 20)
+    batch = next(iter(velocity.batches(events, np.random.default_rng(0))))
+    values = run(velocity, batch, 20)
     assert np.mean([v["loss"] for v in values[-5:]]) < values[0]["loss"]
+
+
+def test_events_are_encoded_once():
+    events, calls = made_events(ZN), []
+    model = LatentFlowMatching(ZN, with_losses(perceptual=0.0, adversarial=0.0))
+    encode = model.vae.encode
+    _, velocity = model.stages(events)
+    model.vae.encode = lambda image: calls.append(len(image)) or encode(image)
+    first, second = (list(velocity.batches(events, np.random.default_rng(seed))) for seed in (0, 1))
+    assert sum(calls) == len(events)
+    assert sum(map(len, first)) == len(events) // 16 * 16
+    assert not np.array_equal(first[0].conditions, second[0].conditions)
+    row = int(np.flatnonzero((events.conditions == second[0].conditions[3]).all(1))[0])
+    with torch.no_grad():
+        wanted, _ = encode(model._image(events.slices(slice(row, row + 1))))
+    same = [bool(torch.allclose(wanted[0], mean, atol=1e-4)) for mean in second[0].mean]
+    assert any(same)
 
 
 @pytest.mark.parametrize("latents", ["mean", "sample"])

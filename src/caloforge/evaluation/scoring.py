@@ -230,7 +230,7 @@ def evaluate_run(
     batch_size: int = 256,
     device: str = "cpu",
     settings: Sequence[str] = (),
-    sweep: tuple[str, Sequence[str]] | None = None,
+    sweeps: Sequence[tuple[str, Sequence[str]]] = (),
     report: Reporter = silent,
     sizes: Sizes | None = None,
     classifiers: ClassifierConfig | None = None,
@@ -249,7 +249,7 @@ def evaluate_run(
         batch_size: events at once.
         device: PyTorch device.
         settings: changes of the model section that keep the weights, such as "solver.steps=4".
-        sweep: a setting's path and the values it takes in turn, each with as many repeats.
+        sweeps: settings' paths and the values each takes in turn, the others as they are, with as many repeats.
         report: shows the progress.
         sizes: of the metrics of showers that take long; those of the publications where not given.
         classifiers: also train these on the showers of the first repeat.
@@ -266,11 +266,11 @@ def evaluate_run(
     run = Run(path)
     card = run.card()
     recipe, model = load_model(path, settings)
-    changed = (
-        {value: load_model(path, [*settings, f"{sweep[0]}={value}"])[1] for value in sweep[1]}
-        if sweep
-        else {}
-    )
+    changed = [
+        (key, value, load_model(path, [*settings, f"{key}={value}"])[1])
+        for key, values in sweeps
+        for value in values
+    ]
     tests: dict[str, tuple[Path, Selected, _Images | _Voxels]] = {}
     if true_sums and not isinstance(model, TakesPhotons):
         raise ValueError(f"{recipe.name} cannot be given photon sums; what can are the autoregressive flows")
@@ -296,10 +296,9 @@ def evaluate_run(
                 events = open_events(run.generated(stem), model.detector)
                 _classify(entry, tests[stem][1], events, classifiers, seed, device, report)
     swept = []
-    for value, other in changed.items():
-        assert sweep is not None
-        scores, times = task.sets(other, f"{sweep[0]}={value} ", report, lambda stem: None)
-        swept.append({"path": sweep[0], "value": _number(value), "ms_per_event": times, "sets": scores})
+    for key, value, other in changed:
+        scores, times = task.sets(other, f"{key}={value} ", report, lambda stem: None)
+        swept.append({"path": key, "value": _number(value), "ms_per_event": times, "sets": scores})
     return {
         "format": FORMAT,
         **{key: card[key] for key in ("type", "kind", "detector", "channels", "parameters")},

@@ -3,8 +3,8 @@
 The comparison. For batches of 1, 3, 17 and 256 particles, real ones and random ones, both ways of computing get the
 same conditions and noise. Before rounding, ln(1 + count) may differ by 1e-4 at most. After rounding, counts differ
 where a sum lay within that of a whole number: their share is in the card. A model that draws whole channel sums
-inside, or decides whether a voxel is empty, may flip one of those, and then the event differs before rounding too: such
-events are counted, and more than one in a hundred is refused.
+inside, decides whether a voxel is empty, or draws tokens may flip one of those, and then the event differs before
+rounding too: such events are counted, and more than one in a hundred is refused.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from caloforge._lookup import require
 from caloforge.detectors import Detector, detector_named
 from caloforge.events import Joined, Primaries, of_particles, split
-from caloforge.export.onnx import OPSET, check_exportable, graph_of, graph_of_classifier
+from caloforge.export.onnx import OPSET, check_exportable, graph_of, graph_of_classifier, graphs_of_tokens
 from caloforge.io import open_events
 from caloforge.io.files import read_json, sha256
 from caloforge.io.run import Run
 from caloforge.models import Classifier, Generator, Readout
-from caloforge.models.base import as_function, probabilities_in_memory
+from caloforge.models.base import DrawsTokens, as_function, probabilities_in_memory
 from caloforge.recipe import Recipe
-from caloforge.runtime.bundle import GRAPH, ZERO, channel_maps, write_card
+from caloforge.runtime.bundle import GRAPH, ZERO, channel_maps, open_bundle, write_card
 from caloforge.runtime.domain import Domain
 from caloforge.runtime.hits import MODULES
 from caloforge.runtime.noise import standard_normals
 from caloforge.runtime.session import Probabilities, Session
+from caloforge.runtime.tokens import TokenSession
 from caloforge.samples import SAMPLES, sample, samples_of
 from caloforge.training.checkpoint import load_classifier, load_model
 from caloforge.trials import OUTCOMES
@@ -92,7 +94,6 @@ def export(
         raise ValueError(f"cannot write the bundle {out}: it exists already")
     if not out.parent.is_dir():
         raise ValueError(f"cannot write the bundle {out}: there is no folder {out.parent}")
-    onnx = require("onnx", "export")
     card = Run(run).card()
     recipe, model = load_model(run, settings)
     check_exportable(model, recipe.name)
@@ -104,7 +105,7 @@ def export(
     whole = model.detector.unit == "photons" and rounding not in ("", "none")
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     try:
-        onnx.save(graph_of(model, whole=whole), temporary / GRAPH)
+        _save({GRAPH: graph_of(model, whole=whole), **graphs_of_tokens(model)}, temporary)
         agreement = _compare(recipe, run, settings, model, temporary, particles)
         full = {
             **{key: value for key, value in card.items() if key != "format"},
@@ -124,7 +125,7 @@ def export(
             "exported_by": {name: version(name) for name in ("caloforge", "torch", "onnx", "onnxscript")},
         }
         if zero and classifier:
-            onnx.save(graph_of_classifier(classifier), temporary / ZERO)
+            _save({ZERO: graph_of_classifier(classifier)}, temporary)
             full |= _zero_response(zero, classifier, temporary, particles, full["domain"])
         write_card(temporary, full)
         temporary.chmod(0o755)  # a temporary folder is its owner's alone
@@ -261,8 +262,7 @@ def _compare(
     Raises:
         ValueError: they do not agree.
     """
-    onnx = require("onnx", "export")
-    after = Session(folder / GRAPH)
+    after = open_bundle(folder)
     smooth = [
         f"{key}={value}"
         for key, value in CONTINUOUS.items()
@@ -270,9 +270,11 @@ def _compare(
     ]
     if smooth:
         _, unrounded = load_model(run, [*settings, *smooth])
-        onnx.save(graph_of(unrounded, whole=False), folder / "unrounded.onnx")
-        before = Session(folder / "unrounded.onnx")
-        (folder / "unrounded.onnx").unlink()
+        other = folder / "unrounded"
+        shutil.copytree(folder, other)
+        _save({GRAPH: graph_of(unrounded, whole=False)}, other)
+        before = open_bundle(other)
+        shutil.rmtree(other)
     else:
         unrounded, before = model, after
 
@@ -283,7 +285,10 @@ def _compare(
         for conditions in _conditions(particles, batch, rng):
             noise = standard_normals(batch, np.arange(batch), model.noise_dim)
             worst, flips = disagreement(
-                as_function(unrounded)(conditions, noise), np.asarray(before(conditions, noise)), unrounded
+                as_function(unrounded)(conditions, noise),
+                np.asarray(before(conditions, noise)),
+                unrounded,
+                _other_tokens(model, after, conditions, noise),
             )
             difference = max(difference, worst)
             flipped_events, events = flipped_events + flips, events + batch
@@ -299,7 +304,7 @@ def _compare(
     ):
         raise ValueError(
             f"the graph of {recipe.name} does not agree with PyTorch: ln(1 + count) differs by {difference:.3g} "
-            f"before rounding, wanted at most {TOLERANCE:g}; a whole sum or an empty voxel flipped in "
+            f"before rounding, wanted at most {TOLERANCE:g}; a whole sum, an empty voxel or a token flipped in "
             f"{flipped_events} of {events} events; after rounding {flipped} counts differ, with {lit} cells lit"
         )
     return {
@@ -314,8 +319,31 @@ def _compare(
     }
 
 
+def _save(graphs: Mapping[str, Any], folder: Path) -> None:
+    onnx = require("onnx", "export")
+    for name, graph in graphs.items():
+        onnx.save(graph, folder / name)
+
+
+def _other_tokens(
+    model: Generator | Readout,
+    session: Session | TokenSession,
+    conditions: NDArray[np.float32],
+    noise: NDArray[np.float32],
+) -> NDArray[np.bool_] | None:
+    """Tells of which events PyTorch and the graphs draw different tokens, (B,); None where there are none."""
+    if not (isinstance(model, DrawsTokens) and isinstance(session, TokenSession)):
+        return None
+    with torch.no_grad():
+        wanted = model.tokens(torch.from_numpy(conditions), torch.from_numpy(noise)).numpy()
+    return np.asarray((wanted != session.tokens(conditions, noise)).any(1))
+
+
 def disagreement(
-    wanted: NDArray[np.generic], got: NDArray[np.generic], model: Generator | Readout
+    wanted: NDArray[np.generic],
+    got: NDArray[np.generic],
+    model: Generator | Readout,
+    tokens: NDArray[np.bool_] | None = None,
 ) -> tuple[float, int]:
     """Compares unrounded outputs.
 
@@ -323,16 +351,17 @@ def disagreement(
         wanted: of PyTorch, (B, *).
         got: of ONNX Runtime, (B, *).
         model: what they come from.
+        tokens: events of which another token was drawn, (B,).
 
     Returns:
         the largest difference of ln(1 + count), infinite where a value is not finite; and the number of events
-        left out of it because a channel sum that is drawn as a whole number came out as another one, or a voxel
-        that holds energy came out empty.
+        left out of it because a channel sum that is drawn as a whole number came out as another one, a voxel
+        that holds energy came out empty, or another token was drawn.
     """
     first, second = wanted.astype(np.float64), got.astype(np.float64)
     if first.shape != second.shape or not (np.isfinite(first).all() and np.isfinite(second).all()):
         return float("inf"), 0
-    flipped = np.zeros(len(first), np.bool_)
+    flipped = np.zeros(len(first), np.bool_) if tokens is None else tokens.copy()
     if isinstance(model, Generator):
         detector = model.detector
         sums = [detector.readout(values, next(iter(detector.channels))) for values in (first, second)]

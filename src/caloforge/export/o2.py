@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from caloforge._lookup import require
 from caloforge.detectors import Detector
 from caloforge.export.bundle import check_same_features
-from caloforge.export.onnx import OPSET, check_exportable, graph_of, graph_of_classifier
+from caloforge.export.onnx import OPSET, check_exportable, check_single_graph, graph_of, graph_of_classifier
 from caloforge.io import open_events
 from caloforge.io.files import sha256, write_json, write_text
 from caloforge.io.run import Run
@@ -144,6 +144,7 @@ def _generators(runs: Sequence[Path]) -> dict[str, tuple[Path, Generator]]:
         if not isinstance(model, Generator):
             raise ValueError(f"{recipe.name} predicts channel sums only: O2 needs images")
         check_exportable(model, recipe.name)
+        check_single_graph(model, recipe.name)
         if recipe.model.get("rounding", "none") == "none":
             raise ValueError(f"{recipe.name} gives unrounded counts: O2 would truncate them")
         found[model.detector.name] = run, model

@@ -1,4 +1,7 @@
-"""Turns a model into an ONNX graph: two inputs, one output, no random operator, only the batch dynamic.
+"""Turns a model into ONNX graphs: no random operator, only the batch dynamic.
+
+Most are one graph of two inputs and one output. A model that draws tokens makes three, between which the runtime
+loops (`runtime.tokens`): the particle's tokens, one step, and the response of all tokens.
 
 The solver's step is traced once and stays one step in the graph, the body of a Scan node: see `export.loops`.
 
@@ -8,9 +11,10 @@ so the weights of a step are moved into the body of its Scan: twice as fast at b
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,13 +25,17 @@ from caloforge._lookup import require
 from caloforge.export.loops import fix_shapes, make_loops
 from caloforge.models import Classifier, Generator, Readout
 from caloforge.models.autoregressive_flow import MAF
-from caloforge.nn.gpt import GPT
+from caloforge.models.base import DrawsTokens
 from caloforge.nn.stored import Stored
+from caloforge.runtime.tokens import GIVEN, STEP
 
 OPSET = 20
 """The first with Gelu as one operator."""
 
 INPUTS = ("conditions", "noise")
+
+ROWS = 3
+"""Rows of the batch that is traced: one would be taken for a constant."""
 
 _RANDOM = {
     "Bernoulli",
@@ -41,15 +49,36 @@ _RANDOM = {
 
 
 class _Exported(nn.Module):
-    """A model as it is exported, with its counts as integers."""
+    """A function of two tensors as it is exported, with its counts as integers.
 
-    def __init__(self, model: Generator | Readout, whole: bool) -> None:
+    Args:
+        model: what the function belongs to.
+        name: of the function.
+        whole: its counts are whole numbers.
+    """
+
+    def __init__(self, model: nn.Module, name: str, whole: bool) -> None:
         super().__init__()
-        self.model, self.whole = model, whole
+        self.model, self.name, self.whole = model, name, whole
 
-    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
-        output: Tensor = self.model(conditions, noise)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        output: Tensor = getattr(self.model, self.name)(*inputs)
         return output.to(torch.int32) if self.whole else output
+
+
+class _Step(nn.Module):
+    """One token, after those whose keys and values are kept for all places; the ones that are not there are masked."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, place: Tensor, noise: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        assert isinstance(self.model, DrawsTokens)
+        pairs = list(zip(past[::2], past[1::2], strict=True))
+        seen = torch.arange(past[0].shape[-1], device=place.device) < place[:, None]
+        drawn, made = self.model.next_token(tokens, place, noise, pairs, seen)
+        return drawn, *(one for pair in made for one in pair)
 
 
 def check_exportable(model: Generator | Readout, name: str) -> None:
@@ -69,10 +98,19 @@ def check_exportable(model: Generator | Readout, name: str) -> None:
             f"{name} draws an event cell by cell, each after those before: that makes no single graph; an "
             "inverse_autoregressive_flow needs one pass"
         )
-    if any(isinstance(module, GPT) for module in model.modules()):
+
+
+def check_single_graph(model: Generator | Readout, name: str) -> None:
+    """Raises ValueError for a model of several graphs, for hosts that run one.
+
+    Args:
+        model: the model.
+        name: of its run, for the message.
+    """
+    if isinstance(model, DrawsTokens):
         raise ValueError(
-            f"{name} draws an event token by token, each after those before: that makes no single graph, and loops of "
-            "the runtime are not there yet; generate from its run folder"
+            f"{name} draws an event token by token, each after those before: that makes no single graph; export it as "
+            "a bundle"
         )
 
 
@@ -85,40 +123,79 @@ def graph_of(model: Generator | Readout, *, whole: bool) -> Any:
 
     Returns:
         an `onnx.ModelProto` with inputs `conditions` (B, F) and `noise` (B, D) and the output `responses`
-        (B, *shape), or `channels` (B, K) for a readout.
+        (B, *shape), or `channels` (B, K) for a readout. Of a model that draws tokens the inputs are `tokens` (B, L)
+        and `noise` (B,): see `graphs_of_tokens`.
 
     Raises:
         ValueError: the graph is not what the runtime needs.
     """
-    device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    # a batch of one would be taken for a constant
-    conditions = torch.ones(3, len(model.detector.conditions), device=device)
-    noise = torch.zeros(3, model.noise_dim, device=device)
+    device = _device(model)
+    if isinstance(model, DrawsTokens):
+        tokens = torch.zeros(ROWS, model.noise_dim - 1, dtype=torch.int64, device=device)
+        inputs = {"tokens": tokens, "noise": torch.zeros(ROWS, device=device)}
+        return _trace(_Exported(model, "respond", whole).eval(), inputs, ["responses"])
+    conditions = torch.ones(ROWS, len(model.detector.conditions), device=device)
+    noise = torch.zeros(ROWS, model.noise_dim, device=device)
     output = "channels" if isinstance(model, Readout) else "responses"
-    return _trace(_Exported(model, whole).eval(), dict(zip(INPUTS, (conditions, noise), strict=True)), output)
+    module = _Exported(model, "__call__", whole).eval()
+    return _trace(module, dict(zip(INPUTS, (conditions, noise), strict=True)), [output])
+
+
+def graphs_of_tokens(model: Generator | Readout) -> dict[str, Any]:
+    """Traces what draws the tokens of a model, by the names of the files; none of a model without tokens.
+
+    Args:
+        model: with its weights, ready to generate.
+
+    Returns:
+        given.onnx: conditions (B, F) -> tokens (B, G); and step.onnx: tokens (B,), place (B,), noise (B,), key0
+        (B, heads, size, T), value0 (B, heads, T, size), ... of all places -> next (B,), made_key0 (B, heads, size, 1),
+        made_value0 (B, heads, 1, size), ...
+    """
+    if not isinstance(model, DrawsTokens):
+        return {}
+    device = _device(model)
+    conditions = torch.ones(ROWS, len(model.detector.conditions), device=device)
+    number = torch.zeros(ROWS, dtype=torch.int64, device=device)
+    kept = {
+        f"{kind}{block}": one
+        for block, pair in enumerate(model.nothing_seen(ROWS))
+        for kind, one in zip(("key", "value"), pair, strict=True)
+    }
+    step = {
+        "tokens": number, "place": number.clone(), "noise": torch.zeros(ROWS, device=device), **kept
+    }  # fmt: skip
+    return {
+        GIVEN: _trace(_Exported(model, "given", False).eval(), {"conditions": conditions}, ["tokens"]),
+        STEP: _trace(_Step(model).eval(), step, ["next", *(f"made_{name}" for name in kept)]),
+    }
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
 def graph_of_classifier(model: Classifier) -> Any:
     """Traces a classifier: input `conditions` (B, F), output `probabilities` (B, K)."""
-    conditions = torch.ones(3, len(model.detector.conditions), device=next(model.parameters()).device)
-    return _trace(model.eval(), {"conditions": conditions}, "probabilities")
+    conditions = torch.ones(ROWS, len(model.detector.conditions), device=_device(model))
+    return _trace(model.eval(), {"conditions": conditions}, ["probabilities"])
 
 
-def _trace(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> Any:
-    """Traces a module whose arguments have the names of `inputs`, all with the batch as their first axis."""
+def _trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Any:
+    """Traces a module; all its arguments and results have the batch as their first axis."""
     onnx = require("onnx", "export")
     require("onnxscript", "export")
     batch = torch.export.Dim("batch", min=1)
     with _quiet(), torch.no_grad():
         traced = torch.export.export(
-            module, tuple(inputs.values()), dynamic_shapes={name: {0: batch} for name in inputs}
+            module, tuple(inputs.values()), dynamic_shapes=_of_arguments(module, {0: batch}, len(inputs))
         )
         program = torch.onnx.export(
             traced,
             (),
             dynamo=True,
             input_names=list(inputs),
-            output_names=[output],
+            output_names=list(outputs),
             opset_version=OPSET,
             custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
             optimize=False,
@@ -133,6 +210,15 @@ def _trace(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> Any:
     _check(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def _of_arguments(module: nn.Module, shape: Mapping[int, Any], number: int) -> tuple[Any, ...]:
+    """Returns one dynamic shape for each argument of a module, those after a star as one tuple."""
+    kinds = list(inspect.signature(module.forward).parameters.values())
+    named = sum(kind.kind is not inspect.Parameter.VAR_POSITIONAL for kind in kinds)
+    named = min(named, number)
+    starred = ((dict(shape),) * (number - named),) if len(kinds) > named else ()
+    return (dict(shape),) * named + starred
 
 
 def _attention(

@@ -132,6 +132,48 @@ class Generator(nn.Module, ABC):
         """Fits the normalization to the training events and returns the stages of the training, in order."""
 
 
+@runtime_checkable
+class DrawsTokens(Protocol):
+    """A generator that draws an event token by token, each after those before.
+
+    Its `forward` is `respond(tokens(conditions, noise[:, :-1]), noise[:, -1])`. It is exported as three graphs, and the
+    loop is the runtime's (`runtime.tokens`); `nothing_seen` tells the shapes of what the loop keeps.
+    """
+
+    def given(self, conditions: Tensor) -> Tensor:
+        """Returns the tokens of the particle, (B, G), of conditions (B, F)."""
+
+    def next_token(
+        self,
+        tokens: Tensor,
+        place: Tensor,
+        noise: Tensor,
+        past: Sequence[tuple[Tensor, Tensor]],
+        seen: Tensor | None,
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Draws the token of the image after one place, (B,).
+
+        Args:
+            tokens: the token at the place, (B,), first those of the particle.
+            place: its number, (B,).
+            noise: one normal an event, (B,).
+            past: keys and values of each block, (B, heads, size, T) and (B, heads, T, size).
+            seen: which of them there are, (B, T); None: all.
+
+        Returns:
+            the token, and key and value of this place, (B, heads, size, 1) and (B, heads, 1, size).
+        """
+
+    def nothing_seen(self, events: int) -> list[tuple[Tensor, Tensor]]:
+        """Returns room for keys and values of all places, zeros, for so many events."""
+
+    def tokens(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Draws the tokens of the image, (B, L), from conditions (B, F) and noise (B, L or more)."""
+
+    def respond(self, tokens: Tensor, noise: Tensor) -> Tensor:
+        """Turns tokens of the image, (B, L), and one normal an event, (B,), into responses, (B, *shape)."""
+
+
 class Readout(nn.Module, ABC):
     """Turns conditions and noise into channel sums, without an image.
 
@@ -214,8 +256,11 @@ def shuffled_batches(
         pending = np.concatenate([pending, rows])[order[full:]]
 
 
-Batches = Callable[[EventSource, int, np.random.Generator], Iterator[Events]]
-"""Source, events a batch and random numbers -> the batches of one epoch."""
+Batches = Callable[[EventSource, int, np.random.Generator], Iterator[Any]]
+"""Source, events a batch and random numbers -> the batches of one epoch: events, or what a stage made of them.
+
+A batch has a length and gives its rows by `slices`.
+"""
 
 
 class LossStage:
@@ -233,7 +278,7 @@ class LossStage:
         average: the module that keeps the moving average of the weights, where it is not `module` itself.
         decay: decay of that average.
         prepare: called with the training events before the first epoch, for what depends on the stages before.
-        batches: yields an epoch's batches, for a loss that needs less than whole events.
+        batches: yields an epoch's batches, for a loss that needs less than whole events, or what was made of them.
         beside: modules that the loss needs and nothing trains, for checkpoints: a teacher.
     """
 
@@ -241,7 +286,7 @@ class LossStage:
         self,
         name: str,
         module: nn.Module,
-        loss: Callable[[Events, BatchRandom], Tensor],
+        loss: Callable[[Any, BatchRandom], Tensor],
         scores: Callable[[EventSource], Mapping[str, float]],
         optimizer: AdamConfig,
         *,

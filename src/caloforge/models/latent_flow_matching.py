@@ -18,16 +18,18 @@ sizes this is the paper's model, 59,348 parameters for the VAE, 127,824 for the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from caloforge.detectors import Detector
-from caloforge.events import Events, EventSource
+from caloforge.events import Events, EventSource, Rows, in_slices
 from caloforge.metrics.channels import mean_wasserstein
 from caloforge.models.autoencoding import AutoencoderStage, LossesConfig, perceptual_network
 from caloforge.models.base import (
@@ -126,6 +128,22 @@ class VAE(nn.Module):
         """Returns mean and log variance of the latent image, (B, C, h, w), of ln(1 + n), (B, H, W)."""
         mean, log_variance = self.encoder(image)
         return mean, log_variance.clamp(-20, 10)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Conditions of events, (N, F), and mean and log variance of their latent images, (N, C, h, w)."""
+
+    conditions: NDArray[np.float32]
+    mean: Tensor
+    log_variance: Tensor
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def slices(self, rows: Rows) -> Encoded:
+        """Returns some rows."""
+        return Encoded(self.conditions[rows], self.mean[rows], self.log_variance[rows])
 
 
 class LatentFlowMatching(Generator):
@@ -243,35 +261,59 @@ class LatentFlowMatching(Generator):
     def _reconstruction_scores(self, source: EventSource) -> Mapping[str, float]:
         """Compares reconstructions of the latent means: Wasserstein-1 of the channels, mean photon sums."""
         reference = spread_rows(source, self.config.validation_events)
+        return _scores(self.detector, reference, self.reconstruct(reference))
+
+    @torch.no_grad()
+    def reconstruct(self, events: Events) -> NDArray[np.float32]:
+        """Passes responses through the autoencoder, as the means of their latent images, (N, *shape)."""
         parts = []
-        for start in range(0, len(reference), 256):
-            image = self._image(reference.slices(slice(start, start + 256)))
+        for start in range(0, len(events), 256):
+            image = self._image(events.slices(slice(start, start + 256)))
             u = torch.zeros(len(image), device=image.device)
             parts.append(self._counts(self.vae.decoder(self.vae.encode(image)[0]), u).cpu().numpy())
-        return _scores(self.detector, reference, np.concatenate(parts))
+        return np.concatenate(parts)
+
+    @torch.no_grad()
+    def _encoded(self, source: EventSource) -> Encoded:
+        """Encodes a whole source: 8 bytes for each of the C h w numbers of an event, 4 kB with the default sizes."""
+        conditions, latents = [], []
+        for events in in_slices(source, 256):
+            conditions.append(events.conditions)
+            latents.append(torch.stack(self.vae.encode(self._image(events))).cpu())
+        mean, log_variance = torch.cat(latents, 1)
+        return Encoded(np.concatenate(conditions), mean, log_variance)
 
     def _velocity_stage(self, events: int) -> Stage:
         config = self.config
         trained = copy.deepcopy(self.network) if config.average else self.network
 
-        def standardise(source: EventSource) -> None:
-            some = spread_rows(source, 8192)
-            slices = (some.slices(slice(start, start + 256)) for start in range(0, len(some), 256))
-            with torch.no_grad():
-                encoded = (self.vae.encode(self._image(one)) for one in slices)
-                self.standardize_latents.refit_slices(
-                    (mean if config.latents == "mean" else mean + torch.exp(spread / 2) * _signs(mean))
-                    .permute(0, 2, 3, 1)
-                    .reshape(-1, self.latent[0])
-                    for mean, spread in encoded
-                )
+        kept: list[Encoded] = []
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
-            with torch.no_grad():
-                mean, log_variance = self.vae.encode(self._image(batch))
-                z = mean if config.latents == "mean" else self._latents(mean, log_variance, rng)
-                x1 = self.standardize_latents(z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            condition = self.standardize(torch.from_numpy(batch.conditions).to(x1.device))
+        def encoded(source: EventSource) -> Encoded:
+            if not kept:  # the encoder stays as it is
+                kept.append(self._encoded(source))
+            return kept[0]
+
+        def standardise(source: EventSource) -> None:
+            mean, spread = encoded(source).mean, encoded(source).log_variance
+            z = mean if config.latents == "mean" else mean + torch.exp(spread / 2) * _signs(mean)
+            self.standardize_latents.refit_slices(
+                part.permute(0, 2, 3, 1).reshape(-1, self.latent[0]) for part in torch.split(z, 4096)
+            )
+
+        def batches(source: EventSource, size: int, rng: np.random.Generator) -> Iterator[Encoded]:
+            order = rng.permutation(len(source))
+            for start in range(0, max(len(order) // size, 1) * size, size):
+                yield encoded(source).slices(order[start : start + size])
+
+        def loss(batch: Encoded | Events, rng: BatchRandom) -> Tensor:
+            if isinstance(batch, Events):
+                batch = self._encoded(batch)
+            device = self.order.device
+            mean, log_variance = batch.mean.to(device), batch.log_variance.to(device)
+            z = mean if config.latents == "mean" else self._latents(mean, log_variance, rng)
+            x1 = self.standardize_latents(z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            condition = self.standardize(torch.from_numpy(batch.conditions).to(device))
             x0, t = rng.normal(*self.latent), rng.uniform()
             return cfm_loss(lambda x, time: trained(x, time, condition), x0, x1, t)
 
@@ -287,6 +329,7 @@ class LatentFlowMatching(Generator):
             average=self.network if config.average else None,
             decay=config.average,
             prepare=standardise,
+            batches=batches,
         )
 
     def _solver_stage(self, solver: BespokeSolver, events: int) -> Stage:

@@ -28,6 +28,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -45,7 +46,7 @@ from caloforge.models.base import (
     spread_rows,
 )
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
-from caloforge.nn.gpt import GPT, GPTConfig
+from caloforge.nn.gpt import GPT, GPTConfig, Past, invert
 from caloforge.nn.quantizer import Codebook, ProjectedCodebook, straight_through, usage
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
 from caloforge.optim import AdamConfig
@@ -275,10 +276,34 @@ class VQGAN(Generator):
 
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates responses, (B, *shape), from conditions (B, F) and noise (B, L + 1)."""
-        given = self.condition(self.standardize(conditions))
+        return self.respond(self.tokens(conditions, noise), noise[:, -1])
+
+    def tokens(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Draws image tokens, (B, L), from conditions (B, F) and noise (B, L + 1)."""
+        u = normal_to_uniform(noise[:, :-1])
+        return self.prior.draw(self.given(conditions), u, self.config.temperature, self.config.top_k)
+
+    def given(self, conditions: Tensor) -> Tensor:
+        """Returns condition tokens, (B, G), of conditions (B, F)."""
+        tokens: Tensor = self.condition(self.standardize(conditions))
+        return tokens
+
+    def next_token(
+        self, tokens: Tensor, place: Tensor, noise: Tensor, past: Sequence[Past], seen: Tensor | None
+    ) -> tuple[Tensor, list[Past]]:
+        """Draws the image token after one place, (B,), from one normal an event, (B,); the rest as `GPT.step`."""
+        logits, made = self.prior.step(tokens, place, past, seen)
         u = normal_to_uniform(noise)
-        tokens = self.prior.draw(given, u[:, :-1], self.config.temperature, self.config.top_k)
-        return self._counts(self.image.decode(self.image.codebook.lookup(tokens)), u[:, -1])
+        return invert(logits, u, self.config.temperature, self.config.top_k), made
+
+    def nothing_seen(self, events: int) -> list[Past]:
+        """Returns room for keys and values of all places, zeros, for so many events."""
+        return self.prior.nothing(events)
+
+    def respond(self, tokens: Tensor, noise: Tensor) -> Tensor:
+        """Decodes and rounds image tokens, (B, L), to responses, (B, *shape), with one normal an event, (B,)."""
+        image = self.image.decode(self.image.codebook.lookup(tokens))
+        return self._counts(image, normal_to_uniform(noise))
 
     def _counts(self, image: Tensor, u: Tensor) -> Tensor:
         expected = self.transform.inverse(image)
@@ -333,15 +358,20 @@ class VQGAN(Generator):
     def _reconstruction_scores(self, source: EventSource) -> Mapping[str, float]:
         """Compares reconstructions: Wasserstein-1 of the channels, photon sums, share of codes in use, perplexity."""
         reference = spread_rows(source, self.config.validation_events)
+        found, tokens = self.reconstruct(reference)
+        used, perplexity = usage(tokens, self.config.image.codes)
+        return {**self._scores(reference, found), "codes_used": used, "perplexity": perplexity}
+
+    @torch.no_grad()
+    def reconstruct(self, events: Events) -> tuple[NDArray[np.float32], Tensor]:
+        """Passes responses through the autoencoder; returns them, (N, *shape), and their tokens, (N, L)."""
         parts, tokens = [], []
-        for start in range(0, len(reference), 256):
-            image = self._image(reference.slices(slice(start, start + 256)))
+        for start in range(0, len(events), 256):
+            image = self._image(events.slices(slice(start, start + 256)))
             tokens.append(self.image.codebook(self.image.encode(image)))
             found = self.image.decode(self.image.codebook.lookup(tokens[-1]))
             parts.append(self._counts(found, torch.zeros(len(image), device=image.device)).cpu().numpy())
-        used, perplexity = usage(torch.cat(tokens), self.config.image.codes)
-        scores = self._scores(reference, np.concatenate(parts))
-        return {**scores, "codes_used": used, "perplexity": perplexity}
+        return np.concatenate(parts), torch.cat(tokens)
 
     def _condition_stage(self, events: int) -> Stage:
         config = self.config.condition

@@ -15,10 +15,15 @@ that is given from outside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+
+Past = tuple[Tensor, Tensor]
+"""Keys, (B, heads, size, T), and values, (B, heads, T, size), of the tokens before, in one block."""
 
 
 class GPTConfig(BaseModel):
@@ -80,21 +85,28 @@ class Block(nn.Module):
         changed: Tensor = x + (change if kept is None else change * kept[1])
         return changed
 
-    def step(self, x: Tensor, past: Tensor, place: int) -> Tensor:
-        """Maps the token at a place, (B, 1, width), after those whose keys and values are kept.
+    def step(self, x: Tensor, past: Past, seen: Tensor | None) -> tuple[Tensor, Past]:
+        """Maps one token, (B, 1, width), after those whose keys and values are kept.
 
         Args:
             x: the token.
-            past: keys and values, (2, B, heads, T, size); those of this place are written into it.
-            place: number of the token.
+            past: keys, (B, heads, size, T), and values, (B, heads, T, size).
+            seen: which of them there are, (B, T); None: all.
+
+        Returns:
+            the token, and its own key (B, heads, size, 1) and value (B, heads, 1, size).
         """
         q, k, v = self._split(x)
-        past[0, :, :, place : place + 1], past[1, :, :, place : place + 1] = k, v
-        keys, values = past[:, :, :, : place + 1]
-        attended = F.scaled_dot_product_attention(q, keys, values)
+        keys, values = past
+        before = q @ keys
+        if seen is not None:
+            before = before.masked_fill(~seen[:, None, None], -torch.inf)
+        scores = torch.cat([before, (q * k).sum(-1, keepdim=True)], -1) * q.shape[-1] ** -0.5
+        weights = torch.softmax(scores, -1)
+        attended = weights[..., :-1] @ values + weights[..., -1:] * v
         x = x + self.out(attended.transpose(1, 2).reshape(x.shape))
         change: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
-        return x + change
+        return x + change, (k.transpose(2, 3), v)
 
 
 class GPT(nn.Module):
@@ -142,6 +154,39 @@ class GPT(nn.Module):
         first = self.condition_norm(x[:, : self.given - 1]) @ self.conditions.weight.T
         return first, self.image_norm(x[:, self.given - 1 :]) @ self.images.weight.T
 
+    def step(
+        self, tokens: Tensor, place: Tensor, past: Sequence[Past], seen: Tensor | None
+    ) -> tuple[Tensor, list[Past]]:
+        """Gives the logits of the image token after one place, (B, images), with what is kept of the places before.
+
+        Args:
+            tokens: the token at the place, (B,): of the particle at the first places, of the image at the others.
+            place: its number, (B,).
+            past: keys and values of each block.
+            seen: which of them there are, (B, T); None: all.
+
+        Returns:
+            the logits, which mean nothing before the last condition token; and key and value of this place.
+        """
+        table = torch.cat([self.conditions.weight, self.images.weight])
+        row = tokens + (place >= self.given).to(tokens.dtype) * self.conditions.num_embeddings
+        x = (F.embedding(row, table) + self.positions[place])[:, None]
+        made = []
+        for block, kept in zip(self.blocks, past, strict=True):
+            assert isinstance(block, Block)
+            x, own = block.step(x, kept, seen)
+            made.append(own)
+        return self.image_norm(x[:, 0]) @ self.images.weight.T, made
+
+    def nothing(self, events: int) -> list[Past]:
+        """Returns room for keys and values of all places, zeros, for so many events."""
+        places, heads = len(self.positions), self.config.heads
+        size = self.config.width // heads
+        shapes = ((events, heads, size, places), (events, heads, places, size))
+        return [
+            (self.positions.new_zeros(shapes[0]), self.positions.new_zeros(shapes[1])) for _ in self.blocks
+        ]
+
     def draw(self, given: Tensor, uniforms: Tensor, temperature: float, top_k: int) -> Tensor:
         """Draws image tokens one after the other, (B, L).
 
@@ -151,18 +196,16 @@ class GPT(nn.Module):
             temperature: what logits are divided by.
             top_k: only so many most likely tokens are drawn.
         """
-        b, size = len(given), self.config.width // self.config.heads
-        shape = (len(self.blocks), 2, b, self.config.heads, len(self.positions), size)
-        past = self.positions.new_zeros(shape)
+        past = self.nothing(len(given))
         drawn: list[Tensor] = []
-        for place in range(len(self.positions)):
-            x = self.conditions(given[:, place]) if place < self.given else self.images(drawn[-1])
-            x = (x + self.positions[place])[:, None]
-            for block, kept in zip(self.blocks, past, strict=True):
-                assert isinstance(block, Block)
-                x = block.step(x, kept, place)
-            if place >= self.given - 1:
-                logits = self.image_norm(x[:, 0]) @ self.images.weight.T
+        for number in range(len(self.positions)):
+            tokens = given[:, number] if number < self.given else drawn[-1]
+            place = torch.full((len(given),), number, device=given.device)
+            before = [(keys[..., :number], values[:, :, :number]) for keys, values in past]
+            logits, made = self.step(tokens, place, before, None)
+            for (keys, values), (key, value) in zip(past, made, strict=True):
+                keys[..., number : number + 1], values[:, :, number : number + 1] = key, value
+            if number >= self.given - 1:
                 drawn.append(invert(logits, uniforms[:, len(drawn)], temperature, top_k))
         return torch.stack(drawn, 1)
 

@@ -1,6 +1,8 @@
 """A bundle: a trained model as a folder that runs with NumPy and ONNX Runtime alone.
 
-response.onnx    conditions (B, F), noise (B, D) -> responses (B, *shape), or channels (B, K) for a readout
+response.onnx    conditions (B, F), noise (B, D) -> responses (B, *shape), or channels (B, K) for a readout; with
+given.onnx       and
+step.onnx        where an event is drawn token by token: what each takes and gives is in `runtime.tokens`
 zero.onnx        where the bundle was given a zero response: conditions (B, F) -> P(ZN), P(ZP), P(any) (B, 3)
 card.json        what it is: detector, features and units, channel maps, recipe, data and their hashes, split, seed,
                  scores, rounding rule, domain, opset, how well it agrees with PyTorch, hash of the graph
@@ -39,10 +41,13 @@ from caloforge.runtime import hits
 from caloforge.runtime.domain import Domain, OnOutside, check_choice
 from caloforge.runtime.generate import Forward, Generated, Particles, Responds, generate_rows
 from caloforge.runtime.session import Probabilities, Session
+from caloforge.runtime.tokens import GIVEN, RESPONSE, STEP, TokenSession
 
 FORMAT = 1
-GRAPH, CARD, SUMS = "response.onnx", "card.json", "SHA256SUMS"
+GRAPH, CARD, SUMS = RESPONSE, "card.json", "SHA256SUMS"
 ZERO = "zero.onnx"
+OPTIONAL = (GIVEN, STEP, ZERO)
+"""Graphs that some bundles have beside the response."""
 
 BATCH = 32
 """Events at once: beyond it time an event hardly falls, and memory grows."""
@@ -51,6 +56,13 @@ BATCH = 32
 def is_bundle(path: Path) -> bool:
     """Tells a bundle, whole or not, from a run folder."""
     return any((path / name).is_file() for name in (GRAPH, SUMS))
+
+
+def open_bundle(folder: Path, threads: int = 1) -> Session | TokenSession:
+    """Opens the graph, or the graphs, of a folder: a function of conditions (B, F) and noise (B, D)."""
+    if (folder / STEP).is_file():
+        return TokenSession(folder, threads)
+    return Session(folder / GRAPH, threads)
 
 
 def channel_maps(detector: Detector) -> dict[str, dict[str, Any]]:
@@ -67,7 +79,7 @@ def channel_maps(detector: Detector) -> dict[str, dict[str, Any]]:
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     """Writes the card beside the graphs, and the hashes of all."""
-    graphs = [name for name in (GRAPH, ZERO) if (folder / name).is_file()]
+    graphs = [name for name in (GRAPH, *OPTIONAL) if (folder / name).is_file()]
     full = {
         "format": FORMAT,
         "bundle": True,
@@ -94,7 +106,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         wanted = {name: digest for digest, name in lines}
     except ValueError:
         raise _damaged(folder, SUMS) from None
-    if not wanted.keys() <= {CARD, GRAPH, ZERO}:
+    if not wanted.keys() <= {CARD, GRAPH, *OPTIONAL}:
         raise _damaged(folder, SUMS)
     for name in {CARD, GRAPH, *wanted}:
         if not (folder / name).is_file():
@@ -158,14 +170,14 @@ class Surrogate:
         detector: the detector it imitates.
         card: what the bundle says of itself.
         domain: what it was trained on.
-        session: the graph.
+        session: the graph, or the graphs and their loop.
         zero: the graph of the zero response; None where every particle is taken to leave a response.
     """
 
     detector: Detector
     card: Mapping[str, Any]
     domain: Domain
-    session: Session
+    session: Session | TokenSession
     zero: Probabilities | None = None
 
     @classmethod
@@ -182,7 +194,7 @@ class Surrogate:
         folder = Path(path)
         card = read_card(folder)
         detector = check_detector(card)
-        session = Session(folder / GRAPH, threads)
+        session = open_bundle(folder, threads)
         got = (session.features, session.noise_dim, session.shape)
         output = (len(card["channel_maps"][card["channels"]]["labels"]),)
         shape = output if card["kind"] == "readout" else detector.shape

@@ -31,7 +31,7 @@ class Session:
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        self._session = _open(path, threads)
+        self._session = open_graph(path, threads)
         inputs = {value.name: value.shape for value in self._session.get_inputs()}
         outputs = self._session.get_outputs()
         if list(inputs) != ["conditions", "noise"] or len(outputs) != 1:
@@ -65,7 +65,7 @@ class Probabilities:
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        self._session = _open(path, threads)
+        self._session = open_graph(path, threads)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if [value.name for value in inputs] != ["conditions"] or len(outputs) != 1:
             raise ValueError(f"{path} must have the input conditions and one output")
@@ -78,7 +78,12 @@ class Probabilities:
         return np.asarray(result, np.float32)
 
 
-def _open(path: Path, threads: int) -> Any:
+def open_graph(path: Path, threads: int) -> Any:
+    """Opens a graph with ONNX Runtime.
+
+    Raises:
+        ValueError: no graph that this version can run, or no thread.
+    """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     runtime: Any = importlib.import_module("onnxruntime")

@@ -1,0 +1,158 @@
+"""Latent models: what their autoencoders keep, what an event costs beside others, and quality against their settings.
+
+    python benchmarks/latents.py reconstruct RUN... --reference sample:zn_wide
+    python benchmarks/latents.py time RECIPE... [--batch 256]
+    python benchmarks/latents.py curves RUN:solver.steps=1,2,4,7 RUN:temperature=0.8,1,1.2 --reference sample:zn_wide
+
+`reconstruct` passes test events through the autoencoder and compares channel sums with those of the events themselves,
+beside the floor of halves. Runs must still have their encoders, which weights that ship do not. `time` measures
+recipes, with random weights, in turns in one process: processor time of one thread with the noise. `curves` draws W1
+against one setting after the other, the rest being those of the run, and writes one figure a setting.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from caloforge import recipe, samples
+from caloforge.evaluation.scoring import origin_of, rows_to_score
+from caloforge.events import Events
+from caloforge.io import open_events
+from caloforge.io.run import Run
+from caloforge.metrics.channels import mean_wasserstein
+from caloforge.models import build
+from caloforge.models.base import generate_in_memory, spread_rows
+from caloforge.models.latent_flow_matching import LatentFlowMatching
+from caloforge.models.vqgan import VQGAN
+from caloforge.nn.quantizer import usage
+from caloforge.report import figures
+from caloforge.training.checkpoint import load_model
+
+
+def test_rows(name: str, run: Path, rows: int | None) -> Events:
+    """Returns test rows of a reference, evenly spread over it."""
+    path = samples.sample(name.removeprefix("sample:")) if name.startswith("sample:") else Path(name)
+    found = rows_to_score(open_events(path), origin_of(Run(run).recipe()))
+    return spread_rows(found, rows or len(found))
+
+
+def w1(events: Events, responses: np.ndarray) -> float:
+    """Returns the mean Wasserstein-1 distance of the channel sums, in photons."""
+    return mean_wasserstein(events.detector.readout(events.responses), events.detector.readout(responses))
+
+
+def floor_of(events: Events, splits: int = 20) -> tuple[float, float]:
+    """Returns mean and spread of W1 between random halves."""
+    sums, rng = events.detector.readout(events.responses), np.random.default_rng(0)
+    orders = [np.array_split(rng.permutation(len(sums)), 2) for _ in range(splits)]
+    found = [mean_wasserstein(sums[first], sums[second]) for first, second in orders]
+    return float(np.mean(found)), float(np.std(found))
+
+
+def reconstruct(arguments: argparse.Namespace) -> None:
+    """Prints one row a run and reference."""
+    print(
+        "| model | set | events | floor | W1 of the reconstruction | over the floor | codes used | perplexity |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for run in arguments.runs:
+        loaded, model = load_model(run)
+        for name in arguments.reference:
+            events = test_rows(name, run, arguments.rows)
+            codes = "| |"
+            if isinstance(model, VQGAN):
+                found, tokens = model.reconstruct(events)
+                used, perplexity = usage(tokens, model.config.image.codes)
+                codes = f"{used:.0%} | {perplexity:.0f} |"
+            elif isinstance(model, LatentFlowMatching):
+                found = model.reconstruct(events)
+            else:
+                raise SystemExit(f"{loaded.name} has no autoencoder of images")
+            distance, (floor, spread) = w1(events, found), floor_of(events)
+            print(
+                f"| {loaded.name} | {name} | {len(events)} | {floor:.2f} ± {spread:.2f} | {distance:.2f} | "
+                f"{distance / floor:.2f} | {codes}"
+            )
+
+
+def measure_time(arguments: argparse.Namespace) -> None:
+    """Prints milliseconds an event of each recipe, beside the first one's."""
+    torch.set_num_threads(1)
+    models = {name: build(recipe.parse(recipe.read(name))).eval() for name in arguments.recipes}
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for repeat in range(arguments.repeats + 1):
+        for name, model in models.items():
+            events = open_events(samples.samples_of(model.detector.name)[0]).primaries
+            conditions = events.conditions[: arguments.batch]
+            started = time.process_time()
+            generate_in_memory(model, conditions, seed=repeat, batch_size=arguments.batch)
+            times[name].append(1e3 * (time.process_time() - started) / arguments.batch)
+    print(f"batch {arguments.batch}, one thread, processor time, min / median / max of {arguments.repeats}\n")
+    print("| recipe | ms an event | times the first |")
+    print("|---|---|---|")
+    first = np.median(times[arguments.recipes[0]][1:])
+    for name, measured in times.items():
+        low, middle, high = (f(measured[1:]) for f in (np.min, np.median, np.max))
+        print(f"| {name} | {low:.3g} / {middle:.3g} / {high:.3g} | {middle / first:.3g} |")
+
+
+def curves(arguments: argparse.Namespace) -> None:
+    """Prints every point and writes one figure a setting."""
+    drawn: dict[str, list[figures.Curve]] = {}
+    names = list(dict.fromkeys(curve.partition(":")[0] for curve in arguments.curves))
+    events = test_rows(arguments.reference[0], Path(names[0]), arguments.rows)
+    floor = floor_of(events)
+    print(
+        f"{len(events)} test rows of {arguments.reference[0]}, floor of halves {floor[0]:.2f} ± {floor[1]:.2f}\n"
+    )
+    print(f"| model | setting | W1, mean ± spread of {arguments.seeds} | ms an event |")
+    print("|---|---|---|---|")
+    for curve in arguments.curves:
+        run, _, setting = curve.partition(":")
+        path, _, values = setting.partition("=")
+        points = []
+        for value in values.split(","):
+            loaded, model = load_model(Path(run), [f"{path}={value}"])
+            started = time.process_time()
+            made = [generate_in_memory(model, events.conditions, seed) for seed in range(arguments.seeds)]
+            each = 1e3 * (time.process_time() - started) / len(events) / arguments.seeds
+            found = [w1(events, responses) for responses in made]
+            points.append((float(value), float(np.mean(found)), float(np.std(found))))
+            print(
+                f"| {loaded.name} | {path}={value} | {points[-1][1]:.2f} ± {points[-1][2]:.2f} | {each:.2f} |",
+                flush=True,
+            )
+        look = figures.style(names.index(run), loaded.name)
+        drawn.setdefault(path, []).append(figures.Curve(look, *zip(*points, strict=True)))
+    for path, lines in drawn.items():
+        picture = figures.sweep(lines, floor, path, f"W1 [{events.detector.unit}]")
+        (arguments.out / f"{arguments.prefix}{path.replace('.', '_')}.svg").write_bytes(picture)
+
+
+def main() -> None:
+    """Reads the arguments and runs one part."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = parser.add_subparsers(dest="part", required=True)
+    kept = parts.add_parser("reconstruct")
+    kept.add_argument("runs", nargs="+", type=Path)
+    timed = parts.add_parser("time")
+    timed.add_argument("recipes", nargs="+")
+    timed.add_argument("--batch", type=int, default=256)
+    timed.add_argument("--repeats", type=int, default=5)
+    swept = parts.add_parser("curves")
+    swept.add_argument("curves", nargs="+", metavar="RUN:PATH=V1,V2,...")
+    swept.add_argument("--seeds", type=int, default=2)
+    swept.add_argument("--out", type=Path, default=Path("docs/images"))
+    swept.add_argument("--prefix", default="w1_")
+    for part in (kept, swept):
+        part.add_argument("--reference", nargs="+", required=True)
+        part.add_argument("--rows", type=int, help="so many test rows, evenly spread, in place of all")
+    arguments = parser.parse_args()
+    {"reconstruct": reconstruct, "time": measure_time, "curves": curves}[arguments.part](arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Models that draw an event token by token: three graphs, and the loop between them.
+
+given.onnx       conditions (B, F) -> tokens of the particle (B, G)
+step.onnx        the token at a place (B,), place (B,), one normal (B,), keys and values of every block at all places
+                 -> the image token after that place (B,), key and value of the place, block by block
+response.onnx    tokens of the image (B, L), one normal (B,) -> responses (B, *shape)
+
+Keys and values of what has been drawn are kept here, in arrays that the graph reads where they lie: each step adds
+those of one place. Places 0 to G - 1 hold the particle's tokens, the others those of the image but the last; the token
+after place G - 1 is the image's first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.runtime.session import open_graph
+
+GIVEN, STEP, RESPONSE = "given.onnx", "step.onnx", "response.onnx"
+
+
+class TokenSession:
+    """The graphs ready to run: a function of conditions (B, F) and noise (B, D).
+
+    Args:
+        folder: where the three ONNX files are.
+        threads: threads of one batch.
+
+    Attributes:
+        features: number of conditions, F.
+        noise_dim: standard normals an event, D: one a token of the image, and one.
+        shape: shape of the response.
+
+    Raises:
+        ValueError: no graphs that this version of ONNX Runtime can run, or such as do not fit together.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        self._given, self._step, self._respond = (
+            open_graph(folder / name, threads) for name in (GIVEN, STEP, RESPONSE)
+        )
+        given, step, respond = (
+            {value.name: value.shape for value in graph.get_inputs()}
+            for graph in (self._given, self._step, self._respond)
+        )
+        self._kept = {name: list(shape[1:]) for name, shape in step.items() if len(shape) > 1}
+        if list(given) != ["conditions"] or not self._kept or list(respond) != ["tokens", "noise"]:
+            raise ValueError(
+                f"{folder} must have {GIVEN} of conditions, {STEP} of a token, keys and values, {RESPONSE} of tokens "
+                f"and noise; got inputs {', '.join(given)}; {', '.join(step)}; {', '.join(respond)}"
+            )
+        self.features = int(given["conditions"][1])
+        self._first = int(self._given.get_outputs()[0].shape[1])
+        self._length = int(respond["tokens"][1])
+        self._places = int(self._kept["key0"][2])
+        if self._places != self._first + self._length - 1:
+            raise ValueError(
+                f"the graphs in {folder} do not fit together: {self._first} and {self._length} tokens have "
+                f"{self._first + self._length - 1} places, {STEP} has {self._places}"
+            )
+        self.noise_dim = self._length + 1
+        self.shape = tuple(self._respond.get_outputs()[0].shape[1:])
+
+    def __call__(self, conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.generic]:
+        """Runs one batch; returns (B, *shape), integers or float32 as the graph has them."""
+        inputs = {"tokens": self.tokens(conditions, noise), "noise": np.ascontiguousarray(noise[:, -1])}
+        (result,) = self._respond.run(None, inputs)
+        return np.asarray(result)
+
+    def tokens(self, conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Draws the tokens of the image, (B, L)."""
+        (given,) = self._given.run(None, {"conditions": conditions})
+        rows = len(conditions)
+        kept = {name: np.zeros((rows, *shape), np.float32) for name, shape in self._kept.items()}
+        tokens = np.zeros((rows, self._places + 1), np.int64)
+        tokens[:, : self._first] = given
+        normals = np.zeros((rows, self._places), np.float32)
+        normals[:, self._first - 1 :] = noise[:, : self._length]
+        for place in range(self._places):
+            inputs = {
+                "tokens": np.ascontiguousarray(tokens[:, place]),
+                "place": np.full(rows, place),
+                "noise": np.ascontiguousarray(normals[:, place]),
+                **kept,
+            }
+            drawn, *made = self._step.run(None, inputs)
+            if place >= self._first - 1:
+                tokens[:, place + 1] = drawn
+            for (name, room), one in zip(kept.items(), made, strict=True):
+                here = (..., slice(place, place + 1))
+                room[here if name.startswith("key") else (*here, slice(None))] = one
+        return np.ascontiguousarray(tokens[:, self._first :])
