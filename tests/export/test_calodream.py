@@ -58,7 +58,7 @@ class Nested(nn.Module):
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_loop_within_a_loop(batch):
-    graph = _trace(Nested(), {"conditions": torch.ones(3, 1), "noise": torch.zeros(3, 3)}, "responses")
+    graph = _trace(Nested(), {"conditions": torch.ones(3, 1), "noise": torch.zeros(3, 3)}, ["responses"])
     outer = [node for node in graph.graph.node if node.op_type == "Scan"]
     assert len(outer) == 1
     assert [node.op_type for node in outer[0].attribute[0].g.node].count("Scan") == 1
