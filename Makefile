@@ -14,13 +14,15 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed
 	$(BIN)/caloforge demo --out caloforge-demo
 
-# many small tests: a second thread only gets in the way
-test: export OMP_NUM_THREADS = 1
+# many small tests, two files at a time: a second thread of each only gets in the way
+test slow: export OMP_NUM_THREADS = 1
+TWO = --numprocesses 2 --dist loadfile
+
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 slow: $(VENV)/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(TWO)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
