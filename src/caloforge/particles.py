@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import cache
 
 from caloforge._lookup import nearest
+
+_TABLES = threading.Lock()
+"""The package reads its tables at the first question, and a second thread must not ask meanwhile."""
 
 
 @cache
@@ -14,7 +18,8 @@ def particle_name(pdg: int) -> str:
     from particle import InvalidParticle, Particle, ParticleNotFound
 
     try:
-        return str(Particle.from_pdgid(pdg).name)
+        with _TABLES:
+            return str(Particle.from_pdgid(pdg).name)
     except (InvalidParticle, ParticleNotFound):
         return str(pdg)
 
@@ -25,7 +30,8 @@ def mass_and_charge(pdg: int) -> tuple[float, float]:
     from particle import InvalidParticle, Particle, ParticleNotFound
 
     try:
-        found = Particle.from_pdgid(pdg)
+        with _TABLES:
+            found = Particle.from_pdgid(pdg)
     except (InvalidParticle, ParticleNotFound):
         return float("nan"), float("nan")
     # the tables are in MeV, and leave out the masses of neutrinos
@@ -37,7 +43,8 @@ def _known() -> dict[str, int]:
     from particle import Particle
 
     # the tables call the neutron "n" twice, as a particle and as a nucleus of one: the shorter id is meant
-    ids = sorted((int(particle.pdgid) for particle in Particle.all()), key=abs, reverse=True)
+    with _TABLES:
+        ids = sorted((int(particle.pdgid) for particle in Particle.all()), key=abs, reverse=True)
     return {particle_name(pdg): pdg for pdg in ids}
 
 
