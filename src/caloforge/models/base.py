@@ -529,8 +529,13 @@ def spread_rows(source: EventSource, rows: int) -> Events:
 def generation_scores(model: Generator, source: EventSource, events: int) -> Mapping[str, float]:
     """Generates at most so many events of a source: Wasserstein-1 of the channels, mean photon sum."""
     reference = spread_rows(source, events)
-    generated = generate_in_memory(model, reference.conditions, seed=0)
-    sums = model.detector.readout(reference.responses), model.detector.readout(generated)
+    return channel_scores(reference, generate_in_memory(model, reference.conditions, seed=0))
+
+
+def channel_scores(reference: Events, generated: NDArray[np.float32]) -> Mapping[str, float]:
+    """Compares responses with generated ones, (N, *shape): Wasserstein-1 of the channels, mean photon sum."""
+    readout = reference.detector.readout
+    sums = readout(reference.responses), readout(generated)
     return {"w1": mean_wasserstein(*sums), "photons": float(sums[1].sum(1).mean())}
 
 

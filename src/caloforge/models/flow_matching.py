@@ -39,17 +39,17 @@ from torch import Tensor
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.metrics.channels import mean_wasserstein
 from caloforge.models.base import (
     BatchRandom,
     Generator,
     LossStage,
     Stage,
     cell_order,
-    generate_in_memory,
+    generation_scores,
+    image_shape,
     solver_stage,
 )
-from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
+from caloforge.nn.rounding import rounded
 from caloforge.nn.unet import UNet, UNetConfig
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
 from caloforge.ode.path import Velocity, cfm_loss, on_path
@@ -106,16 +106,12 @@ class FlowMatching(Generator):
 
     def __init__(self, detector: Detector, config: FlowMatchingConfig) -> None:
         super().__init__()
-        if len(detector.shape) != 2:
-            raise ValueError(
-                f"flow_matching needs a detector with two axes, {detector.name} has {len(detector.shape)}"
-            )
+        shape = image_shape(detector, "flow_matching")
         self.detector, self.config = detector, config
         self.noise_dim = detector.cells + 1
         self.standardize = Standardize(len(detector.conditions))
         self.transform = Log1p()
-        height, width = detector.shape
-        self.network = UNet((height, width), len(detector.conditions), config.network)
+        self.network = UNet(shape, len(detector.conditions), config.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.solver = BespokeSolver(config.bespoke.steps) if config.bespoke.steps else None
         self.order: Tensor
@@ -126,12 +122,7 @@ class FlowMatching(Generator):
         x0 = noise[:, :-1].reshape(-1, *self.detector.shape)
         x1 = solve(self._velocity(conditions), x0, self.config.solver, self.solver)
         expected = self.transform.inverse(torch.relu(x1))
-        if self.config.rounding == "nearest":
-            return torch.round(expected)
-        if self.config.rounding == "none":
-            return expected
-        u = normal_to_uniform(noise[:, -1])
-        return systematic_rounding(expected.flatten(1), u, self.order).view_as(expected)
+        return rounded(expected, noise[:, -1], self.order, self.config.rounding)
 
     def _velocity(self, conditions: Tensor) -> Velocity:
         condition = self.standardize(conditions)
@@ -188,13 +179,4 @@ class FlowMatching(Generator):
 
     def scores(self, source: EventSource) -> Mapping[str, float]:
         """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        rows = np.linspace(0, len(source) - 1, min(self.config.validation_events, len(source))).astype(
-            np.intp
-        )
-        reference = source.slices(rows)
-        generated = generate_in_memory(self, reference.conditions, seed=0)
-        readout = self.detector.readout
-        return {
-            "w1": mean_wasserstein(readout(reference.responses), readout(generated)),
-            "photons": float(generated.sum(dtype=np.float64) / len(generated)),
-        }
+        return generation_scores(self, source, self.config.validation_events)

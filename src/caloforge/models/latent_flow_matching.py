@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, Rows, in_slices
-from caloforge.metrics.channels import mean_wasserstein
 from caloforge.models.autoencoding import AutoencoderStage, LossesConfig, perceptual_network
 from caloforge.models.base import (
     BatchRandom,
@@ -38,12 +37,14 @@ from caloforge.models.base import (
     LossStage,
     Stage,
     cell_order,
+    channel_scores,
     generate_in_memory,
+    image_shape,
     solver_stage,
     spread_rows,
 )
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
-from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
+from caloforge.nn.rounding import rounded
 from caloforge.nn.unet import UNet, UNetConfig
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
 from caloforge.ode.path import Velocity, cfm_loss
@@ -160,19 +161,15 @@ class LatentFlowMatching(Generator):
 
     def __init__(self, detector: Detector, config: LatentFlowMatchingConfig) -> None:
         super().__init__()
-        if len(detector.shape) != 2:
-            raise ValueError(
-                f"latent_flow_matching needs a detector with two axes, {detector.name} has {len(detector.shape)}"
-            )
+        shape = image_shape(detector, "latent_flow_matching")
         self.detector, self.config = detector, config
-        height, width = detector.shape
-        self.latent = latent_shape((height, width), config.vae.network)
+        self.latent = latent_shape(shape, config.vae.network)
         channels, *size = self.latent
         self.noise_dim = int(np.prod(self.latent)) + 1
         self.standardize = Standardize(len(detector.conditions))
         self.standardize_latents = Standardize(channels)
         self.transform = Log1p()
-        self.vae = VAE((height, width), config.vae.network)
+        self.vae = VAE(shape, config.vae.network)
         self.network = UNet((size[0], size[1]), len(detector.conditions), config.network, channels)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.solver = BespokeSolver(config.bespoke.steps) if config.bespoke.steps else None
@@ -192,13 +189,7 @@ class LatentFlowMatching(Generator):
         return image
 
     def _counts(self, image: Tensor, noise: Tensor) -> Tensor:
-        expected = self.transform.inverse(image)
-        if self.config.rounding == "nearest":
-            return torch.round(expected)
-        if self.config.rounding == "none":
-            return expected
-        u = normal_to_uniform(noise)
-        return systematic_rounding(expected.flatten(1), u, self.order).view_as(expected)
+        return rounded(self.transform.inverse(image), noise, self.order, self.config.rounding)
 
     def _velocity(self, conditions: Tensor) -> Velocity:
         condition = self.standardize(conditions)
@@ -261,7 +252,7 @@ class LatentFlowMatching(Generator):
     def _reconstruction_scores(self, source: EventSource) -> Mapping[str, float]:
         """Compares reconstructions of the latent means: Wasserstein-1 of the channels, mean photon sums."""
         reference = spread_rows(source, self.config.validation_events)
-        return _scores(self.detector, reference, self.reconstruct(reference))
+        return channel_scores(reference, self.reconstruct(reference))
 
     @torch.no_grad()
     def reconstruct(self, events: Events) -> NDArray[np.float32]:
@@ -342,14 +333,9 @@ class LatentFlowMatching(Generator):
     def scores(self, source: EventSource) -> Mapping[str, float]:
         """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
         reference = spread_rows(source, self.config.validation_events)
-        return _scores(self.detector, reference, generate_in_memory(self, reference.conditions, seed=0))
+        return channel_scores(reference, generate_in_memory(self, reference.conditions, seed=0))
 
 
 def _signs(mean: Tensor) -> Tensor:
     """Returns 1 and -1 in turn, (B, C, h, w): the variance of noise without drawing any."""
     return 1 - 2 * (torch.arange(mean.numel(), device=mean.device) % 2).view_as(mean).to(mean.dtype)
-
-
-def _scores(detector: Detector, reference: Events, generated: np.ndarray) -> Mapping[str, float]:
-    sums = detector.readout(reference.responses), detector.readout(generated)
-    return {"w1": mean_wasserstein(*sums), "photons": float(sums[1].sum(1).mean())}

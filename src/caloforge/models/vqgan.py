@@ -34,7 +34,6 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.metrics.channels import mean_wasserstein
 from caloforge.models.autoencoding import AutoencoderStage, LossesConfig, perceptual_network
 from caloforge.models.base import (
     BatchRandom,
@@ -42,7 +41,9 @@ from caloforge.models.base import (
     LossStage,
     Stage,
     cell_order,
+    channel_scores,
     generate_in_memory,
+    image_shape,
     spread_rows,
 )
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
@@ -251,15 +252,11 @@ class VQGAN(Generator):
 
     def __init__(self, detector: Detector, config: VQGANConfig) -> None:
         super().__init__()
-        if len(detector.shape) != 2:
-            raise ValueError(
-                f"vqgan needs a detector with two axes, {detector.name} has {len(detector.shape)}"
-            )
+        shape = image_shape(detector, "vqgan")
         self.detector, self.config = detector, config
-        height, width = detector.shape
         features = len(detector.conditions)
         self.standardize, self.transform = Standardize(features), Log1p()
-        self.image = ImageCodes((height, width), config.image)
+        self.image = ImageCodes(shape, config.image)
         self.condition = ConditionCodes(features, config.condition)
         _, rows, columns = self.image.latent
         self.length = rows * columns
@@ -360,7 +357,7 @@ class VQGAN(Generator):
         reference = spread_rows(source, self.config.validation_events)
         found, tokens = self.reconstruct(reference)
         used, perplexity = usage(tokens, self.config.image.codes)
-        return {**self._scores(reference, found), "codes_used": used, "perplexity": perplexity}
+        return {**channel_scores(reference, found), "codes_used": used, "perplexity": perplexity}
 
     @torch.no_grad()
     def reconstruct(self, events: Events) -> tuple[NDArray[np.float32], Tensor]:
@@ -439,11 +436,7 @@ class VQGAN(Generator):
     def scores(self, source: EventSource) -> Mapping[str, float]:
         """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
         reference = spread_rows(source, self.config.validation_events)
-        return self._scores(reference, generate_in_memory(self, reference.conditions, seed=0))
-
-    def _scores(self, reference: Events, generated: np.ndarray) -> dict[str, float]:
-        sums = self.detector.readout(reference.responses), self.detector.readout(generated)
-        return {"w1": mean_wasserstein(*sums), "photons": float(sums[1].sum(1).mean())}
+        return channel_scores(reference, generate_in_memory(self, reference.conditions, seed=0))
 
     def _image(self, events: Events) -> Tensor:
         responses = torch.from_numpy(events.responses.astype(np.float32)).to(self.order.device)
