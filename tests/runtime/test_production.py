@@ -18,8 +18,9 @@ import pytest
 from caloforge import cli
 from caloforge.detectors import ZN, ZP
 from caloforge.io import create, merge, open_events, open_particles, open_primaries, provenance
+from caloforge.io.source import channel_columns
 from caloforge.runtime import Surrogate
-from caloforge.runtime.production import Job, Shard, channel_columns, processes, produce
+from caloforge.runtime.production import Job, Shard, processes, produce
 from made import made_events
 
 ROWS = 2500

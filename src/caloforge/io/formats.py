@@ -418,12 +418,19 @@ def convert(
     particles = source if isinstance(source, Primaries) else source.primaries
     origin = {"name": source_path.name, "sha256": sha256(source_path), "provenance": provenance(source_path)}
     with create(out_path, particles.detector, {"converted_from": origin}) as writer:
-        step = rows_at_once(particles.detector, SLICE)
-        for start in range(0, len(source), step):
-            rows = slice(start, start + step)
-            if isinstance(source, Primaries) and not isinstance(source, Events):
-                writer.append(source.select(rows))
-            else:
-                writer.append(source.slices(rows))
-            progress(min(start + step, len(source)))
+        for rows, part in in_parts(source):
+            writer.append(part)
+            progress(rows.stop)
     return len(source)
+
+
+def in_parts(source: EventSource | Primaries) -> Iterator[tuple[slice, Primaries]]:
+    """Walks through events, or particles alone, in order: gives the rows and what is in them."""
+    detector = (source if isinstance(source, Primaries) else source.primaries).detector
+    step = rows_at_once(detector, SLICE)
+    for start in range(0, len(source), step):
+        rows = slice(start, min(start + step, len(source)))
+        if isinstance(source, Primaries) and not isinstance(source, Events):
+            yield rows, source.select(rows)
+        else:
+            yield rows, source.slices(rows)

@@ -7,9 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from caloforge.events import SLICE, Events, Primaries, rows_at_once
+from caloforge.events import Primaries
 from caloforge.io.files import sha256
-from caloforge.io.formats import create, format_of, open_data, provenance
+from caloforge.io.formats import create, format_of, in_parts, open_data, provenance
 from caloforge.io.source import Columns, reading
 
 OWN = ("first_event", "outside_domain")
@@ -64,19 +64,12 @@ def slices(path: Path) -> Iterator[tuple[Primaries, Columns]]:
     source, kind = open_data(path), format_of(path)
     if kind.further is None:
         raise ValueError(f"{path}: {kind.title} files cannot be merged; convert them first")
-    particles = source if isinstance(source, Primaries) else source.primaries
     with reading(path):
         further = kind.further(path)
-    step = rows_at_once(particles.detector, SLICE)
-    for start in range(0, len(source), step):
-        stop = min(start + step, len(source))
-        rows = slice(start, stop)
+    for rows, part in in_parts(source):
         with reading(path):
-            columns = further.read(start, stop)
-        if isinstance(source, Primaries) and not isinstance(source, Events):
-            yield source.select(rows), columns
-        else:
-            yield source.slices(rows), columns
+            columns = further.read(rows.start, rows.stop)
+        yield part, columns
 
 
 def write_all(

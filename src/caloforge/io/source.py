@@ -371,6 +371,12 @@ def _hashes(primaries: Primaries) -> NDArray[np.uint64]:
     return found
 
 
+def channel_columns(detector: Detector, channels: str) -> tuple[str, ...]:
+    """Returns the names of the columns of a channel map's sums: `paper_quadrant_1` and so on."""
+    labels = detector.channel_map(channels).labels
+    return tuple(f"{channels}_{label.replace(' ', '_')}" for label in labels)
+
+
 def block_edges(rows: int, block: int) -> NDArray[np.intp]:
     """Returns the edges of equal blocks; small ones are taken together."""
     step = block * math.ceil(256 / block)

@@ -30,6 +30,7 @@ from caloforge.io.source import (
     FurtherColumns,
     ParticleRows,
     RangeReader,
+    channel_columns,
     check_lengths,
     check_shape,
     detector_of,
@@ -120,11 +121,7 @@ class CsvOutput:
         self._detector, self._further = detector, tuple(further)
         self._file = path.open("w", newline="", encoding="utf-8")
         self._lines = csv.writer(self._file, lineterminator="\n")
-        sums = [
-            f"{name}_{label.replace(' ', '_')}"
-            for name, channel_map in detector.channels.items()
-            for label in channel_map.labels
-        ]
+        sums = [column for name in detector.channels for column in channel_columns(detector, name)]
         self._lines.writerow(
             [*detector.features, *PARTICLE_COLUMNS, *(["total", *sums] if dtype else []), *further]
         )

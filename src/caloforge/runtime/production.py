@@ -28,12 +28,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from caloforge import __version__
-from caloforge.detectors import Detector
 from caloforge.events import ParticleSource, Primaries, in_slices, rows_at_once
 from caloforge.io import create, provenance, sha256
 from caloforge.io.files import read_json, write_json
 from caloforge.io.merging import slices, write_all
-from caloforge.io.source import Columns
+from caloforge.io.source import Columns, channel_columns
 from caloforge.runtime.bundle import BATCH, Surrogate, origin_of_bundle
 
 Readout = Literal["responses", "channels", "both"]
@@ -110,12 +109,6 @@ class Shard:
 @lru_cache(1)
 def _surrogate(bundle: Path) -> Surrogate:
     return Surrogate.load(bundle)
-
-
-def channel_columns(detector: Detector, channels: str) -> tuple[str, ...]:
-    """Returns the names of the columns of a channel map's sums: `paper_quadrant_1` and so on."""
-    labels = detector.channel_map(channels).labels
-    return tuple(f"{channels}_{label.replace(' ', '_')}" for label in labels)
 
 
 def make_part(job: Job, start: int, primaries: Primaries, path: Path) -> int:
