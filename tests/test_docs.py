@@ -15,7 +15,7 @@ import typer
 from pydantic import BaseModel
 
 import caloforge
-from caloforge import cli, recipe, samples
+from caloforge import cli, comparison, recipe, samples
 from caloforge.detectors import ZP
 from caloforge.evaluation.scoring import evaluate_events, evaluate_run
 from caloforge.io import FORMATS, create, open_events, provenance
@@ -246,6 +246,26 @@ def test_the_keys_of_a_search_space_and_of_a_study_are_documented():
     for row, kind in zip(page["Ranges"], space.KINDS.values(), strict=True):
         assert ["type", *re.findall(r"`(\w+)`", row[1])] == list(kind.model_fields)
     assert keys(page["The study folder"])[:3] == [tune.TRIALS, tune.BEST, tune.JOURNAL]
+
+
+# --- comparisons -------------------------------------------------------------------------------------------
+
+
+def test_the_keys_of_a_plan_are_documented_and_the_plan_of_the_page_is_one(tmp_path):
+    page = tables(DOCS / "compare.md")
+    for heading, config in {
+        "A plan of your own": comparison.Plan,
+        "`[[models]]`": comparison.ModelPlan,
+        "`[[studies]]`": comparison.StudyPlan,
+    }.items():
+        assert keys(page[heading]) == list(config.model_fields)
+        for (_, text, _), field in zip(page[heading], config.model_fields.values(), strict=True):
+            assert (text == "required") == field.is_required()
+            assert field.is_required() or default(text) == plain(field.default)
+    (text,) = blocks(DOCS / "compare.md", "toml")
+    (tmp_path / "plan.toml").write_text(text)
+    plan = comparison.read_plan(str(tmp_path / "plan.toml"))
+    assert {model.recipe for model in plan.models} <= set(recipe.packaged())
 
 
 # --- the toy of extend.md ----------------------------------------------------------------------------------

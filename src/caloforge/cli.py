@@ -746,7 +746,7 @@ def evaluate(
 ) -> None:
     """Score a model on rows it was not trained on, or a file of generated events against a reference."""
     from caloforge.evaluation.classifier import suite
-    from caloforge.evaluation.scoring import evaluate_events, evaluate_run
+    from caloforge.evaluation.scoring import evaluate_events, evaluate_run, parse_sweep
     from caloforge.io.files import write_json
 
     networks = suite(classifiers) if classifiers else None
@@ -772,7 +772,7 @@ def evaluate(
         if _is_classifier(path):
             _evaluate_classifier(path, references, out or path / "scores.json")
             return
-        changes = [_sweep(one) for one in sweep or []]
+        changes = [parse_sweep(one) for one in sweep or []]
         with _bar("repeats") as bar:
             scores = evaluate_run(
                 path,
@@ -828,13 +828,6 @@ def _writable_run(name: str) -> Path:
     return copy
 
 
-def _sweep(text: str) -> tuple[str, list[str]]:
-    path, equals, values = text.partition("=")
-    if not equals or not all(values.split(",")):
-        raise ValueError(f"--sweep must read path.to.key=value,value,..., got {text!r}")
-    return path, values.split(",")
-
-
 def _print_scores(scores: dict[str, Any]) -> None:
     from caloforge.detectors import detector_named
     from caloforge.report.tables import console, scores_table, showers_table
@@ -877,6 +870,48 @@ def report(
     references = {path.stem: path for path in map(_data_path, reference or [])}
     write_report(paths, out, references)
     output.print(f"wrote {out}")
+
+
+@app.command()
+def compare(
+    out: Annotated[Path, typer.Argument(help="The folder of the comparison.", show_default=False)],
+    plan: Annotated[
+        str, typer.Option(help="What is compared: a TOML file, or the name of a plan that ships.")
+    ] = "papers",
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            help="Events to train on and to compare with, in place of its detector's sample; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the plan's models only this one; may be repeated.", show_default=False),
+    ] = None,
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="Train nothing: only models whose weights ship.")
+    ] = False,
+    page: Annotated[
+        Path | None, typer.Option(help="The page to write [default: OUT/results.md].", show_default=False)
+    ] = None,
+) -> None:
+    """Train, score and time every model of a plan and write one page; the same command again goes on."""
+    from caloforge.comparison import Comparing, data_by_detector, read_plan
+
+    found = read_plan(plan).restricted(only or [])
+    data = data_by_detector([_data_path(name) for name in files or []])
+    command = ["caloforge compare", out.name, f"--plan {Path(plan).name}" if plan != "papers" else ""]
+    command += [f"--data {Path(name).name}" for name in files or []]
+    command += [f"--only {name}" for name in only or []] + (["--shipped"] if shipped else [])
+
+    def say(text: str) -> None:
+        messages.print(text, markup=False)
+
+    comparing = Comparing(found, out, data, train=not shipped, say=say)
+    written = comparing.run(page, " ".join(filter(None, command)))
+    output.print(f"wrote {written} and {written.with_suffix('.html')}")
 
 
 @app.command()

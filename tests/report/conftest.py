@@ -89,3 +89,14 @@ def run(tmp_path_factory, reference):
 @pytest.fixture(scope="session")
 def readout(tmp_path_factory, reference):
     return write_run(tmp_path_factory.mktemp("runs") / "two", reference, "sums", "readout", sweep=False)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory, reference):
+    """Runs of models that were published: two generators, of which one was swept, and a readout."""
+    out = tmp_path_factory.mktemp("models")
+    return [
+        write_run(out / "flow", reference, "zn-flow_matching"),
+        write_run(out / "maf", reference, "zn-maf", sweep=False),
+        write_run(out / "sums", reference, "zn-knn", "readout", sweep=False),
+    ]

@@ -74,7 +74,7 @@ def test_every_section_is_there(page):
         assert wanted in headings
     for wanted in (
         "1 generator and 1 readout against GEANT", "16 test rows of made.h5", "Published, on other data",
-        "no test particle was trained on", "W1 against solver.steps", "best epoch 2", "Recipe",
+        "no test particle was trained on", "W1 against steps", "best epoch 2", "Recipe",
     ):  # fmt: skip
         assert wanted in page
 

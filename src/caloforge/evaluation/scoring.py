@@ -86,7 +86,12 @@ class _Timed:
         return result
 
     def summary(self) -> dict[str, float]:
-        return {name: float(getattr(np, name)(self.milliseconds)) for name in ("min", "median", "max")}
+        return spread(self.milliseconds)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Returns the smallest, the median and the greatest of some times."""
+    return {name: float(getattr(np, name)(values)) for name in ("min", "median", "max")}
 
 
 class _Images:
@@ -339,6 +344,18 @@ def _classify(
     )
     entry["groups"]["all"]["metrics"] |= found["metrics"]
     entry["groups"]["all"]["weights"] = found["weights"]
+
+
+def parse_sweep(text: str) -> tuple[str, list[str]]:
+    """Splits "solver.steps=1,2,4" into the path of the setting and its values.
+
+    Raises:
+        ValueError: no path, or an empty value.
+    """
+    path, equals, values = text.partition("=")
+    if not equals or not all(values.split(",")):
+        raise ValueError(f"a sweep must read path.to.key=value,value,..., got {text!r}")
+    return path, values.split(",")
 
 
 def _number(text: str) -> int | float | str:

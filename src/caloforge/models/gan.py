@@ -62,6 +62,8 @@ class GANConfig(BaseModel):
     Attributes:
         network: sizes of both vision transformers.
         latent: normals an image is made of.
+        instance_noise: standard deviation of the normals added to every pixel that the discriminator sees, real or made
+            (Sonderby et al. 2017, arXiv:1610.04490); 0, as published, lets it know real images by their whole counts.
         diversity: weight of the SDI-GAN's term; 0 is the GAN.
         repeats: responses a particle needs to take part in that term.
         rounding: `systematic`, `nearest` or `none`; may be changed after the training.
@@ -76,6 +78,7 @@ class GANConfig(BaseModel):
 
     network: ImageViTConfig = ImageViTConfig(width=128, latent=128)
     latent: int = Field(10, ge=1)
+    instance_noise: float = Field(0.0, ge=0)
     diversity: float = Field(0.0, ge=0)
     repeats: int = Field(10, ge=2)
     rounding: Rounding = "systematic"
@@ -195,13 +198,13 @@ class AdversarialStage:
     ) -> tuple[Tensor, dict[str, float]]:
         """Returns the generator's loss and its terms."""
         opponent = self._discriminator
-        logits, features = opponent(made, condition, self._kept(opponent.encoder, rng))
+        logits, features = opponent(self._seen(made, rng), condition, self._kept(opponent.encoder, rng))
         loss = F.softplus(-logits).mean()
         values = {"generator": float(loss.detach())}
         if self._diversity is None:
             return loss, values
         other_z, other = self._made(condition, rng)
-        _, other_features = opponent(other, condition, self._kept(opponent.encoder, rng))
+        _, other_features = opponent(self._seen(other, rng), condition, self._kept(opponent.encoder, rng))
         apart = (features - other_features).abs().mean(1).clamp(min=CLOSEST)
         diversity = (self._diversity(batch) * (z - other_z).abs().mean(1) / apart).mean()
         values["diversity"] = float(diversity.detach())
@@ -211,6 +214,11 @@ class AdversarialStage:
         """Draws normals, (B, latent), and makes images of them, (B, H, W)."""
         z = rng.normal(self._config.latent)
         return z, self._generator(z, condition, self._kept(self._generator, rng))
+
+    def _seen(self, image: Tensor, rng: BatchRandom) -> Tensor:
+        """Returns images, (B, H, W), as the discriminator sees them."""
+        noise = self._config.instance_noise
+        return image + noise * rng.normal(*image.shape[1:]) if noise else image
 
     def _kept(self, network: ImageDecoder | ImageEncoder, rng: BatchRandom) -> Tensor | None:
         dropout = self._config.network.dropout
@@ -225,8 +233,8 @@ class AdversarialStage:
         backward: Callable[[Tensor], None],
     ) -> float:
         opponent = self._discriminator
-        true, _ = opponent(real, condition, self._kept(opponent.encoder, rng))
-        false, _ = opponent(made, condition, self._kept(opponent.encoder, rng))
+        true, _ = opponent(self._seen(real, rng), condition, self._kept(opponent.encoder, rng))
+        false, _ = opponent(self._seen(made, rng), condition, self._kept(opponent.encoder, rng))
         loss = F.softplus(-true).mean() + F.softplus(false).mean()
         self._update(loss, opponent, self._theirs, self._config.discriminator, backward)
         self._their_schedule.step()

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,13 @@ from caloforge.events import EventSource
 from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
 from caloforge.particles import particle_name
-from caloforge.report import figures, pareto, showers, study, tables
+from caloforge.report import figures, pareto, showers, study, sweeps, tables
 from caloforge.report.pieces import figure as _figure
 from caloforge.report.pieces import image as _image
 from caloforge.report.pieces import joined as _joined
 from caloforge.report.pieces import missing as _missing
 from caloforge.report.pieces import plural as _plural
+from caloforge.report.pieces import whole_page
 from caloforge.report.runs import Comparison, Run, comparisons, read_runs
 
 SPLITS = {
@@ -118,7 +118,7 @@ def _headline(part: Comparison) -> str:
 
 def _best(part: Comparison) -> str:
     """Says which generator has the smallest W1, and which readouts and yardsticks have a smaller one."""
-    entries = {run.name: _w1(run.scores["sets"][part.stem]) for run in part.runs}
+    entries = {run.name: tables.entry_of(run.scores, part.stem, "w1") for run in part.runs}
     values = {name: float(entry["mean"]) for name, entry in entries.items() if entry is not None}
     kinds = {run.name: tables.kind_of(run.scores) for run in part.runs}
     generators = [name for name in values if kinds[name] == "generator"]
@@ -427,44 +427,18 @@ def _mean_shower(part: Comparison) -> str:
 # Settings and speed
 
 
-def _w1(scores: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    entry = scores["groups"]["all"]["metrics"].get("w1")
-    return entry if entry and entry.get("mean") is not None else None
-
-
-def _point(run: Run, points: Sequence[tuple[float, Mapping[str, Any]]]) -> figures.Curve:
-    ordered = sorted(points, key=lambda point: point[0])
-    return figures.Curve(
-        run.look,
-        tuple(float(x) for x, _ in ordered),
-        tuple(float(entry["mean"]) for _, entry in ordered),
-        tuple(float(entry.get("std") or 0.0) for _, entry in ordered),
-    )
-
-
 def _settings(part: Comparison) -> str:
     floor = tables.floor_of(part.scores, part.stem, "w1")
     ylabel = f"W1 [{part.detector.unit}]"
-    blocks = []
-    swept: dict[str, list[figures.Curve]] = {}
-    for run in part.runs:
-        found = [
-            (one, entry)
-            for one in run.scores.get("sweep") or []
-            if part.stem in one["sets"] and (entry := _w1(one["sets"][part.stem]))
-        ]
-        for path in dict.fromkeys(one["path"] for one, _ in found):
-            mine = [(one, entry) for one, entry in found if one["path"] == path]
-            if all(isinstance(one["value"], int | float) for one, _ in mine):
-                swept.setdefault(path, []).append(_point(run, [(one["value"], entry) for one, entry in mine]))
-            else:
-                blocks.append(
-                    _missing(f"{run.name}: the values of {path} are no numbers, so they have no curve.")
-                )
-    for path, curves in swept.items():
-        image = figures.sweep(curves, floor, path, ylabel)
-        caption = f"<b>W1 against {escape(path)}</b> {FLOOR_NOTE}"
-        blocks.append(_figure([_image(image, f"W1 against {path}")], caption))
+    swept = sweeps.curves(part.runs, part.stem)
+    blocks = [
+        _missing(f"{run.name}: the values of {path} are no numbers, so they have no curve.")
+        for run, path in sweeps.wordy(part.runs, part.stem)
+    ]
+    for name, curves in swept.items():
+        image = figures.sweep(curves, floor, name, ylabel)
+        caption = f"<b>W1 against {escape(name)}</b> {FLOOR_NOTE}"
+        blocks.append(_figure([_image(image, f"W1 against {name}")], caption))
     if not swept:
         blocks.append(_missing("No sweep was recorded: no W1 against the number of steps."))
     return f'<div class="grid">{"".join(blocks)}</div>'
@@ -714,15 +688,10 @@ def _page(runs: Sequence[Run], parts: Sequence[Comparison], studies: Sequence[st
         contents.add(2, "Provenance", _provenance(runs))
     names = escape(_joined([*(run.name for run in runs), *(one.name for one in studies)]))
     title = "Surrogates against GEANT" if runs else "Tuning"
-    style = (resources.files("caloforge.report") / "page.css").read_text(encoding="utf-8")
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{names}: surrogate report</title><style>{style}</style></head><body>"
+    return whole_page(
+        f"{_joined([*(run.name for run in runs), *(one.name for one in studies)])}: surrogate report",
         f"<header><h1>{title}</h1><p>{names}</p></header>"
-        f"{contents.navigation()}<main>{''.join(contents.lines)}</main></body></html>\n"
+        f"{contents.navigation()}<main>{''.join(contents.lines)}</main>",
     )
 
 

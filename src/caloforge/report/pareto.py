@@ -7,7 +7,7 @@ from typing import Any
 
 from caloforge.report.figures import Priced
 from caloforge.report.runs import Run
-from caloforge.report.tables import kind_of
+from caloforge.report.tables import entry_of, kind_of
 
 METRICS = ("w1", "conditional_w1", "mae_c")
 """Metrics that are drawn against time; smaller is better in all."""
@@ -29,14 +29,11 @@ def priced(runs: Sequence[Run], stem: str, metric: str) -> list[Priced]:
     """
     found = []
     for run in runs:
-        settings = [("", run.scores.get("timing"), run.scores["sets"])]
-        settings += [(str(one["value"]), one, one["sets"]) for one in run.scores.get("sweep") or []]
-        for setting, timing, sets in settings:
-            entry = (sets.get(stem) or {"groups": {"all": {"metrics": {}}}})["groups"]["all"]["metrics"].get(
-                metric
-            )
-            ms = milliseconds(timing)
-            if ms is not None and entry is not None and entry.get("mean") is not None:
+        settings = [("", run.scores.get("timing"), run.scores)]
+        settings += [(str(one["value"]), one, one) for one in run.scores.get("sweep") or []]
+        for setting, timing, scores in settings:
+            entry, ms = entry_of(scores, stem, metric), milliseconds(timing)
+            if ms is not None and entry is not None:
                 spread = float(entry.get("std") or 0.0)
                 found.append(Priced(run.look, kind_of(run.scores), ms, float(entry["mean"]), spread, setting))
     return found

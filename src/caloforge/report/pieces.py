@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib import resources
 
 
 def image(data: bytes, alt: str, wide: float = 0.0) -> str:
@@ -14,6 +15,18 @@ def image(data: bytes, alt: str, wide: float = 0.0) -> str:
     size = f' style="min-width:{wide:g}rem;max-width:{1.7 * wide:g}rem"' if wide else ""
     embedded = f'<img src="data:image/{kind};base64,{text}" alt="{escape(alt, quote=True)}"{size}>'
     return f'<div class="scroll wide">{embedded}</div>' if wide else embedded
+
+
+def whole_page(title: str, body: str) -> str:
+    """Puts a body into a page that loads nothing from elsewhere."""
+    style = (resources.files("caloforge.report") / "page.css").read_text(encoding="utf-8")
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>{body}</body></html>\n"
+    )
 
 
 def figure(images: Iterable[str], caption: str, kind: str = "") -> str:

@@ -30,6 +30,7 @@ class PublishedRow:
         w1: mean Wasserstein-1 distance of the five `paper` channels, in photons.
         mae: mean absolute error of the channels, averaged over the five, in photons; None where not given.
         ms: milliseconds an event; None where not given.
+        recipe: name of the recipe of this model without the detector; empty where there is none.
     """
 
     model: str
@@ -37,40 +38,99 @@ class PublishedRow:
     w1: float
     mae: float | None = None
     ms: float | None = None
+    recipe: str = ""
 
 
 PUBLISHED: Mapping[str, tuple[PublishedRow, ...]] = MappingProxyType(
     {
         "zn": (
             PublishedRow("original data", "floor", 0.53, 16.41),
-            PublishedRow("GAN", "generator", 5.70, 24.71, 0.023),
-            PublishedRow("NF (MAF)", "generator", 4.11, 19.36, 160.0),
-            PublishedRow("diffusion", "generator", 3.15, 20.10, 11.8),
-            PublishedRow("VQ-GAN", "generator", 2.01, 20.33, 0.45),
+            PublishedRow("GAN", "generator", 5.70, 24.71, 0.023, recipe="gan"),
+            PublishedRow("NF (MAF)", "generator", 4.11, 19.36, 160.0, recipe="maf"),
+            PublishedRow("diffusion", "generator", 3.15, 20.10, 11.8, recipe="diffusion"),
+            PublishedRow("VQ-GAN", "generator", 2.01, 20.33, 0.45, recipe="vqgan"),
             PublishedRow("diffusion (Kita)", "generator", 1.20, None, 109.0),
-            PublishedRow("latent FM", "generator", 2.11, 22.32, 0.026),
-            PublishedRow("FM", "generator", 1.27, 16.99, 0.46),
-            PublishedRow("linear", "readout", 60.06),
-            PublishedRow("gradient boosting", "readout", 3.86),
-            PublishedRow("tree", "readout", 3.86),
-            PublishedRow("kNN", "readout", 2.98),
-            PublishedRow("MLP", "readout", 2.48),
+            PublishedRow("latent FM", "generator", 2.11, 22.32, 0.026, recipe="latent_flow_matching"),
+            PublishedRow("FM", "generator", 1.27, 16.99, 0.46, recipe="flow_matching"),
+            PublishedRow("linear", "readout", 60.06, recipe="linear"),
+            PublishedRow("gradient boosting", "readout", 3.86, recipe="gradient_boosting"),
+            PublishedRow("tree", "readout", 3.86, recipe="tree"),
+            PublishedRow("kNN", "readout", 2.98, recipe="knn"),
+            PublishedRow("MLP", "readout", 2.48, recipe="channel_mlp"),
         ),
         "zp": (
             PublishedRow("original data", "floor", 0.56, 13.00),
-            PublishedRow("GAN", "generator", 2.48, None, 0.023),
-            PublishedRow("SDI-GAN", "generator", 2.08, None, 0.023),
-            PublishedRow("latent FM", "generator", 2.87, 15.64, 0.026),
-            PublishedRow("FM", "generator", 1.30, 13.69, 0.46),
-            PublishedRow("linear", "readout", 34.65),
-            PublishedRow("gradient boosting", "readout", 3.83),
-            PublishedRow("tree", "readout", 3.76),
-            PublishedRow("kNN", "readout", 3.48),
-            PublishedRow("MLP", "readout", 3.22),
+            PublishedRow("GAN", "generator", 2.48, None, 0.023, recipe="gan"),
+            PublishedRow("SDI-GAN", "generator", 2.08, None, 0.023, recipe="sdi_gan"),
+            PublishedRow("latent FM", "generator", 2.87, 15.64, 0.026, recipe="latent_flow_matching"),
+            PublishedRow("FM", "generator", 1.30, 13.69, 0.46, recipe="flow_matching"),
+            PublishedRow("linear", "readout", 34.65, recipe="linear"),
+            PublishedRow("gradient boosting", "readout", 3.83, recipe="gradient_boosting"),
+            PublishedRow("tree", "readout", 3.76, recipe="tree"),
+            PublishedRow("kNN", "readout", 3.48, recipe="knn"),
+            PublishedRow("MLP", "readout", 3.22, recipe="channel_mlp"),
         ),
     }
 )
 """Published rows by detector."""
+
+SOURCE_FLOWS = (
+    "E. Majerz et al., Inverse autoregressive flows for ZDC fast simulation (2025); true photon sums, paper split, "
+    "five generations"
+)
+"""Where the rows of the flows come from."""
+
+FLOW_METRICS = ("w1", "mae_c", "mae_cw")
+"""Metrics of `PUBLISHED_FLOWS`, in their order."""
+
+PUBLISHED_FLOWS: Mapping[str, Mapping[str, tuple[float, float, float]]] = MappingProxyType(
+    {
+        "all": {
+            "maf": (1.74, 8.89, 5.17),
+            "iaf-bs": (1.73, 9.16, 5.57),
+            "iaf-bs-div": (1.62, 9.05, 5.40),
+            "iaf-bs-ch": (2.00, 8.89, 5.17),
+            "iaf-bs-ch-div": (1.71, 8.77, 5.00),
+        },
+        "n": {
+            "maf": (3.56, 7.41, 6.11),
+            "iaf-bs": (3.37, 7.65, 6.45),
+            "iaf-bs-ch-div": (4.19, 7.46, 6.20),
+        },
+        "Lambda": {
+            "maf": (16.00, 8.88, 9.39),
+            "iaf-bs": (16.42, 9.57, 11.00),
+            "iaf-bs-ch-div": (16.49, 8.18, 8.88),
+        },
+        "K(S)0": {
+            "maf": (10.94, 9.26, 11.41),
+            "iaf-bs": (10.55, 9.40, 11.87),
+            "iaf-bs-ch-div": (10.49, 9.03, 10.75),
+        },
+        "Sigma+": {
+            "maf": (31.52, 12.93, 23.83),
+            "iaf-bs": (33.53, 13.84, 25.38),
+            "iaf-bs-ch-div": (31.64, 11.98, 19.14),
+        },
+    }
+)
+"""Published flows (ZN) by particle type and recipe, in photons: the values of `FLOW_METRICS`."""
+
+SHAPE_METRICS = tuple(
+    f"{quantity}_{error}"
+    for quantity in ("centre", "centre_variance", "radius", "radius_variance")
+    for error in ("mae", "rmse")
+)
+"""Metrics of `PUBLISHED_SHAPES`, in their order."""
+
+PUBLISHED_SHAPES: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "maf": (1.60, 5.84, 11.25, 45.68, 2.22, 6.62, 11.29, 52.66),
+        "iaf-bs": (1.64, 5.86, 11.16, 46.90, 2.34, 6.69, 11.27, 55.09),
+        "iaf-bs-ch-div": (1.63, 5.83, 10.86, 45.26, 2.26, 6.65, 11.22, 52.77),
+    }
+)
+"""Centre and radius of the published flows (ZN, all particles) by recipe: the values of `SHAPE_METRICS`."""
 
 SOURCE_SHOWERS = (
     "The CaloChallenge and CaloDREAM, arXiv 2405.09629: classifiers, FPD and KPD of the submitted showers against "

@@ -158,6 +158,11 @@ def group_names(scores: Sequence[Scores], stem: str) -> list[str]:
     return sorted((name for name in size if name != "all"), key=lambda name: (-size[name], name))
 
 
+def has_group(scores: Sequence[Scores], stem: str, group: str) -> bool:
+    """Says whether any of the models was scored on a particle type of a set."""
+    return any(group in one["sets"].get(stem, {}).get("groups", {}) for one in scores)
+
+
 def _group(scores: Scores, stem: str, group: str) -> Mapping[str, Any]:
     found: Mapping[str, Any] = scores["sets"].get(stem, {}).get("groups", {}).get(group, {})
     return found
@@ -180,6 +185,12 @@ def _floor(scores: Iterable[Scores], stem: str, group: str, metric: str) -> Mapp
         if floor and floor.get("mean") is not None:
             return dict(floor)
     return None
+
+
+def entry_of(scores: Scores, stem: str, metric: str) -> Mapping[str, Any] | None:
+    """Returns what scores, or one setting of their sweep, say of a metric over all particles; None without a number."""
+    entry: Mapping[str, Any] = _metrics(scores, stem, "all").get(metric) or {}
+    return entry if entry.get("mean") is not None else None
 
 
 def floor_of(scores: Iterable[Scores], stem: str, metric: str) -> tuple[float, float] | None:

@@ -1,0 +1,431 @@
+"""The comparison: trains, scores and times every model of a plan and writes one page of results.
+
+What an earlier call finished is kept, and an interrupted one goes on where it was:
+
+    OUT/runs/NAME     run folders: copies of weights that ship, or trained here; with scores and generated events
+    OUT/studies/NAME  searches of settings
+    OUT/times.json    whose times were taken together
+    OUT/results.md    the page, with images/results/; OUT/results.html is the same in one file
+
+Times are taken in turns: every model of a detector makes one batch, then each the next, so that whatever else the
+machine does falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from caloforge import recipe as recipes
+from caloforge import samples
+from caloforge._lookup import nearest, require
+from caloforge.evaluation.scoring import evaluate_run, parse_sweep, rows_to_score
+from caloforge.events import EventSource
+from caloforge.io import open_events, sha256
+from caloforge.io.files import read_json, replacing, write_json
+from caloforge.io.run import Run
+from caloforge.models import Generator, Readout, resolved
+from caloforge.models.base import as_function
+from caloforge.report.results import Contents, Trained, map_rows, write_results
+from caloforge.report.study import read_study
+from caloforge.training.checkpoint import load_model
+from caloforge.training.loop import train
+
+Say = Callable[[str], None]
+"""Called with what happens next."""
+
+ROUNDS = 5
+"""Batches each model makes while times are taken."""
+
+BATCHES = {"timing": 256, "timing_single": 1}
+"""Events a batch, by the key of the scores."""
+
+SINGLES = 8
+"""Events that are timed one by one in each round."""
+
+
+class ModelPlan(BaseModel):
+    """One model of a plan.
+
+    Attributes:
+        recipe: its recipe, a file or the name of one that ships.
+        settings: changes of the recipe for the training, as `--set` takes them; the weights that ship do not have them.
+        sets: names of the reference sets it is scored on; empty for all of its detector.
+        repeats: how often each event is generated; None for the plan's number.
+        sweep: settings' values to score besides, as `--sweep` takes them: once each, on the first set.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str
+    settings: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+    repeats: int | None = Field(None, ge=1)
+    sweep: tuple[str, ...] = ()
+
+
+class StudyPlan(BaseModel):
+    """A search of settings whose trials the page shows.
+
+    Attributes:
+        name: name of the study.
+        recipe: what every trial starts from.
+        space: the search space, a file or the name of one that ships.
+        trials: their number.
+        settings: changes of the recipe.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    recipe: str
+    space: str
+    trials: int = Field(20, ge=1)
+    settings: tuple[str, ...] = ()
+
+
+class Plan(BaseModel):
+    """What is compared.
+
+    Attributes:
+        repeats: how often each event is generated.
+        seed: the first seed of the generation.
+        models: the models, in the order of the tables.
+        studies: searches of settings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repeats: int = Field(5, ge=1)
+    seed: int = Field(0, ge=0)
+    models: tuple[ModelPlan, ...]
+    studies: tuple[StudyPlan, ...] = ()
+
+    def restricted(self, recipes: Sequence[str]) -> Plan:
+        """Returns the plan of some of its models, without studies; itself where none is named.
+
+        Raises:
+            ValueError: a recipe that the plan does not have.
+        """
+        if not recipes:
+            return self
+        known = [model.recipe for model in self.models]
+        for name in recipes:
+            if name not in known:
+                raise ValueError(f"the plan has no model {name!r}{nearest(name, known)}")
+        kept = tuple(model for model in self.models if model.recipe in recipes)
+        return self.model_copy(update={"models": kept, "studies": ()})
+
+
+def read_plan(name: str) -> Plan:
+    """Reads a plan from a TOML file, or from the package by name.
+
+    Raises:
+        ValueError: no such plan, unknown keys, wrong types, or a recipe that is named twice.
+    """
+    path = recipes.packaged("comparisons").get(name, Path(name))
+    if not path.is_file():
+        known = ", ".join(recipes.packaged("comparisons"))
+        raise ValueError(f"no plan {name!r}: neither a file nor one that ships (there are {known})")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the plan {path}: {error}") from error
+    plan = recipes.validated(Plan, values, "")
+    names = [model.recipe for model in plan.models]
+    for one in names:
+        if names.count(one) > 1:
+            raise ValueError(f"{path}: each recipe may be compared once, got {one} {names.count(one)} times")
+    return plan
+
+
+def data_by_detector(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Sorts events files by the detector they name.
+
+    Raises:
+        ValueError: a file that cannot be read or names no detector.
+    """
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(open_events(file, None).primaries.detector.name, []).append(file)
+    return found
+
+
+@dataclass
+class Comparing:
+    """A comparison at work.
+
+    Attributes:
+        plan: what is compared.
+        out: the folder of the comparison.
+        data: events files by detector; the samples that ship where there are none.
+        train: whether models without weights are trained; otherwise they are left out.
+        say: told what happens next.
+        failed: models that came to nothing, and why.
+    """
+
+    plan: Plan
+    out: Path
+    data: Mapping[str, Sequence[Path]]
+    train: bool = True
+    say: Say = print
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def run(self, page: Path | None = None, command: str = "caloforge compare") -> Path:
+        """Does what is left to do and writes the page.
+
+        Args:
+            page: where the page goes; OUT/results.md if None.
+            command: what the page says it was written by.
+
+        Returns:
+            the page.
+
+        Raises:
+            ValueError: not one model has a result.
+        """
+        (self.out / "runs").mkdir(parents=True, exist_ok=True)
+        found: list[Trained] = []
+        for model in self.plan.models:
+            try:
+                made = self._obtained(model)
+                if made is None:
+                    continue
+                self._score(model, made)
+                found.append(made)
+            except (ValueError, FloatingPointError) as error:
+                self.failed[model.recipe] = str(error)
+                self.say(f"{model.recipe}: {error}")
+        if not found:
+            raise ValueError(f"no model of the plan has a result: {self.failed or 'none ships'}")
+        folders: dict[str, list[Path]] = {}
+        for made in found:
+            folders.setdefault(Run(made.path).recipe().detector, []).append(made.path)
+        for detector, mine in folders.items():
+            self._time(detector, mine)
+        studies = [read_study(self._study(study)) for study in self.plan.studies] if self.train else []
+        target = page or self.out / "results.md"
+        contents = Contents(command, found, studies, self.failed, self._maps(folders), self._references())
+        write_results(target, contents)
+        return target
+
+    def _files(self, detector: str) -> list[Path]:
+        return list(self.data.get(detector) or samples.samples_of(detector))
+
+    def _references(self) -> dict[str, Path]:
+        names = dict.fromkeys(_recipe(model.recipe).detector for model in self.plan.models)
+        return {path.stem: path for name in names for path in self._files(name)}
+
+    def _obtained(self, model: ModelPlan) -> Trained | None:
+        """Copies weights that ship, or trains; None where that is not wanted."""
+        given = _recipe(model.recipe, model.settings)
+        folder = self.out / "runs" / given.name
+        shipped = samples.weights().get(given.name)
+        ships = shipped is not None and not model.settings
+        if not (folder / "card.json").is_file():
+            if ships:
+                assert shipped is not None
+                self.say(f"{given.name}: taking the weights that ship")
+                with replacing(folder) as temporary:
+                    shutil.copytree(shipped, temporary, ignore=shutil.ignore_patterns("generated"))
+            elif self.train:
+                self.say(f"{given.name}: training")
+                files = tuple(str(path.resolve()) for path in self.data.get(given.detector) or ())
+                wanted = given.model_copy(update={"data": given.data.model_copy(update={"files": files})})
+                train(wanted, folder, resume=(folder / "checkpoint.pt").is_file())
+            else:
+                self.say(f"{given.name}: no weights ship, left out")
+                return None
+        return Trained(folder, command_of(Run(folder), model.recipe), ships)
+
+    def _score(self, model: ModelPlan, made: Trained) -> None:
+        """Scores a run on the sets it has no scores of yet, and adds what is missing of its sweeps."""
+        run = Run(made.path)
+        recipe = run.recipe()
+        wanted = [path for path in self._files(recipe.detector) if not model.sets or path.stem in model.sets]
+        if not wanted:
+            raise ValueError(
+                f"{model.recipe} is to be scored on {', '.join(model.sets)}, but there is no such file"
+            )
+        repeats = model.repeats or self.plan.repeats
+        scores = read_json(run.scores) if run.scores.is_file() else None
+        if scores is None or not _covers(scores, wanted, repeats):
+            self.say(f"{recipe.name}: scoring on {', '.join(path.stem for path in wanted)}")
+            scores = evaluate_run(made.path, wanted, repeats=repeats, seed=self.plan.seed)
+            write_json(run.scores, scores)
+        scored = {(one["path"], str(one["value"])) for one in scores["sweep"]}
+        missing = [
+            (path, [value for value in values if (path, value) not in scored])
+            for path, values in map(parse_sweep, model.sweep)
+        ]
+        if any(values for _, values in missing):
+            self.say(f"{recipe.name}: scoring settings {', '.join(model.sweep)}")
+            found = evaluate_run(made.path, wanted[:1], repeats=1, seed=self.plan.seed, sweeps=missing)
+            write_json(run.scores, {**scores, "sweep": scores["sweep"] + found["sweep"]})
+
+    def _time(self, detector: str, folders: Sequence[Path]) -> None:
+        """Takes the times of all runs of a detector, unless they were taken together already."""
+        file = self.out / "times.json"
+        taken = read_json(file) if file.is_file() else {}
+        names = sorted(folder.name for folder in folders)
+        if taken.get(detector) == names:
+            return
+        self.say(f"{detector}: taking times of {len(names)} models in turns")
+        source = open_events(self._files(detector)[0], None)
+        times = time_in_turns(folders, source)
+        for folder, found in times.items():
+            run = Run(folder)
+            write_json(run.scores, {**read_json(run.scores), **found})
+        write_json(file, {**taken, detector: names})
+
+    def _study(self, study: StudyPlan) -> Path:
+        """Makes the trials of a study that are missing."""
+        from caloforge.training.space import read_space
+        from caloforge.training.tune import tune
+
+        folder = self.out / "studies" / study.name
+        given = _recipe(study.recipe, study.settings)
+        files = tuple(str(path.resolve()) for path in self.data.get(given.detector) or ())
+        wanted = given.model_copy(update={"data": given.data.model_copy(update={"files": files})})
+        self.say(f"study {study.name}: {study.trials} trials")
+        folder.parent.mkdir(exist_ok=True)
+        tune(wanted, read_space(study.space), folder, name=study.name, trials=study.trials)
+        return folder
+
+    def _maps(self, detectors: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+        """Maps the test particles of every set of images into the plane."""
+        maps = {}
+        for name in detectors:
+            for path in self._files(name):
+                source = open_events(path, None)
+                if source.primaries.detector.layers:
+                    continue
+                canonical = {"run": "", "split": "canonical", "split_seed": 0, "particles": []}
+                test = rows_to_score(source, canonical).primaries
+                maps[path.stem] = embedded(test.conditions[map_rows(test)])
+        return maps
+
+
+def _recipe(name: str, settings: Sequence[str] = ()) -> recipes.Recipe:
+    return recipes.parse(recipes.with_settings(recipes.read(name), settings))
+
+
+def _covers(scores: Mapping[str, Any], wanted: Sequence[Path], repeats: int) -> bool:
+    """Says whether scores are of these files and as many repeats."""
+    sets = scores["sets"]
+    held = all(
+        path.stem in sets and sets[path.stem]["reference"]["sha256"] == sha256(path) for path in wanted
+    )
+    return held and scores["part"] == "test" and int(scores["repeats"]) >= repeats
+
+
+IGNORED = ("name", "detector", "data.files", "training.threads", "training.checkpoint_every")
+"""Keys of a recipe that do not change what is trained."""
+
+
+def command_of(run: Run, name: str) -> str:
+    """Returns the command that trains a run: its recipe, its data, and what differs from the recipe that ships.
+
+    Args:
+        run: a run folder.
+        name: the recipe, a file or the name of one that ships.
+    """
+    recipe = resolved(run.recipe())
+    base, ours = (_flat(one.model_dump(mode="json")) for one in (resolved(_recipe(name)), recipe))
+    changes = [
+        f"--set {key}={_toml(value)}"
+        for key, value in ours.items()
+        if key not in IGNORED and base.get(key) != value
+    ]
+    data = [f"--data {Path(file).name}" for file in recipe.data.files]
+    return " ".join(["caloforge train", name, *data, *changes])
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = f"{path}.{key}" if path else key
+        flat |= _flat(value, inner) if isinstance(value, Mapping) else {inner: value}
+    return flat
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).replace("'", '"').replace(" ", "") if isinstance(value, list) else str(value)
+
+
+def time_in_turns(
+    folders: Sequence[Path], source: EventSource, rounds: int = ROUNDS
+) -> dict[Path, dict[str, Any]]:
+    """Takes processor time of every run on the CPU in turns, by batches and one by one.
+
+    Args:
+        folders: run folders of one detector.
+        source: events whose particles are generated.
+        rounds: batches of each run.
+
+    Returns:
+        for each folder `timing` and `timing_single` as scores.json has them.
+    """
+    models = {folder: load_model(folder)[1] for folder in folders}
+    forwards = {
+        folder: as_function(model)
+        for folder, model in models.items()
+        if isinstance(model, Generator | Readout)
+    }
+    conditions = np.asarray(source.primaries.conditions, np.float32)
+    random = np.random.default_rng(0)
+    spent: dict[str, dict[Path, list[float]]] = {key: {folder: [] for folder in forwards} for key in BATCHES}
+    for turn in range(rounds + 1):
+        for folder, forward in forwards.items():
+            for key, batch in BATCHES.items():
+                number = SINGLES if batch == 1 else 1
+                rows = random.integers(0, len(conditions), (number, batch))
+                noise = random.standard_normal((number, batch, models[folder].noise_dim), np.float32)
+                started = time.process_time()
+                for one, drawn in zip(rows, noise, strict=True):
+                    forward(conditions[one], drawn)
+                if turn:  # the first is for warming up
+                    spent[key][folder].append(1e3 * (time.process_time() - started) / (number * batch))
+    place = {
+        "threads": torch.get_num_threads(),
+        "device": "cpu",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    return {
+        folder: {
+            key: {
+                "ms_per_event": {
+                    name: float(getattr(np, name)(spent[key][folder])) for name in ("min", "median", "max")
+                },
+                "batch_size": batch,
+                **place,
+            }
+            for key, batch in BATCHES.items()
+        }
+        for folder in forwards
+    }
+
+
+def embedded(conditions: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Maps particles into the plane by t-SNE of their standardised features, (N, F) to (N, 2)."""
+    manifold = require("sklearn.manifold", "train")
+    values = np.asarray(conditions, np.float64)
+    spread = values.std(0)
+    scaled = (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
+    perplexity = min(30.0, max(2.0, (len(values) - 1) / 3))
+    found = manifold.TSNE(random_state=0, perplexity=perplexity, init="pca").fit_transform(scaled)
+    return np.asarray(found, np.float64)

@@ -1,0 +1,50 @@
+"""Curves of a metric against a setting of the models, as the sweeps of `scores.json` have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from caloforge.report.figures import Curve
+from caloforge.report.runs import Run
+from caloforge.report.tables import entry_of
+
+
+def curves(runs: Sequence[Run], stem: str, metric: str = "w1") -> dict[str, list[Curve]]:
+    """Returns curves by the swept setting's last name, such as "steps"; a run's second one of a name has its path.
+
+    Args:
+        runs: evaluated runs.
+        stem: name of the set.
+        metric: what is drawn.
+    """
+    found: dict[str, list[Curve]] = {}
+    for run in runs:
+        for path, points in _points(run, stem, metric).items():
+            if all(isinstance(x, int | float) for x, _ in points):
+                x, entries = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+                means, spreads = (
+                    tuple(float(entry.get(key) or 0.0) for entry in entries) for key in ("mean", "std")
+                )
+                name = path.rpartition(".")[2]
+                taken = any(curve.look == run.look for curve in found.get(name, []))
+                found.setdefault(path if taken else name, []).append(Curve(run.look, x, means, spreads))
+    return found
+
+
+def wordy(runs: Sequence[Run], stem: str, metric: str = "w1") -> list[tuple[Run, str]]:
+    """Lists runs and settings that were swept over values that are no numbers, and so have no curve."""
+    return [
+        (run, path)
+        for run in runs
+        for path, points in _points(run, stem, metric).items()
+        if not all(isinstance(x, int | float) for x, _ in points)
+    ]
+
+
+def _points(run: Run, stem: str, metric: str) -> dict[str, list[tuple[Any, Mapping[str, Any]]]]:
+    points: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {}
+    for one in run.scores.get("sweep") or []:
+        if (entry := entry_of(one, stem, metric)) is not None:
+            points.setdefault(one["path"], []).append((one["value"], entry))
+    return points

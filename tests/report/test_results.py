@@ -1,0 +1,84 @@
+import json
+import re
+
+import numpy as np
+import pytest
+
+from caloforge.events import Selected, split
+from caloforge.io import open_events
+from caloforge.report import figures
+from caloforge.report.results import Contents, Trained, map_rows, write_results
+from made import made_events
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Leaves out what takes the time, turning figures into files."""
+    from caloforge.report import data_figures
+
+    for module in (figures, data_figures):
+        monkeypatch.setattr(module, "_svg", lambda figure: b"<svg/>")
+        monkeypatch.setattr(module, "_png", lambda figure: b"\x89PNG")
+
+
+def row_of(text, name):
+    return next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+
+
+def page_of(out, folders, **more):
+    runs = [Trained(folder, f"caloforge train {folder.name}", folder.name == "flow") for folder in folders]
+    write_results(out, Contents("caloforge compare HERE", runs, **more))
+    return out.read_text(encoding="utf-8")
+
+
+def test_rows_stand_beside_what_is_published(models, tmp_path):
+    text = page_of(tmp_path / "results.md", models)
+    score = json.loads((models[0] / "scores.json").read_text())["sets"]["made"]["groups"]["all"]["metrics"][
+        "w1"
+    ]
+    row = row_of(text, "zn-flow_matching")
+    assert f"{score['mean']:.2f}" in row
+    assert row.endswith("| 1.27 | 16.99 | 0.46 |")
+    assert row_of(text, "zn-knn").endswith("| 2.98 |  |  |")
+    assert row_of(text, "floor").endswith("| 0.53 | 16.41 |  |")
+
+
+def test_the_flows_have_tables_of_their_own(models, tmp_path):
+    text = page_of(tmp_path / "results.md", models)
+    assert re.search(r"\| all \| zn-maf \|.*1\.74 / 8\.89 / 5\.17 \|", text)
+    assert "zn-flow_matching" not in text.partition("flows by particle type")[2].partition("###")[0]
+
+
+def test_every_row_says_how_it_came_about(models, tmp_path):
+    text = page_of(tmp_path / "results.md", models, failed={"zn-gan": "the loss became NaN"})
+    assert "| `caloforge train flow` | yes | 7 | 1.0 | here |" in row_of(
+        text.partition("## Budgets")[2], "zn-flow_matching"
+    )
+    assert "- `zn-gan`: the loss became NaN" in text
+    assert "caloforge compare HERE" in text
+
+
+def test_both_pages_show_the_same_figures_and_old_ones_go(models, reference, tmp_path):
+    stale = tmp_path / "images" / "results" / "old.svg"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("")
+    source = open_events(reference)
+    test = Selected(source, split(source, "canonical")["test"]).primaries
+    maps = {"made": np.zeros((len(map_rows(test)), 2))}
+    text = page_of(tmp_path / "results.md", models, maps=maps)
+    named = re.findall(r"\]\(images/results/([^)]*)\)", text)
+    assert "made-w1-steps.svg" in named
+    assert "made-map.png" in named
+    assert sorted(named) == sorted(path.name for path in stale.parent.iterdir())
+    html = (tmp_path / "results.html").read_text(encoding="utf-8")
+    assert html.count('src="data:image/') == len(named)
+    assert "images/results" not in html
+
+
+def test_a_map_has_each_particle_once():
+    primaries = made_events(particles=20, repeats=4).primaries
+    rows = map_rows(primaries)
+    assert len(rows) == 20
+    assert len(set(primaries.group[rows])) == 20
+    many = made_events(particles=2500, repeats=1).primaries
+    assert len(map_rows(many)) == 2000
