@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from caloforge.detectors import ZN, ZP
-from caloforge.models.base import BatchRandom, cell_order
+from caloforge.models.base import BatchRandom, cell_order, channel_loss
 from caloforge.models.flow_matching import FlowMatching, FlowMatchingConfig
 from caloforge.nn.unet import UNetConfig
 from caloforge.ode.solvers import SolverConfig
@@ -21,9 +21,10 @@ def test_the_default_is_the_papers(detector):
     assert (model.config.epochs, model.config.batch_size, model.config.average) == (50, 256, 0.0)
 
 
+@pytest.mark.parametrize("channels", [0.0, 1.0])
 @pytest.mark.parametrize("prediction", ["velocity", "data"])
-def test_the_loss_vanishes_for_a_perfect_network(prediction, events):
-    model = FlowMatching(ZN, SMALL.model_copy(update={"prediction": prediction}))
+def test_the_loss_vanishes_for_a_perfect_network(prediction, channels, events):
+    model = FlowMatching(ZN, SMALL.model_copy(update={"prediction": prediction, "channels": channels}))
     (stage,) = model.stages(events)
     x1 = torch.log1p(torch.from_numpy(events.responses[:8].astype("f4")))
 
@@ -36,6 +37,35 @@ def test_the_loss_vanishes_for_a_perfect_network(prediction, events):
     names = stage._loss.__code__.co_freevars
     loss[names.index("trained")].cell_contents = Perfect()
     assert stage._loss(events.slices(slice(0, 8)), BatchRandom(0, slice(0, 8), 8)).max() < 1e-5
+
+
+def test_the_channel_loss_sees_sums_and_nothing_else(events):
+    images = torch.log1p(torch.from_numpy(events.responses[:8].astype("f4")))
+    matrix = torch.tensor(ZN.channel_map("paper").matrix)
+    shuffled = images.flatten(1).clone()
+    for row in matrix.bool():
+        cells = torch.nonzero(row)[:, 0]
+        shuffled[:, cells] = shuffled[:, cells.flip(0)]
+    assert channel_loss(shuffled.view_as(images), images, matrix).max() < 1e-6
+    doubled = torch.log1p(2 * torch.expm1(images))
+    sums = torch.expm1(images).flatten(1) @ matrix.T
+    expected = ((2 * sums + 0.1).sqrt() - (sums + 0.1).sqrt()).square().mean(1)
+    torch.testing.assert_close(channel_loss(doubled, images, matrix), expected)
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "data"])
+def test_the_channel_loss_reaches_the_network(prediction, events):
+    values = []
+    for channels in (0.0, 1.0):
+        torch.manual_seed(0)
+        model = FlowMatching(ZN, SMALL.model_copy(update={"prediction": prediction, "channels": channels}))
+        (stage,) = model.stages(events)
+        loss = stage._loss(events.slices(slice(0, 8)), BatchRandom(0, slice(0, 8), 8))
+        loss.mean().backward()
+        values.append((loss.detach(), torch.cat([p.grad.flatten() for p in model.network.parameters()])))
+    assert (values[1][0] > values[0][0]).all()
+    assert torch.isfinite(values[1][1]).all()
+    assert not torch.equal(values[1][1], values[0][1])
 
 
 @torch.no_grad()

@@ -83,6 +83,23 @@ def test_both_stages_learn():
     assert np.mean([v["loss"] for v in values[-5:]]) < values[0]["loss"]
 
 
+def test_the_channel_loss_reaches_the_velocity_and_not_the_decoder():
+    events = made_events(ZN).slices(slice(0, 8))
+    losses = []
+    for channels in (0.0, 1.0):
+        torch.manual_seed(0)
+        model = LatentFlowMatching(ZN, SMALL.model_copy(update={"channels": channels}))
+        _, velocity = model.stages(events)
+        model.standardize_latents.refit(torch.randn(8, 4))
+        loss = velocity._loss(events, BatchRandom(0, slice(0, 8), 8))
+        loss.mean().backward()
+        losses.append(loss.detach())
+    assert (losses[1] >= losses[0]).all()
+    assert losses[1].sum() > losses[0].sum()
+    assert all(p.grad is None for p in model.vae.parameters())
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.network.parameters())
+
+
 def test_events_are_encoded_once():
     events, calls = made_events(ZN), []
     model = LatentFlowMatching(ZN, with_losses(perceptual=0.0, adversarial=0.0))

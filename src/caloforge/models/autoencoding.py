@@ -35,7 +35,7 @@ from caloforge import samples
 from caloforge.events import Events, EventSource
 from caloforge.io.files import sha256
 from caloforge.io.run import read_weights
-from caloforge.models.base import BatchRandom, shuffled_batches
+from caloforge.models.base import BatchRandom, channel_loss, shuffled_batches
 from caloforge.nn.autoencoder import LinearHeads, normalized_gradient
 from caloforge.nn.perceptual import PerceptualDistance, from_tensors
 from caloforge.optim import AdamConfig, build
@@ -234,11 +234,7 @@ class AutoencoderStage:
         if self._discriminator is not None:
             terms["adversarial"] = -self._discriminator(found).mean()
         if losses.channels:
-            sums, wanted = (
-                torch.expm1(one.clamp(max=12)).flatten(1) @ self._readout.T for one in (found, image)
-            )
-            # the root's derivative has no bound at 0
-            terms["channels"] = ((sums + 0.1).sqrt() - (wanted + 0.1).sqrt()).square().mean()
+            terms["channels"] = channel_loss(found, image, self._readout).mean()
         return terms
 
     def _judge(

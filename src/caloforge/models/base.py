@@ -520,6 +520,22 @@ def channel_sums(source: EventSource, channels: str) -> NDArray[np.float64]:
     return np.concatenate([detector.readout(events.responses, channels) for events in in_slices(source)])
 
 
+def channel_loss(found: Tensor, wanted: Tensor, readout: Tensor) -> Tensor:
+    """Returns how far the channel sums of images are apart, (B,): the mean over channels of (sqrt w - sqrt w^)^2.
+
+    The root gives a channel of many photons the weight of one of few, as their Poisson errors would.
+
+    Args:
+        found: ln(1 + n) of one set of images, (B, H, W).
+        wanted: the same of the other.
+        readout: matrix of the channels, (K, cells).
+    """
+    sums = [torch.expm1(image.clamp(max=12)).flatten(1) @ readout.T for image in (found, wanted)]
+    # the root's derivative has no bound at 0, and the sum of an image below 0 may be negative
+    roots = [(one.clamp(min=0) + 0.1).sqrt() for one in sums]
+    return (roots[0] - roots[1]).square().mean(1)
+
+
 def spread_rows(source: EventSource, rows: int) -> Events:
     """Returns at most so many events of a source, evenly spread over it."""
     chosen = np.linspace(0, len(source) - 1, min(rows, len(source)))

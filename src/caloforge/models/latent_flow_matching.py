@@ -37,6 +37,7 @@ from caloforge.models.base import (
     LossStage,
     Stage,
     cell_order,
+    channel_loss,
     channel_scores,
     generate_in_memory,
     image_shape,
@@ -46,8 +47,8 @@ from caloforge.models.base import (
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
 from caloforge.nn.rounding import rounded
 from caloforge.nn.unet import UNet, UNetConfig
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
-from caloforge.ode.path import Velocity, cfm_loss
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, frozen, repeated, solve
+from caloforge.ode.path import Velocity, cfm_loss, on_path
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.transforms import Log1p, Standardize
@@ -85,6 +86,8 @@ class LatentFlowMatchingConfig(BaseModel):
         solver: method and steps of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
         rounding: `systematic`, `nearest` or `none`; may be changed after the training.
+        channels: weight of a loss of the channel sums, as `models.flow_matching` has it, through the decoder; 0, the
+            paper's, has none.
         optimizer: rates and schedule of the flow matching.
         epochs: passes through the training events.
         batch_size: events a step.
@@ -100,6 +103,7 @@ class LatentFlowMatchingConfig(BaseModel):
     solver: SolverConfig = SolverConfig(steps=7)
     bespoke: BespokeConfig = BespokeConfig()
     rounding: Literal["systematic", "nearest", "none"] = "systematic"
+    channels: float = Field(0.0, ge=0)
     optimizer: AdamConfig = AdamConfig(learning_rate=1.3e-3, beta1=0.90, beta2=0.60, schedule="cosine")
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(256, ge=1)
@@ -217,6 +221,10 @@ class LatentFlowMatching(Generator):
             stages.append(self._solver_stage(self.solver, len(train)))
         return stages
 
+    def _readout(self) -> Tensor:
+        matrix = self.detector.channel_map(self.detector.default_channels).matrix
+        return torch.tensor(matrix).to(self.order.device)
+
     def _vae_stage(self, events: int) -> Stage:
         config = self.config.vae
         distance = None
@@ -233,14 +241,13 @@ class LatentFlowMatching(Generator):
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
             return image, found, config.kl * kl, {"kl": float(kl.detach())}
 
-        readout = torch.tensor(self.detector.channel_map(self.detector.default_channels).matrix)
         return AutoencoderStage(
             "vae",
             self.vae,
             reconstruct,
             self._reconstruction_scores,
             config.losses,
-            readout.to(self.order.device),
+            self._readout(),
             config.optimizer,
             epochs=config.epochs,
             batch_size=config.batch_size,
@@ -278,6 +285,7 @@ class LatentFlowMatching(Generator):
         config = self.config
         trained = copy.deepcopy(self.network) if config.average else self.network
 
+        readout = self._readout()
         kept: list[Encoded] = []
 
         def encoded(source: EventSource) -> Encoded:
@@ -306,7 +314,15 @@ class LatentFlowMatching(Generator):
             x1 = self.standardize_latents(z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             condition = self.standardize(torch.from_numpy(batch.conditions).to(device))
             x0, t = rng.normal(*self.latent), rng.uniform()
-            return cfm_loss(lambda x, time: trained(x, time, condition), x0, x1, t)
+            if not config.channels:
+                return cfm_loss(lambda x, time: trained(x, time, condition), x0, x1, t)
+            x = on_path(x0, x1, t)
+            velocity: Tensor = trained(x, t, condition)
+            value: Tensor = (velocity - (x1 - x0)).square().flatten(1).mean(1)
+            with frozen(self.vae):
+                found = self._decode(x + (1 - t)[:, None, None, None] * velocity)
+                wanted = self._decode(x1)
+            return value + config.channels * t.square() * channel_loss(found, wanted, readout)
 
         return LossStage(
             "velocity",
