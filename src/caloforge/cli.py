@@ -891,7 +891,10 @@ def compare(
         typer.Option(help="Of the plan's models only this one; may be repeated.", show_default=False),
     ] = None,
     shipped: Annotated[
-        bool, typer.Option("--shipped", help="Train nothing: only models whose weights ship.")
+        bool,
+        typer.Option(
+            "--shipped", help="Train nothing: only models whose weights ship, or that were trained."
+        ),
     ] = False,
     page: Annotated[
         Path | None, typer.Option(help="The page to write [default: OUT/results.md].", show_default=False)

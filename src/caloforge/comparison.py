@@ -39,9 +39,11 @@ from caloforge.io.run import Run
 from caloforge.models import Generator, Readout, resolved
 from caloforge.models.base import as_function
 from caloforge.report.results import Contents, Trained, map_rows, write_results
-from caloforge.report.study import read_study
+from caloforge.report.study import is_study, read_study
 from caloforge.training.checkpoint import load_model
 from caloforge.training.loop import train
+from caloforge.training.space import read_space
+from caloforge.training.tune import tune
 
 Say = Callable[[str], None]
 """Called with what happens next."""
@@ -215,9 +217,16 @@ class Comparing:
             folders.setdefault(Run(made.path).recipe().detector, []).append(made.path)
         for detector, mine in folders.items():
             self._time(detector, mine)
-        studies = [read_study(self._study(study)) for study in self.plan.studies] if self.train else []
+        studies = [folder for study in self.plan.studies if is_study(folder := self._study(study))]
         target = page or self.out / "results.md"
-        contents = Contents(command, found, studies, self.failed, self._maps(folders), self._references())
+        contents = Contents(
+            command,
+            found,
+            [read_study(folder) for folder in studies],
+            self.failed,
+            self._maps(folders),
+            self._references(),
+        )
         write_results(target, contents)
         return target
 
@@ -246,7 +255,7 @@ class Comparing:
                 wanted = given.model_copy(update={"data": given.data.model_copy(update={"files": files})})
                 train(wanted, folder, resume=(folder / "checkpoint.pt").is_file())
             else:
-                self.say(f"{given.name}: no weights ship, left out")
+                self.say(f"{given.name}: not trained and no weights ship, left out")
                 return None
         return Trained(folder, command_of(Run(folder), model.recipe), ships)
 
@@ -291,11 +300,10 @@ class Comparing:
         write_json(file, {**taken, detector: names})
 
     def _study(self, study: StudyPlan) -> Path:
-        """Makes the trials of a study that are missing."""
-        from caloforge.training.space import read_space
-        from caloforge.training.tune import tune
-
+        """Makes the trials of a study that are missing, and returns its folder."""
         folder = self.out / "studies" / study.name
+        if not self.train:
+            return folder
         given = _recipe(study.recipe, study.settings)
         files = tuple(str(path.resolve()) for path in self.data.get(given.detector) or ())
         wanted = given.model_copy(update={"data": given.data.model_copy(update={"files": files})})

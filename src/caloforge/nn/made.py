@@ -185,7 +185,9 @@ class LocalMADE(MADE):
         neighbours = [around[:, i : i + rows, j : j + columns] for i, j in FAR]
         before = nn.functional.linear(torch.cat(neighbours, 3).flatten(1, 2), self._far())
         shares = self.share(h)
-        before = before + self.shared((torch.cumsum(shares, 1) - shares) * self._scale)
+        shares = shares.double()  # over thousands of cells a sum of singles depends on who adds it up
+        earlier = (torch.cumsum(shares, 1) - shares).to(before.dtype)
+        before = before + self.shared(earlier * self._scale)
         parameters: Tensor = self.last(nn.functional.silu(before + context[1]))
         return parameters
 
