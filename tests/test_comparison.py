@@ -16,7 +16,8 @@ seed = 3
 [[models]]
 recipe = "zn-flow_matching"
 settings = [
-    "model.network.patch=4", "model.network.blocks=1", "model.epochs=1", "model.validation_events=16",
+    "model.network.patch=4", "model.network.blocks=1", "model.network.multipliers=[1,2]", "model.network.attention=[1]",
+    "model.solver.steps=2", "model.epochs=1", "model.validation_events=16",
     "training.threads=1", "training.accelerator=cpu",
 ]
 sweep = ["solver.steps=1,2"]
@@ -47,6 +48,7 @@ def compared(plan, events_file, tmp_path_factory):
         for module in (figures, data_figures):
             patch.setattr(module, "_svg", lambda figure: b"<svg/>")
             patch.setattr(module, "_png", lambda figure: b"\x89PNG")
+        patch.setattr(comparison, "BATCHES", {"timing": 16, "timing_single": 1})
         for _ in range(2):
             said.append([])
             comparing = Comparing(
@@ -65,7 +67,7 @@ def test_a_comparison_trains_scores_times_and_writes(compared, events_file):
         ("solver.steps", 1),
         ("solver.steps", 2),
     ]
-    assert (scores["timing"]["batch_size"], scores["timing_single"]["batch_size"]) == (256, 1)
+    assert (scores["timing"]["batch_size"], scores["timing_single"]["batch_size"]) == (16, 1)
     page = (out / "results.md").read_text()
     assert "| zn-flow_matching |" in page
     assert "| zn-linear |" in page
