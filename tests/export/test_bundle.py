@@ -27,6 +27,8 @@ from made import made_events
 from made_run import SMALL, made_run
 
 NETWORKS = [name for name in (*MODELS, *READOUTS) if name in SMALL and name != "nearest"]
+TRAINED = {"inverse_autoregressive_flow": "zn-iaf-bs-ch-div"}
+"""Weights that ship in place of a small model: untrained, a chain of splines amplifies the last digits."""
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +39,13 @@ def exported(flow_run, tmp_path_factory):
 
 
 def test_every_network_is_exportable():
-    assert {*MODELS, *READOUTS} - set(NETWORKS) == {
+    assert {*MODELS, *READOUTS} - set(NETWORKS) - set(TRAINED) == {
         "autoregressive_flow",
         "calodream",  # of another detector: see test_calodream.py
         "diffusion",  # this and the other baselines: see test_baselines.py
         "gan",
         "sinkhorn_autoencoder",
         "vit_vae",
-        "inverse_autoregressive_flow",  # tracing takes minutes; see the log for how far it agrees
         "nearest",
         "resample",
         "gradient_boosting",
@@ -59,11 +60,12 @@ def test_a_flow_that_goes_cell_by_cell_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *TRAINED])
 def test_a_bundle_gives_what_its_run_gives(tmp_path, name, flow_run, exported):
     run, bundle = flow_run, exported
     if name != "channel_flow_matching":
-        run, bundle = made_run(tmp_path / "run", name), tmp_path / "bundle"
+        run = weights()[TRAINED[name]] if name in TRAINED else made_run(tmp_path / "run", name)
+        bundle = tmp_path / "bundle"
         export(run, bundle)
     agreement = read_json(bundle / "card.json")["agreement"]
     assert agreement["log1p_difference"] < bundles.TOLERANCE
