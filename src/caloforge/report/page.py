@@ -446,12 +446,7 @@ def _settings(part: Comparison) -> str:
 
 def _quality_against_time(part: Comparison) -> str:
     """Draws every run and every setting of its sweeps, one panel a metric that there is."""
-    panels = []
-    for metric in pareto.METRICS:
-        if points := pareto.priced(part.runs, part.stem, metric):
-            label = f"{metrics.METRICS[metric].title} [{metrics.METRICS[metric].unit}]"
-            floor = tables.floor_of(part.scores, part.stem, metric)
-            panels.append(figures.PricePanel(tuple(points), floor, label))
+    panels = pareto.panels(part.runs, part.stem)
     untimed = [run.name for run in part.runs if pareto.milliseconds(run.scores.get("timing")) is None]
     note = _missing(f"No timing was recorded for {_joined(untimed)}.") if untimed else ""
     if not panels:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from caloforge.report.figures import Priced
+from caloforge.metrics import METRICS as KNOWN
+from caloforge.report.figures import Priced, PricePanel
 from caloforge.report.runs import Run
-from caloforge.report.tables import entry_of, kind_of
+from caloforge.report.tables import entry_of, floor_of, kind_of
 
 METRICS = ("w1", "conditional_w1", "mae_c")
 """Metrics that are drawn against time; smaller is better in all."""
@@ -37,3 +38,15 @@ def priced(runs: Sequence[Run], stem: str, metric: str) -> list[Priced]:
                 spread = float(entry.get("std") or 0.0)
                 found.append(Priced(run.look, kind_of(run.scores), ms, float(entry["mean"]), spread, setting))
     return found
+
+
+def panels(runs: Sequence[Run], stem: str) -> list[PricePanel]:
+    """Returns a panel for each of `METRICS` that any timed run has a number for on a set."""
+    scores = [run.scores for run in runs]
+    return [
+        PricePanel(
+            tuple(points), floor_of(scores, stem, metric), f"{KNOWN[metric].title} [{KNOWN[metric].unit}]"
+        )
+        for metric in METRICS
+        if (points := priced(runs, stem, metric))
+    ]

@@ -195,15 +195,7 @@ def _images(page: _Page, parts: Sequence[Comparison], contents: Contents) -> Non
         _flows(page, part)
     for part in parts:
         _curves(page, part, "w1")
-        panels = [
-            figures.PricePanel(
-                tuple(points),
-                tables.floor_of(part.scores, part.stem, metric),
-                f"{metrics.METRICS[metric].title} [{metrics.METRICS[metric].unit}]",
-            )
-            for metric in pareto.METRICS
-            if (points := pareto.priced(part.runs, part.stem, metric))
-        ]
+        panels = pareto.panels(part.runs, part.stem)
         if panels:
             page.figure(
                 f"{part.stem}-time",
