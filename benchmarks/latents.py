@@ -4,13 +4,15 @@
     python benchmarks/latents.py time RECIPE... [--batch 256]
     python benchmarks/latents.py curves RUN:solver.steps=1,2,4,7 RUN:temperature=0.8,1,1.2 --reference sample:zn_wide
 
-`reconstruct` passes test events through the autoencoder and compares channel sums with those of the events themselves,
-beside the floor of halves. Runs must still have their encoders, which weights that ship do not. `time` measures
-recipes, with random weights, in turns in one process: processor time of one thread with the noise. `curves` draws W1
-against one setting after the other, the rest being those of the run, and writes one figure a setting.
+`reconstruct` passes test events through the autoencoder and compares channel sums, lit cells and radius with those of
+the events themselves, W1 beside the floor of halves. Runs must still have their encoders, which weights that ship do
+not. `time` measures recipes, with random weights, in turns in one process: processor time of one thread with the noise.
+`curves` draws W1 against one setting after the other, the rest being those of the run, and writes one figure a setting.
+With `--fold validation` nothing of the test is seen: so settings and objectives are chosen.
 """
 
 import argparse
+import dataclasses
 import time
 from pathlib import Path
 
@@ -18,10 +20,10 @@ import numpy as np
 import torch
 
 from caloforge import recipe, samples
-from caloforge.evaluation.scoring import origin_of, rows_to_score
-from caloforge.events import Events
+from caloforge.events import Events, Selected, split
 from caloforge.io import open_events
 from caloforge.io.run import Run
+from caloforge.metrics import METRICS, observe
 from caloforge.metrics.channels import mean_wasserstein
 from caloforge.models import build
 from caloforge.models.base import generate_in_memory, spread_rows
@@ -31,17 +33,21 @@ from caloforge.nn.quantizer import usage
 from caloforge.report import figures
 from caloforge.training.checkpoint import load_model
 
+MEASURES = {"w1": "W1", "w1_lit": "W1 of lit cells", "w1_radius": "W1 of the radius"}
 
-def test_rows(name: str, run: Path, rows: int | None) -> Events:
-    """Returns test rows of a reference, evenly spread over it."""
+
+def rows_of(arguments: argparse.Namespace, name: str, run: Path) -> Events:
+    """Returns the test or validation rows of a reference, evenly spread over it."""
     path = samples.sample(name.removeprefix("sample:")) if name.startswith("sample:") else Path(name)
-    found = rows_to_score(open_events(path), origin_of(Run(run).recipe()))
-    return spread_rows(found, rows or len(found))
+    source, recipe = open_events(path), Run(run).recipe()
+    rows = split(source, recipe.data.split, recipe.seed)[arguments.fold]
+    return spread_rows(Selected(source, rows), arguments.rows or len(rows))
 
 
-def w1(events: Events, responses: np.ndarray) -> float:
-    """Returns the mean Wasserstein-1 distance of the channel sums, in photons."""
-    return mean_wasserstein(events.detector.readout(events.responses), events.detector.readout(responses))
+def distances(events: Events, responses: np.ndarray) -> list[float]:
+    """Returns the distances of `MEASURES` of responses to those of the events."""
+    reference, found = observe(events), observe(dataclasses.replace(events, responses=responses))
+    return [METRICS[name].function(reference, found).value for name in MEASURES]
 
 
 def floor_of(events: Events, splits: int = 20) -> tuple[float, float]:
@@ -55,26 +61,27 @@ def floor_of(events: Events, splits: int = 20) -> tuple[float, float]:
 def reconstruct(arguments: argparse.Namespace) -> None:
     """Prints one row a run and reference."""
     print(
-        "| model | set | events | floor | W1 of the reconstruction | over the floor | codes used | perplexity |"
+        f"| model | {arguments.fold} rows of | events | floor | {' | '.join(MEASURES.values())} | W1 over the floor | "
+        "codes used | perplexity |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for run in arguments.runs:
         loaded, model = load_model(run)
         for name in arguments.reference:
-            events = test_rows(name, run, arguments.rows)
+            events = rows_of(arguments, name, run)
             codes = "| |"
             if isinstance(model, VQGAN):
                 found, tokens = model.reconstruct(events)
                 used, perplexity = usage(tokens, model.config.image.codes)
-                codes = f"{used:.0%} | {perplexity:.0f} |"
+                codes = f"{used:.1%} | {perplexity:.0f} |"
             elif isinstance(model, LatentFlowMatching):
                 found = model.reconstruct(events)
             else:
                 raise SystemExit(f"{loaded.name} has no autoencoder of images")
-            distance, (floor, spread) = w1(events, found), floor_of(events)
+            (w1, *others), (floor, spread) = distances(events, found), floor_of(events)
             print(
-                f"| {loaded.name} | {name} | {len(events)} | {floor:.2f} ± {spread:.2f} | {distance:.2f} | "
-                f"{distance / floor:.2f} | {codes}"
+                f"| {loaded.name} | {name} | {len(events)} | {floor:.2f} ± {spread:.2f} | {w1:.2f} | "
+                f"{' | '.join(f'{value:.2f}' for value in others)} | {w1 / floor:.2f} | {codes}"
             )
 
 
@@ -100,16 +107,17 @@ def measure_time(arguments: argparse.Namespace) -> None:
 
 
 def curves(arguments: argparse.Namespace) -> None:
-    """Prints every point and writes one figure a setting."""
+    """Prints every point and writes one figure a setting of several values."""
     drawn: dict[str, list[figures.Curve]] = {}
     names = list(dict.fromkeys(curve.partition(":")[0] for curve in arguments.curves))
-    events = test_rows(arguments.reference[0], Path(names[0]), arguments.rows)
+    events = rows_of(arguments, arguments.reference[0], Path(names[0]))
     floor = floor_of(events)
     print(
-        f"{len(events)} test rows of {arguments.reference[0]}, floor of halves {floor[0]:.2f} ± {floor[1]:.2f}\n"
+        f"{len(events)} {arguments.fold} rows of {arguments.reference[0]}, floor of halves {floor[0]:.2f} ± "
+        f"{floor[1]:.2f}, mean ± spread of {arguments.seeds}\n"
     )
-    print(f"| model | setting | W1, mean ± spread of {arguments.seeds} | ms an event |")
-    print("|---|---|---|---|")
+    print(f"| model | setting | {' | '.join(MEASURES.values())} | ms an event |")
+    print("|---|---|---|---|---|---|")
     for curve in arguments.curves:
         run, _, setting = curve.partition(":")
         path, _, values = setting.partition("=")
@@ -119,14 +127,15 @@ def curves(arguments: argparse.Namespace) -> None:
             started = time.process_time()
             made = [generate_in_memory(model, events.conditions, seed) for seed in range(arguments.seeds)]
             each = 1e3 * (time.process_time() - started) / len(events) / arguments.seeds
-            found = [w1(events, responses) for responses in made]
-            points.append((float(value), float(np.mean(found)), float(np.std(found))))
-            print(
-                f"| {loaded.name} | {path}={value} | {points[-1][1]:.2f} ± {points[-1][2]:.2f} | {each:.2f} |",
-                flush=True,
-            )
+            found = np.array([distances(events, responses) for responses in made])
+            columns = [
+                f"{mean:.2f} ± {spread:.2f}" for mean, spread in zip(found.mean(0), found.std(0), strict=True)
+            ]
+            print(f"| {run} | {path}={value} | {' | '.join(columns)} | {each:.2f} |", flush=True)
+            points.append((float(value), float(found[:, 0].mean()), float(found[:, 0].std())))
         look = figures.style(names.index(run), loaded.name)
-        drawn.setdefault(path, []).append(figures.Curve(look, *zip(*points, strict=True)))
+        if len(points) > 1:
+            drawn.setdefault(path, []).append(figures.Curve(look, *zip(*points, strict=True)))
     for path, lines in drawn.items():
         picture = figures.sweep(lines, floor, path, f"W1 [{events.detector.unit}]")
         (arguments.out / f"{arguments.prefix}{path.replace('.', '_')}.svg").write_bytes(picture)
@@ -149,7 +158,8 @@ def main() -> None:
     swept.add_argument("--prefix", default="w1_")
     for part in (kept, swept):
         part.add_argument("--reference", nargs="+", required=True)
-        part.add_argument("--rows", type=int, help="so many test rows, evenly spread, in place of all")
+        part.add_argument("--rows", type=int, help="so many rows, evenly spread, in place of all")
+        part.add_argument("--fold", choices=("test", "validation"), default="test")
     arguments = parser.parse_args()
     {"reconstruct": reconstruct, "time": measure_time, "curves": curves}[arguments.part](arguments)
 

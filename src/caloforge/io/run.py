@@ -1,7 +1,7 @@
 """A run folder: what a training leaves and every later step reads.
 
 recipe.toml          the resolved recipe
-weights.safetensors  the best weights by validation
+weights.safetensors  the best weights by validation; weights that ship may go on in weights-2.safetensors, ...
 card.json            data and their hashes, split, seed, version, budget, number of parameters
 log.csv              one row an epoch
 checkpoint.pt        the last state, for --resume; not needed afterwards
@@ -11,7 +11,9 @@ scores.json          what `evaluate` wrote, with generated/<reference>.h5, the e
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge._lookup import require
-from caloforge.io.files import read_json, replacing, write_json, write_text
+from caloforge.io.files import read_json, replacing, sha256, write_json, write_text
 from caloforge.recipe import Recipe, parse, read, to_toml
 
 FORMAT = 1
+
+PARTS = "parts"
+"""Key in the metadata of weights: a JSON object, the further files by name, with their hashes."""
 
 
 @dataclass(frozen=True)
@@ -103,29 +108,57 @@ class Run:
             return list(csv.DictReader(file))
 
 
-def write_weights(path: Path, tensors: Mapping[str, NDArray[np.generic]]) -> None:
-    """Writes named arrays as safetensors, whole or not at all."""
-    content = require("safetensors.numpy", "train").save(
-        {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    )
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)  # save_file would leave a file that only its owner may read
+def write_weights(path: Path, tensors: Mapping[str, NDArray[np.generic]], limit: int | None = None) -> None:
+    """Writes named arrays as safetensors, whole or not at all.
+
+    Args:
+        path: the file.
+        tensors: named arrays.
+        limit: bytes of arrays a file may have. What is beyond goes, array by array, to further files beside it, NAME-2,
+            NAME-3, ...; the first file has their names and hashes in its metadata, under `parts`, so that its own hash
+            stands for all.
+    """
+    save = require("safetensors.numpy", "train").save
+    parts: list[dict[str, NDArray[np.generic]]] = [{}]
+    for name, tensor in tensors.items():
+        held = sum(one.nbytes for one in parts[-1].values())
+        if limit is not None and parts[-1] and held + tensor.nbytes > limit:
+            parts.append({})
+        parts[-1][name] = np.ascontiguousarray(tensor)
+    others = {f"{path.stem}-{number}{path.suffix}": save(part) for number, part in enumerate(parts[1:], 2)}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in others.items()}
+    first = save(parts[0], metadata={PARTS: json.dumps(hashes)} if hashes else None)
+    for name, content in (*others.items(), (path.name, first)):
+        with replacing(path.with_name(name)) as temporary:
+            temporary.write_bytes(content)  # save_file would leave a file that only its owner may read
 
 
 def read_weights(path: Path) -> dict[str, NDArray[np.generic]]:
-    """Reads named arrays from safetensors.
+    """Reads named arrays from safetensors, with those of its further files.
 
     Raises:
-        ValueError: no such file, or another format; pickles are never loaded.
+        ValueError: no such file, or another format; pickles are never loaded. Or a further file is not the one that
+            was written with the first.
     """
-    numpy = require("safetensors.numpy", "train")
-    error_type = require("safetensors", "train").SafetensorError
+    tensors, metadata = _read_file(path)
+    for name, wanted in json.loads(metadata.get(PARTS, "{}")).items():
+        other = path.with_name(Path(name).name)
+        more, _ = _read_file(other)
+        if (found := sha256(other)) != wanted:
+            raise ValueError(f"{other} must have the sha256 {wanted}, which {path.name} names, got {found}")
+        tensors |= more
+    return tensors
+
+
+def _read_file(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
+    """Reads one file: its arrays and its metadata."""
+    safetensors = require("safetensors", "train")
     try:
-        tensors: dict[str, NDArray[np.generic]] = numpy.load_file(path)
+        with safetensors.safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
         raise ValueError(f"there are no weights {path}") from None
-    except (error_type, OSError) as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(
             f"{path} is not a safetensors file ({error}); pickled weights are never loaded"
         ) from None
-    return tensors

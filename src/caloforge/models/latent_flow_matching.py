@@ -45,7 +45,7 @@ from caloforge.models.base import (
     spread_rows,
 )
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
-from caloforge.nn.rounding import rounded
+from caloforge.nn.rounding import Rounding, rounded
 from caloforge.nn.unet import UNet, UNetConfig
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, frozen, repeated, solve
 from caloforge.ode.path import Velocity, cfm_loss, on_path
@@ -102,7 +102,7 @@ class LatentFlowMatchingConfig(BaseModel):
     latents: Literal["mean", "sample"] = "mean"
     solver: SolverConfig = SolverConfig(steps=7)
     bespoke: BespokeConfig = BespokeConfig()
-    rounding: Literal["systematic", "nearest", "none"] = "systematic"
+    rounding: Rounding = "systematic"
     channels: float = Field(0.0, ge=0)
     optimizer: AdamConfig = AdamConfig(learning_rate=1.3e-3, beta1=0.90, beta2=0.60, schedule="cosine")
     epochs: int = Field(50, ge=1)

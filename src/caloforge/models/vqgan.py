@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ from caloforge.models.base import (
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
 from caloforge.nn.gpt import GPT, GPTConfig, Past, invert
 from caloforge.nn.quantizer import Codebook, ProjectedCodebook, straight_through, usage
-from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
+from caloforge.nn.rounding import Rounding, normal_to_uniform, rounded
 from caloforge.optim import AdamConfig
 from caloforge.transforms import Log1p, Standardize
 
@@ -160,7 +160,7 @@ class VQGANConfig(BaseModel):
     prior: PriorConfig = PriorConfig()
     temperature: float = Field(1.2, gt=0)
     top_k: int = Field(128, ge=1)
-    rounding: Literal["systematic", "nearest", "none"] = "systematic"
+    rounding: Rounding = "systematic"
     validation_events: int = Field(1024, ge=2)
 
 
@@ -300,15 +300,10 @@ class VQGAN(Generator):
     def respond(self, tokens: Tensor, noise: Tensor) -> Tensor:
         """Decodes and rounds image tokens, (B, L), to responses, (B, *shape), with one normal an event, (B,)."""
         image = self.image.decode(self.image.codebook.lookup(tokens))
-        return self._counts(image, normal_to_uniform(noise))
+        return self._counts(image, noise)
 
-    def _counts(self, image: Tensor, u: Tensor) -> Tensor:
-        expected = self.transform.inverse(image)
-        if self.config.rounding == "nearest":
-            return torch.round(expected)
-        if self.config.rounding == "none":
-            return expected
-        return systematic_rounding(expected.flatten(1), u, self.order).view_as(expected)
+    def _counts(self, image: Tensor, noise: Tensor) -> Tensor:
+        return rounded(self.transform.inverse(image), noise, self.order, self.config.rounding)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and returns the stages: image tokens, condition tokens, prior."""
