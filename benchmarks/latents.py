@@ -3,12 +3,14 @@
     python benchmarks/latents.py reconstruct RUN... --reference sample:zn_wide
     python benchmarks/latents.py time RECIPE... [--batch 256]
     python benchmarks/latents.py curves RUN:solver.steps=1,2,4,7 RUN:temperature=0.8,1,1.2 --reference sample:zn_wide
+    python benchmarks/latents.py table SCORED... --autoencoders RUN... --reference sample:zn_wide sample:zn
 
 `reconstruct` passes test events through the autoencoder and compares channel sums, lit cells and radius with those of
 the events themselves, W1 beside the floor of halves. Runs must still have their encoders, which weights that ship do
 not. `time` measures recipes, with random weights, in turns in one process: processor time of one thread with the noise.
 `curves` draws W1 against one setting after the other, the rest being those of the run, and writes one figure a setting.
-With `--fold validation` nothing of the test is seen: so settings and objectives are chosen.
+`table` has reconstructions and scored runs, among them yardsticks, in one table beside the floor. With
+`--fold validation` nothing of the test is seen: so settings and objectives are chosen.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import torch
 from caloforge import recipe, samples
 from caloforge.events import Events, Selected, split
 from caloforge.io import open_events
+from caloforge.io.files import read_json
 from caloforge.io.run import Run
 from caloforge.metrics import METRICS, observe
 from caloforge.metrics.channels import mean_wasserstein
@@ -141,6 +144,37 @@ def curves(arguments: argparse.Namespace) -> None:
         (arguments.out / f"{arguments.prefix}{path.replace('.', '_')}.svg").write_bytes(picture)
 
 
+def table(arguments: argparse.Namespace) -> None:
+    """Prints the autoencoders beside scored runs, a row each, with the distances on every set."""
+    references = {Path(name).stem.removeprefix("sample:"): name for name in arguments.reference}
+    scored = [read_json(Run(run).scores) for run in arguments.runs]
+    rows: dict[str, list[str]] = {"floor, halves": []}
+    rows |= {f"{Run(run).recipe().name}, reconstruction": [] for run in arguments.autoencoders}
+    rows |= {one["name"]: [] for one in scored}
+    for stem, name in references.items():
+        metrics = {one["name"]: one["sets"][stem]["groups"]["all"]["metrics"] for one in scored}
+        floors = [next(iter(metrics.values()))[measure]["floor"] for measure in MEASURES]
+        rows["floor, halves"] += [f"{floor['mean']:.2f} ± {floor['std']:.2f}" for floor in floors]
+        for run in arguments.autoencoders:
+            loaded, model = load_model(run)
+            events = rows_of(arguments, name, run)
+            made = model.reconstruct(events)
+            found = distances(events, made[0] if isinstance(made, tuple) else made)
+            rows[f"{loaded.name}, reconstruction"] += [f"{value:.2f}" for value in found]
+        for model_name, entries in metrics.items():
+            rows[model_name] += [
+                f"{entry['mean']:.2f} ± {entry['std']:.2f}" if entry["mean"] is not None else "–"
+                for entry in (entries[measure] for measure in MEASURES)
+            ]
+    for one in scored:
+        timing = one["timing"]
+        rows[one["name"]].append(f"{timing['ms_per_event']['median']:.3g}" if timing else "")
+    heads = [f"{stem}: {title}" for stem in references for title in MEASURES.values()]
+    print(f"| model | {' | '.join(heads)} | ms an event |\n|---{'|---' * (len(heads) + 1)}|")
+    for model_name, cells in rows.items():
+        print(f"| {model_name} | {' | '.join(cells + [''] * (len(heads) + 1 - len(cells)))} |")
+
+
 def main() -> None:
     """Reads the arguments and runs one part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -156,12 +190,16 @@ def main() -> None:
     swept.add_argument("--seeds", type=int, default=2)
     swept.add_argument("--out", type=Path, default=Path("docs/images"))
     swept.add_argument("--prefix", default="w1_")
-    for part in (kept, swept):
+    beside = parts.add_parser("table")
+    beside.add_argument("runs", nargs="+", type=Path)
+    beside.add_argument("--autoencoders", nargs="*", type=Path, default=[])
+    for part in (kept, swept, beside):
         part.add_argument("--reference", nargs="+", required=True)
         part.add_argument("--rows", type=int, help="so many rows, evenly spread, in place of all")
         part.add_argument("--fold", choices=("test", "validation"), default="test")
     arguments = parser.parse_args()
-    {"reconstruct": reconstruct, "time": measure_time, "curves": curves}[arguments.part](arguments)
+    parts_by_name = {"reconstruct": reconstruct, "time": measure_time, "curves": curves, "table": table}
+    parts_by_name[arguments.part](arguments)
 
 
 if __name__ == "__main__":
