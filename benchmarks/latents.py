@@ -2,15 +2,17 @@
 
     python benchmarks/latents.py reconstruct RUN... --reference sample:zn_wide
     python benchmarks/latents.py time RECIPE... [--batch 256]
+    python benchmarks/latents.py passes zn-vqgan [--batch 32]
     python benchmarks/latents.py curves RUN:solver.steps=1,2,4,7 RUN:temperature=0.8,1,1.2 --reference sample:zn_wide
     python benchmarks/latents.py table SCORED... --autoencoders RUN... --reference sample:zn_wide sample:zn
 
 `reconstruct` passes test events through the autoencoder and compares channel sums, lit cells and radius with those of
 the events themselves, W1 beside the floor of halves. Runs must still have their encoders, which weights that ship do
 not. `time` measures recipes, with random weights, in turns in one process: processor time of one thread with the noise.
-`curves` draws W1 against one setting after the other, the rest being those of the run, and writes one figure a setting.
-`table` has reconstructions and scored runs, among them yardsticks, in one table beside the floor. With
-`--fold validation` nothing of the test is seen: so settings and objectives are chosen.
+`passes` asks what drawing tokens in a few parallel passes could save. `curves` draws W1 against one setting after the
+other, the rest being those of the run, and writes one figure a setting. `table` has reconstructions and scored runs,
+among them yardsticks, in one table beside the floor. With `--fold validation` nothing of the test is seen: so settings
+and objectives are chosen.
 """
 
 import argparse
@@ -109,6 +111,29 @@ def measure_time(arguments: argparse.Namespace) -> None:
         print(f"| {name} | {low:.3g} / {middle:.3g} / {high:.3g} | {middle / first:.3g} |")
 
 
+def measure_passes(arguments: argparse.Namespace) -> None:
+    """Prints the time of one pass over all tokens at once beside that of drawing them one after the other."""
+    torch.set_num_threads(1)
+    model = build(recipe.parse(recipe.read(arguments.recipe))).eval()
+    assert isinstance(model, VQGAN)
+    times: dict[str, list[float]] = {"drawn one after the other": [], "one pass over all": []}
+    given = torch.zeros(arguments.batch, model.config.condition.tokens, dtype=torch.int64)
+    for _ in range(arguments.repeats + 1):
+        with torch.no_grad():
+            started = time.process_time()
+            tokens = model.prior.draw(given, torch.rand(arguments.batch, model.length), 1.0, 128)
+            between = time.process_time()
+            model.prior(given, tokens)
+        times["drawn one after the other"].append(1e3 * (between - started) / arguments.batch)
+        times["one pass over all"].append(1e3 * (time.process_time() - between) / arguments.batch)
+    print(
+        f"{model.length} tokens, batch {arguments.batch}, one thread, processor time, min / median / max of "
+        f"{arguments.repeats}\n\n| tokens | ms an event |\n|---|---|"
+    )
+    for name, measured in times.items():
+        print(f"| {name} | {' / '.join(f'{f(measured[1:]):.3g}' for f in (np.min, np.median, np.max))} |")
+
+
 def curves(arguments: argparse.Namespace) -> None:
     """Prints every point and writes one figure a setting of several values."""
     drawn: dict[str, list[figures.Curve]] = {}
@@ -185,6 +210,10 @@ def main() -> None:
     timed.add_argument("recipes", nargs="+")
     timed.add_argument("--batch", type=int, default=256)
     timed.add_argument("--repeats", type=int, default=5)
+    passed = parts.add_parser("passes")
+    passed.add_argument("recipe")
+    passed.add_argument("--batch", type=int, default=32)
+    passed.add_argument("--repeats", type=int, default=5)
     swept = parts.add_parser("curves")
     swept.add_argument("curves", nargs="+", metavar="RUN:PATH=V1,V2,...")
     swept.add_argument("--seeds", type=int, default=2)
@@ -198,8 +227,9 @@ def main() -> None:
         part.add_argument("--rows", type=int, help="so many rows, evenly spread, in place of all")
         part.add_argument("--fold", choices=("test", "validation"), default="test")
     arguments = parser.parse_args()
-    parts_by_name = {"reconstruct": reconstruct, "time": measure_time, "curves": curves, "table": table}
-    parts_by_name[arguments.part](arguments)
+    {
+        "reconstruct": reconstruct, "time": measure_time, "passes": measure_passes, "curves": curves, "table": table
+    }[arguments.part](arguments)  # fmt: skip
 
 
 if __name__ == "__main__":
