@@ -331,6 +331,7 @@ def test_the_run_folder_is_as_documented(toy):
         "tensorboard/",
         "scores.json",
         "true_sums.json",
+        "weights-2.safetensors",
         "generated/REFERENCE.h5",
     } | {"generated/toy.h5"}
 
