@@ -1,22 +1,26 @@
 """Begins a run at a later stage, with weights that another run has trained up to it.
 
-    python benchmarks/later_stage.py RECIPE WEIGHTS OUT --stage distillation [--data FILE...] [--set KEY=VALUE...]
+    python benchmarks/later_stage.py RECIPE WEIGHTS OUT --stage distillation [--only MODULE...] [--data FILE...] \
+        [--set KEY=VALUE...]
     caloforge train RECIPE ... --out OUT --resume
 
 The run is what a training from nothing would be, if its stages before had given these weights: batches and noise of
-a stage depend on the seed and the stage's number alone.
+a stage depend on the seed and the stage's number alone. With `--only` the weights of these modules are taken and the
+others start from nothing, so that one autoencoder can have several models behind it.
 """
 
 import argparse
 from pathlib import Path
 
+import torch
+
 from caloforge import recipe as recipes
 from caloforge.events import Selected, split
 from caloforge.io import sha256
-from caloforge.io.run import Run
+from caloforge.io.run import Run, read_weights
 from caloforge.models import build, resolved
 from caloforge.training.checkpoint import load_weights, save_checkpoint
-from caloforge.training.loop import History, joined, training_data
+from caloforge.training.loop import History, derived_seed, joined, training_data
 
 
 def main() -> None:
@@ -26,6 +30,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--stage", required=True)
+    parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--data", nargs="+", default=[])
     parser.add_argument("--set", dest="settings", nargs="+", default=[])
     arguments = parser.parse_args()
@@ -33,6 +38,7 @@ def main() -> None:
     if arguments.data:
         values["data"]["files"] = arguments.data
     recipe = resolved(recipes.parse(values))
+    torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model = build(recipe)
     files = training_data(recipe)
     source = joined(files.values(), trials=False)
@@ -41,10 +47,20 @@ def main() -> None:
     numbers = {stage.name: number for number, stage in enumerate(stages)}
     if arguments.stage not in numbers:
         parser.error(f"no stage {arguments.stage!r}; there are {', '.join(numbers)}")
-    load_weights(model, arguments.weights / "weights.safetensors")
-    number = numbers[arguments.stage]
     before = Run(arguments.weights)
-    rows: list[dict[str, object]] = [dict(row) for row in before.log()]
+    if arguments.only:
+        kept = {
+            name: torch.from_numpy(tensor)
+            for name, tensor in read_weights(before.weights).items()
+            if name.startswith(tuple(f"{module}." for module in arguments.only))
+        }
+        model.load_state_dict(kept, strict=False)
+    else:
+        load_weights(model, before.weights)
+    number = numbers[arguments.stage]
+    rows: list[dict[str, object]] = [
+        dict(row) for row in before.log() if numbers.get(row["stage"], -1) < number
+    ]
     seconds = float(before.card()["training"]["seconds"])
     history = History([sha256(path) for path in files], stage=number, seconds=seconds, rows=rows)
     run = Run(arguments.out)
