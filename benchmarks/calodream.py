@@ -5,7 +5,7 @@
     python benchmarks/calodream.py latent RUN --showers FILE [--rows 500] [--cuts 0 0.1 0.4 1]
     python benchmarks/calodream.py cache [--batch 100]
     python benchmarks/calodream.py vit [--batch 100]
-    python benchmarks/calodream.py ds3 [--batch 16] [--sampled 4]
+    python benchmarks/calodream.py ds3 [--batch 16] [--sampled 4] [--steps 20]
 
 `energies`: can classifiers (3 x 512) tell the u of the test showers from drawn ones, with u or logit u as inputs?
 Beside the runs: the floor, two halves of the test, and positive controls, the layer energies of a half smeared.
@@ -407,7 +407,8 @@ def ds3(arguments: argparse.Namespace) -> None:
     events = Events(
         DS3, energy.astype(np.float32), np.full(arguments.batch, 11), responses=voxels.astype(np.float32)
     )
-    model = build(recipe.parse(recipe.read("ds3-calodream-paper")))
+    steps = f"model.shape.solver.steps={arguments.steps}"
+    model = build(recipe.parse(recipe.with_settings(recipe.read("ds3-calodream-paper"), [steps])))
     assert isinstance(model, CaloDream)
     for stage in model.stages(events):
         started = time.process_time()
@@ -442,6 +443,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--smear", type=float, nargs="*", default=[0.2])
     parser.add_argument("--sampled", type=int, default=4, help="showers of data set 3")
+    parser.add_argument("--steps", type=int, default=20, help="of the solver of data set 3's shapes")
     parser.add_argument("--rows", type=int, default=1_000_000, help="test showers at most")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[2, 4, 8, 16])
     parser.add_argument("--bespoke", type=int, nargs="*", default=[4, 8])
