@@ -2,9 +2,10 @@
 
     python benchmarks/calodream.py energies RUN... --showers FILE [--seeds 5] [--epochs 200] [--smear 0.2]
     python benchmarks/calodream.py solvers RUN --showers FILE [--evaluations 4 8 16] [--out FIGURE]
+    python benchmarks/calodream.py latent RUN --showers FILE [--rows 500] [--cuts 0 0.1 0.4 1]
     python benchmarks/calodream.py cache [--batch 100]
     python benchmarks/calodream.py vit [--batch 100]
-    python benchmarks/calodream.py ds3 [--batch 16] [--sampled 4]
+    python benchmarks/calodream.py ds3 [--batch 16] [--sampled 4] [--steps 20]
 
 `energies`: can classifiers (3 x 512) tell the u of the test showers from drawn ones, with u or logit u as inputs?
 Beside the runs: the floor, two halves of the test, and positive controls, the layer energies of a half smeared.
@@ -15,6 +16,10 @@ network on training rows. Given the true layer energies, so that nothing but the
 `error`, root mean square distance at the end of the path from a precise solution (midpoint, `--reference` steps, same
 noise); `features`, mean over the challenge's features of Wasserstein-1 over the spread; `voxels`, separation power of
 the voxel spectrum; AUC of small classifiers.
+
+`latent`: what the autoencoder of a latent version makes of test showers, given the true layer energies: voxels that are
+not empty over those of the simulation, separation powers of sparsity and voxel energies; voxels below each cut made
+empty in what is decoded, and in the last two columns in the simulation too.
 
 `cache`, `vit`: times of one thread, processor time, min / median / max. `ds3`: the full network of data set 3 makes a
 step of training and some showers from made events; peak memory of the process.
@@ -36,12 +41,12 @@ from caloforge.detectors import DS2, DS3
 from caloforge.evaluation.classifier import classify, inputs_of, suite
 from caloforge.events import Events, EventSource, split, with_responses
 from caloforge.io import open_events
-from caloforge.metrics.calochallenge import observe_showers, separation
+from caloforge.metrics.calochallenge import compare, observe_showers, separation
 from caloforge.metrics.channels import wasserstein
 from caloforge.metrics.scores import halves
 from caloforge.models import build
 from caloforge.models.base import BatchRandom
-from caloforge.models.calodream import CaloDream, scaled_energy, with_energies
+from caloforge.models.calodream import CaloDream, LatentShapes, scaled_energy, shares, with_energies
 from caloforge.nn.transformer import TransformerConfig
 from caloforge.nn.transfusion import Transfusion
 from caloforge.nn.vit import ViT, ViTConfig
@@ -283,6 +288,45 @@ def draw(rows: dict[str, list[tuple[int, list[float]]]], view: str, out: Path) -
     figure.savefig(out, metadata={"Date": None})
 
 
+# The latent version
+
+
+@torch.no_grad()
+def latent(arguments: argparse.Namespace) -> None:
+    """Prints one row a cut."""
+    (run,) = arguments.runs
+    test = part(open_events(arguments.showers, DS2), "test").slices(slice(0, arguments.rows))
+    settings, model = load_model(run)
+    assert isinstance(model, CaloDream)
+    assert isinstance(model.shape, LatentShapes)
+    incident, voxels, layers = model._tensors(test)
+    noise = torch.from_numpy(standard_normals(0, np.arange(len(test)), int(np.prod(model.shape.shape)))).view(
+        -1, *model.shape.shape
+    )
+    decoded = []
+    for first in range(0, len(test), 64):
+        here = slice(first, first + 64)
+        context = model.context(incident[here], layers[here])
+        wanted = shares(voxels[here], layers[here]).float()
+        mean, logvar = model.shape.vae.encode(wanted, context.features)
+        decoded.append(model.shape.read(mean + torch.exp(0.5 * logvar) * noise[here], context))
+    parameters = sum(p.numel() for p in model.shape.vae.parameters())
+    print(f"{settings.name}, autoencoder of {parameters:,} parameters, {len(test)} test showers\n")
+    print(
+        "| cut [MeV] | lit | sparsity | voxels | sparsity, both cut | voxels, both cut |\n|---|---|---|---|---|---|"
+    )
+    for cut in arguments.cuts:
+        responses = with_energies(torch.cat(decoded), layers, cut).float().numpy()
+        generated = with_responses(test.primaries, responses)
+        cells = [f"{np.count_nonzero(responses >= DS2.threshold) / np.count_nonzero(test.responses):.3f}"]
+        for below in (0.0, cut):
+            kept = np.where(test.responses < below, 0, test.responses)
+            true = observe_showers(with_responses(test.primaries, kept))
+            found = compare(true, observe_showers(generated, true.edges), slow=False)
+            cells += [f"{found[name].value:.4f}" for name in ("sep_sparsity", "sep_voxels")]
+        print(f"| {cut:g} | {' | '.join(cells)} |", flush=True)
+
+
 # Costs
 
 
@@ -363,7 +407,8 @@ def ds3(arguments: argparse.Namespace) -> None:
     events = Events(
         DS3, energy.astype(np.float32), np.full(arguments.batch, 11), responses=voxels.astype(np.float32)
     )
-    model = build(recipe.parse(recipe.read("ds3-calodream-paper")))
+    steps = f"model.shape.solver.steps={arguments.steps}"
+    model = build(recipe.parse(recipe.with_settings(recipe.read("ds3-calodream-paper"), [steps])))
     assert isinstance(model, CaloDream)
     for stage in model.stages(events):
         started = time.process_time()
@@ -389,7 +434,7 @@ def ds3(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Runs one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["energies", "solvers", "cache", "vit", "ds3"])
+    parser.add_argument("what", choices=["energies", "solvers", "latent", "cache", "vit", "ds3"])
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--showers", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
@@ -398,6 +443,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--smear", type=float, nargs="*", default=[0.2])
     parser.add_argument("--sampled", type=int, default=4, help="showers of data set 3")
+    parser.add_argument("--steps", type=int, default=20, help="of the solver of data set 3's shapes")
     parser.add_argument("--rows", type=int, default=1_000_000, help="test showers at most")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[2, 4, 8, 16])
     parser.add_argument("--bespoke", type=int, nargs="*", default=[4, 8])
@@ -405,6 +451,9 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=100)
     parser.add_argument("--path", type=int, default=20, help="steps of the reference of bespoke solvers")
     parser.add_argument("--reference", type=int, default=32)
+    parser.add_argument(
+        "--cuts", type=float, nargs="+", default=[0.0, 0.015, 0.1, 0.4, 1.0, 3.0], help="[MeV]"
+    )
     parser.add_argument("--views", nargs="+", default=["high", "low"])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
