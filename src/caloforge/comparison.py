@@ -54,7 +54,7 @@ ROUNDS = 5
 BATCHES = {"timing": 256, "timing_single": 1}
 """Events a batch, by the key of the scores."""
 
-SINGLES = 8
+SINGLES = 2
 """Events that are timed one by one in each round."""
 
 
