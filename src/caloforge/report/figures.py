@@ -601,6 +601,9 @@ FRONTIERS: Mapping[str, Mapping[str, Any]] = {
     "generator": {"color": INK, "linestyle": "-"},
     "readout": {"color": GREY, "linestyle": (0, (4, 2))},
 }
+LEGEND_ROWS = 14
+"""Runs that a legend has in one column."""
+
 TALLEST = 100.0
 """A value beyond so many times the smallest is shown at the upper edge, with its number."""
 
@@ -617,22 +620,27 @@ def frontier(points: Iterable[Priced]) -> list[Priced]:
 def quality_against_time(panels: Sequence[PricePanel], image: Literal["svg", "png"] = "svg") -> bytes:
     """Draws metrics against milliseconds an event, both log: a mark a run and a setting, and the frontiers.
 
+    Where there are more runs than colours, each mark also has the run's number in the legend.
+
     Args:
         panels: one a metric, side by side.
         image: format of the image.
     """
-    runs = {point.look: point.kind for panel in panels for point in panel.points}
+    found = {point.look: point.kind for panel in panels for point in panel.points}
+    runs = dict(sorted(found.items(), key=lambda pair: list(MARKS).index(pair[1])))
+    numbers = {look: str(number) for number, look in enumerate(runs, 1)} if len(runs) > len(COLOURS) else {}
     lines = require("matplotlib.lines", "report")
-    width, height, gap, legend = 3.5, 3.3, 0.75, 2.35
+    columns = 1 + (len(runs) > LEGEND_ROWS)
+    width, height, gap, legend = 3.5, 3.3, 0.75, 2.35 * columns
     with _settings():
         figure = _figure(0.7 + len(panels) * (width + gap) - gap + legend, height + 0.7)
         for number, panel in enumerate(panels):
             axes = _axes(figure, 0.7 + number * (width + gap), 0.52, width, height)
-            _price_panel(axes, panel)
+            _price_panel(axes, panel, numbers)
         handles = [
             lines.Line2D([], [], color=look.colour, marker=MARKS[kind], linestyle="none", markersize=7,
-                markeredgecolor="white", label=_wrapped(look.label, 30))
-            for look, kind in sorted(runs.items(), key=lambda pair: list(MARKS).index(pair[1]))
+                markeredgecolor="white", label=_wrapped(f"{numbers.get(look, '')} {look.label}".strip(), 30))
+            for look, kind in runs.items()
         ]  # fmt: skip
         handles += [
             lines.Line2D([], [], linewidth=1, label=f"best {kind}s", **options)
@@ -642,12 +650,17 @@ def quality_against_time(panels: Sequence[PricePanel], image: Literal["svg", "pn
         across, up = figure.get_size_inches()
         place = (1 - (legend - 0.05) / across, (0.52 + height) / up)
         figure.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=place, borderaxespad=0, handletextpad=0.3
+            handles=handles,
+            loc="upper left",
+            bbox_to_anchor=place,
+            borderaxespad=0,
+            handletextpad=0.3,
+            ncols=columns,
         )
         return _svg(figure) if image == "svg" else _png(figure)
 
 
-def _price_panel(axes: Axes, panel: PricePanel) -> None:
+def _price_panel(axes: Axes, panel: PricePanel, numbers: Mapping[Style, str]) -> None:
     top = TALLEST * min(point.value for point in panel.points)
     shown = [point for point in panel.points if point.value <= top]
     _floor_line(axes, panel.floor)
@@ -666,7 +679,7 @@ def _price_panel(axes: Axes, panel: PricePanel) -> None:
             marker=MARKS[point.kind], markersize=8 if large else 4.5, linestyle="none", markeredgecolor="white",
             markeredgewidth=0.7, elinewidth=1, capsize=0, zorder=6 if large else 5,
         )  # fmt: skip
-        text = f"↑ {point.value:,.0f}" if beyond else point.setting
+        text = f"↑ {point.value:,.0f}" if beyond else point.setting or numbers.get(point.look, "")
         axes.annotate(
             text, (point.ms, min(point.value, top)), (4, -3), textcoords="offset points", fontsize=7, ha="left",
             va="top", color=point.look.colour, zorder=7,
