@@ -682,7 +682,7 @@ def _price_panel(axes: Axes, panel: PricePanel, numbers: Mapping[Style, str]) ->
         text = f"↑ {point.value:,.0f}" if beyond else point.setting or numbers.get(point.look, "")
         axes.annotate(
             text, (point.ms, min(point.value, top)), (4, -3), textcoords="offset points", fontsize=7, ha="left",
-            va="top", color=point.look.colour, zorder=7,
+            va="top", color=point.look.colour, zorder=7, fontweight="bold" if large else "normal",
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
