@@ -328,7 +328,7 @@ def test_a_run_without_weights_or_no_run(caloforge, run_folder, events_file, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("evaluate", "RUN", "--reference", "EVENTS", "--sweep", "solver.steps"), "--sweep must read"),
+        (("evaluate", "RUN", "--reference", "EVENTS", "--sweep", "solver.steps"), "a sweep must read"),
         (("evaluate", "RUN", "--reference", "EVENTS", "--sweep", "solver.stps=1,2"), "did you mean 'steps'"),
         (("evaluate", "EVENTS", "--reference", "EVENTS", "--set", "a=1"), "is an events file"),
         (("sample", "RUN", "EVENTS", "x.h5", "--set", "prediction=velocity"), "cannot be changed after"),
