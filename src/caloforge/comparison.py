@@ -13,30 +13,33 @@ machine does falls on all of them alike.
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from caloforge import recipe as recipes
 from caloforge import samples
 from caloforge._lookup import nearest, require
-from caloforge.evaluation.scoring import evaluate_run, parse_sweep, rows_to_score
+from caloforge.evaluation.scoring import (
+    evaluate_run,
+    evaluate_sweeps,
+    parse_sweep,
+    place,
+    rows_to_score,
+    spread,
+)
 from caloforge.events import EventSource
 from caloforge.io import open_events, sha256
 from caloforge.io.files import read_json, replacing, write_json
 from caloforge.io.run import Run
-from caloforge.models import Generator, Readout, resolved
+from caloforge.models import resolved
 from caloforge.models.base import as_function
 from caloforge.report.results import Contents, Trained, map_rows, write_results
 from caloforge.report.study import is_study, read_study
@@ -137,19 +140,11 @@ def read_plan(name: str) -> Plan:
     Raises:
         ValueError: no such plan, unknown keys, wrong types, or a recipe that is named twice.
     """
-    path = recipes.packaged("comparisons").get(name, Path(name))
-    if not path.is_file():
-        known = ", ".join(recipes.packaged("comparisons"))
-        raise ValueError(f"no plan {name!r}: neither a file nor one that ships (there are {known})")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the plan {path}: {error}") from error
-    plan = recipes.validated(Plan, values, "")
+    plan = recipes.validated(Plan, recipes.read(name, "comparisons", "plan"), "")
     names = [model.recipe for model in plan.models]
     for one in names:
         if names.count(one) > 1:
-            raise ValueError(f"{path}: each recipe may be compared once, got {one} {names.count(one)} times")
+            raise ValueError(f"{name}: each recipe may be compared once, got {one} {names.count(one)} times")
     return plan
 
 
@@ -233,6 +228,11 @@ class Comparing:
     def _files(self, detector: str) -> list[Path]:
         return list(self.data.get(detector) or samples.samples_of(detector))
 
+    def _on_data(self, recipe: recipes.Recipe) -> recipes.Recipe:
+        """Returns a recipe with the comparison's data; the samples that ship where there are none."""
+        files = tuple(str(path.resolve()) for path in self.data.get(recipe.detector) or ())
+        return recipe.model_copy(update={"data": recipe.data.model_copy(update={"files": files})})
+
     def _references(self) -> dict[str, Path]:
         names = dict.fromkeys(_recipe(model.recipe).detector for model in self.plan.models)
         return {path.stem: path for name in names for path in self._files(name)}
@@ -251,9 +251,7 @@ class Comparing:
                     shutil.copytree(shipped, temporary, ignore=shutil.ignore_patterns("generated"))
             elif self.train:
                 self.say(f"{given.name}: training")
-                files = tuple(str(path.resolve()) for path in self.data.get(given.detector) or ())
-                wanted = given.model_copy(update={"data": given.data.model_copy(update={"files": files})})
-                train(wanted, folder, resume=(folder / "checkpoint.pt").is_file())
+                train(self._on_data(given), folder, resume=(folder / "checkpoint.pt").is_file())
             else:
                 self.say(f"{given.name}: not trained and no weights ship, left out")
                 return None
@@ -281,8 +279,8 @@ class Comparing:
         ]
         if any(values for _, values in missing):
             self.say(f"{recipe.name}: scoring settings {', '.join(model.sweep)}")
-            found = evaluate_run(made.path, wanted[:1], repeats=1, seed=self.plan.seed, sweeps=missing)
-            write_json(run.scores, {**scores, "sweep": scores["sweep"] + found["sweep"]})
+            found = evaluate_sweeps(made.path, wanted[:1], missing, repeats=1, seed=self.plan.seed)
+            write_json(run.scores, {**scores, "sweep": scores["sweep"] + found})
 
     def _time(self, detector: str, folders: Sequence[Path]) -> None:
         """Takes the times of all runs of a detector, unless they were taken together already."""
@@ -305,11 +303,9 @@ class Comparing:
         if not self.train:
             return folder
         given = _recipe(study.recipe, study.settings)
-        files = tuple(str(path.resolve()) for path in self.data.get(given.detector) or ())
-        wanted = given.model_copy(update={"data": given.data.model_copy(update={"files": files})})
         self.say(f"study {study.name}: {study.trials} trials")
         folder.parent.mkdir(exist_ok=True)
-        tune(wanted, read_space(study.space), folder, name=study.name, trials=study.trials)
+        tune(self._on_data(given), read_space(study.space), folder, name=study.name, trials=study.trials)
         return folder
 
     def _maps(self, detectors: Iterable[str]) -> dict[str, NDArray[np.float64]]:
@@ -389,11 +385,7 @@ def time_in_turns(
         for each folder `timing` and `timing_single` as scores.json has them.
     """
     models = {folder: load_model(folder)[1] for folder in folders}
-    forwards = {
-        folder: as_function(model)
-        for folder, model in models.items()
-        if isinstance(model, Generator | Readout)
-    }
+    forwards = {folder: as_function(model) for folder, model in models.items()}
     conditions = np.asarray(source.primaries.conditions, np.float32)
     random = np.random.default_rng(0)
     spent: dict[str, dict[Path, list[float]]] = {key: {folder: [] for folder in forwards} for key in BATCHES}
@@ -408,20 +400,9 @@ def time_in_turns(
                     forward(conditions[one], drawn)
                 if turn:  # the first is for warming up
                     spent[key][folder].append(1e3 * (time.process_time() - started) / (number * batch))
-    place = {
-        "threads": torch.get_num_threads(),
-        "device": "cpu",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-    }
     return {
         folder: {
-            key: {
-                "ms_per_event": {
-                    name: float(getattr(np, name)(spent[key][folder])) for name in ("min", "median", "max")
-                },
-                "batch_size": batch,
-                **place,
-            }
+            key: {"ms_per_event": spread(spent[key][folder]), "batch_size": batch, **place("cpu")}
             for key, batch in BATCHES.items()
         }
         for folder in forwards
@@ -432,8 +413,8 @@ def embedded(conditions: NDArray[np.float32]) -> NDArray[np.float64]:
     """Maps particles into the plane by t-SNE of their standardised features, (N, F) to (N, 2)."""
     manifold = require("sklearn.manifold", "train")
     values = np.asarray(conditions, np.float64)
-    spread = values.std(0)
-    scaled = (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
+    scale = values.std(0)
+    scaled = (values - values.mean(0)) / np.where(scale > 0, scale, 1.0)
     perplexity = min(30.0, max(2.0, (len(values) - 1) / 3))
     found = manifold.TSNE(random_state=0, perplexity=perplexity, init="pca").fit_transform(scaled)
     return np.asarray(found, np.float64)

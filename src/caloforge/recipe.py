@@ -115,28 +115,34 @@ def _fields(kind: type[BaseModel], location: Iterable[str]) -> list[str]:
 
 
 def packaged(kind: str = "") -> dict[str, Path]:
-    """Returns the recipes that ship, by name; of `kind` "spaces" the search spaces."""
+    """Returns the recipes that ship, by name; of `kind` "spaces" search spaces, "comparisons" plans."""
     folder = Path(str(resources.files("caloforge.recipes"))) / kind
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def read(name: str | Path) -> dict[str, Any]:
-    """Reads a recipe's values from a file, or from the package by name.
+def read(name: str | Path, kind: str = "", what: str = "recipe") -> dict[str, Any]:
+    """Reads the values of a recipe, or of what else `packaged` has, from a file or from the package by name.
+
+    Args:
+        name: a file, or the name of one that ships.
+        kind: as `packaged` takes it.
+        what: its name in messages.
 
     Raises:
-        ValueError: neither a file nor a recipe that ships, or not valid TOML.
+        ValueError: neither a file nor one that ships, or not valid TOML.
     """
-    path = packaged().get(str(name), Path(name))
+    ship = packaged(kind)
+    path = ship.get(str(name), Path(name))
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
     except FileNotFoundError:
         raise ValueError(
-            f"no recipe {str(name)!r}: neither a file nor one that ships{nearest(str(name), packaged())} "
-            f"(there are {', '.join(packaged())})"
+            f"no {what} {str(name)!r}: neither a file nor one that ships{nearest(str(name), ship)} "
+            f"(there are {', '.join(ship)})"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"cannot read the recipe {path}: {error}") from error
+        raise ValueError(f"cannot read the {what} {path}: {error}") from error
 
 
 def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:

@@ -94,6 +94,15 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {name: float(getattr(np, name)(values)) for name in ("min", "median", "max")}
 
 
+def place(device: str) -> dict[str, Any]:
+    """Returns where times on a PyTorch device are taken, as scores.json says it."""
+    return {
+        "threads": torch.get_num_threads(),
+        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
 class _Images:
     """Judges channel sums and images of two axes.
 
@@ -271,26 +280,11 @@ def evaluate_run(
     run = Run(path)
     card = run.card()
     recipe, model = load_model(path, settings)
-    changed = [
-        (key, value, load_model(path, [*settings, f"{key}={value}"])[1])
-        for key, values in sweeps
-        for value in values
-    ]
-    tests: dict[str, tuple[Path, Selected, _Images | _Voxels]] = {}
+    changed = _changed(path, settings, sweeps)
     if true_sums and not isinstance(model, TakesPhotons):
         raise ValueError(f"{recipe.name} cannot be given photon sums; what can are the autoregressive flows")
     kept = isinstance(model, Generator) and not true_sums
-    for reference in references:
-        if reference.stem in tests:
-            raise ValueError(
-                f"two references are called {reference.stem!r}: rename one, since scores are kept by name"
-            )
-        test = rows_to_score(open_events(reference, model.detector), origin_of(recipe))
-        tests[reference.stem] = (
-            reference,
-            test,
-            _judge(test, card["channels"], seed, sizes, isinstance(model, Readout)),
-        )
+    tests = _tests(run, model, references, seed, sizes)
     task = _Task(tests, repeats, seed, batch_size, device, true_sums)
 
     sets, milliseconds = task.sets(model, "", report, lambda stem: run.generated(stem) if kept else None)
@@ -300,10 +294,7 @@ def evaluate_run(
             if classifiers is not None:
                 events = open_events(run.generated(stem), model.detector)
                 _classify(entry, tests[stem][1], events, classifiers, seed, device, report)
-    swept = []
-    for key, value, other in changed:
-        scores, times = task.sets(other, f"{key}={value} ", report, lambda stem: None)
-        swept.append({"path": key, "value": _number(value), "ms_per_event": times, "sets": scores})
+    swept = _swept(task, changed, report)
     return {
         "format": FORMAT,
         **{key: card[key] for key in ("type", "kind", "detector", "channels", "parameters")},
@@ -318,12 +309,69 @@ def evaluate_run(
         "timing": {
             "ms_per_event": milliseconds,
             "batch_size": batch_size,
-            "threads": torch.get_num_threads(),
-            "device": device if device == "cpu" else torch.cuda.get_device_name(device),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            **place(device),
         },
         "sweep": swept,
     }
+
+
+def evaluate_sweeps(
+    path: Path,
+    references: Sequence[Path],
+    sweeps: Sequence[tuple[str, Sequence[str]]],
+    *,
+    repeats: int = 5,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: str = "cpu",
+    report: Reporter = silent,
+) -> list[dict[str, Any]]:
+    """Scores settings of a run and not the run itself: what scores.json holds under `sweep`.
+
+    Arguments and errors are those of `evaluate_run`.
+    """
+    changed = _changed(path, (), sweeps)
+    tests = _tests(Run(path), load_model(path)[1], references, seed, None)
+    return _swept(_Task(tests, repeats, seed, batch_size, device), changed, report)
+
+
+def _changed(
+    path: Path, settings: Sequence[str], sweeps: Sequence[tuple[str, Sequence[str]]]
+) -> list[tuple[str, str, Generator | Readout]]:
+    """Returns path and value of every setting of the sweeps, and the model with it."""
+    return [
+        (key, value, load_model(path, [*settings, f"{key}={value}"])[1])
+        for key, values in sweeps
+        for value in values
+    ]
+
+
+def _tests(
+    run: Run, model: Generator | Readout, references: Sequence[Path], seed: int, sizes: Sizes | None
+) -> dict[str, tuple[Path, Selected, _Images | _Voxels]]:
+    """Returns for each reference its file, the rows a run may be scored on and what judges them."""
+    channels, origin = run.card()["channels"], origin_of(run.recipe())
+    tests: dict[str, tuple[Path, Selected, _Images | _Voxels]] = {}
+    for reference in references:
+        if reference.stem in tests:
+            raise ValueError(
+                f"two references are called {reference.stem!r}: rename one, since scores are kept by name"
+            )
+        test = rows_to_score(open_events(reference, model.detector), origin)
+        judge = _judge(test, channels, seed, sizes, isinstance(model, Readout))
+        tests[reference.stem] = (reference, test, judge)
+    return tests
+
+
+def _swept(
+    task: _Task, changed: Sequence[tuple[str, str, Generator | Readout]], report: Reporter
+) -> list[dict[str, Any]]:
+    """Scores every setting."""
+    swept = []
+    for key, value, model in changed:
+        scores, times = task.sets(model, f"{key}={value} ", report, lambda stem: None)
+        swept.append({"path": key, "value": _number(value), "ms_per_event": times, "sets": scores})
+    return swept
 
 
 def _classify(

@@ -520,6 +520,11 @@ def channel_sums(source: EventSource, channels: str) -> NDArray[np.float64]:
     return np.concatenate([detector.readout(events.responses, channels) for events in in_slices(source)])
 
 
+def channel_matrix(detector: Detector) -> Tensor:
+    """Returns the matrix of the default channels, (K, cells), of zeros and ones."""
+    return torch.tensor(detector.channel_map(detector.default_channels).matrix)
+
+
 def channel_loss(found: Tensor, wanted: Tensor, readout: Tensor) -> Tensor:
     """Returns how far the channel sums of images are apart, (B,): the mean over channels of (sqrt w - sqrt w^)^2.
 

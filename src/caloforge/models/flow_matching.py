@@ -50,6 +50,7 @@ from caloforge.models.base import (
     Stage,
     cell_order,
     channel_loss,
+    channel_matrix,
     generation_scores,
     image_shape,
     solver_stage,
@@ -57,7 +58,7 @@ from caloforge.models.base import (
 from caloforge.nn.rounding import rounded
 from caloforge.nn.unet import UNet, UNetConfig
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
-from caloforge.ode.path import Velocity, on_path
+from caloforge.ode.path import Velocity, on_path, velocity_loss
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.transforms import Log1p, Standardize
@@ -148,8 +149,7 @@ class FlowMatching(Generator):
         config = self.config
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
         trained = copy.deepcopy(self.network) if config.average else self.network
-        channels = self.detector.channel_map(self.detector.default_channels)
-        readout = torch.tensor(channels.matrix).to(self.order.device)
+        readout = channel_matrix(self.detector).to(self.order.device)
 
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
             device = self.order.device
@@ -159,7 +159,7 @@ class FlowMatching(Generator):
             x = on_path(x0, x1, t)
             output: Tensor = trained(x, t, condition)
             if config.prediction == "velocity":
-                value: Tensor = (output - (x1 - x0)).square().flatten(1).mean(1)
+                value = velocity_loss(output, x0, x1)
                 found = x + (1 - t)[:, None, None] * output
             else:
                 value = (output - x1).square().flatten(1).mean(1) / (1 - t).clamp(min=0.05).square()

@@ -38,6 +38,7 @@ from caloforge.models.base import (
     Stage,
     cell_order,
     channel_loss,
+    channel_matrix,
     channel_scores,
     generate_in_memory,
     image_shape,
@@ -48,7 +49,7 @@ from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent
 from caloforge.nn.rounding import Rounding, rounded
 from caloforge.nn.unet import UNet, UNetConfig
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, frozen, repeated, solve
-from caloforge.ode.path import Velocity, cfm_loss, on_path
+from caloforge.ode.path import Velocity, on_path, velocity_loss
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.transforms import Log1p, Standardize
@@ -221,10 +222,6 @@ class LatentFlowMatching(Generator):
             stages.append(self._solver_stage(self.solver, len(train)))
         return stages
 
-    def _readout(self) -> Tensor:
-        matrix = self.detector.channel_map(self.detector.default_channels).matrix
-        return torch.tensor(matrix).to(self.order.device)
-
     def _vae_stage(self, events: int) -> Stage:
         config = self.config.vae
         distance = None
@@ -247,7 +244,7 @@ class LatentFlowMatching(Generator):
             reconstruct,
             self._reconstruction_scores,
             config.losses,
-            self._readout(),
+            channel_matrix(self.detector).to(self.order.device),
             config.optimizer,
             epochs=config.epochs,
             batch_size=config.batch_size,
@@ -285,7 +282,7 @@ class LatentFlowMatching(Generator):
         config = self.config
         trained = copy.deepcopy(self.network) if config.average else self.network
 
-        readout = self._readout()
+        readout = channel_matrix(self.detector).to(self.order.device)
         kept: list[Encoded] = []
 
         def encoded(source: EventSource) -> Encoded:
@@ -314,15 +311,15 @@ class LatentFlowMatching(Generator):
             x1 = self.standardize_latents(z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             condition = self.standardize(torch.from_numpy(batch.conditions).to(device))
             x0, t = rng.normal(*self.latent), rng.uniform()
-            if not config.channels:
-                return cfm_loss(lambda x, time: trained(x, time, condition), x0, x1, t)
             x = on_path(x0, x1, t)
             velocity: Tensor = trained(x, t, condition)
-            value: Tensor = (velocity - (x1 - x0)).square().flatten(1).mean(1)
-            with frozen(self.vae):
-                found = self._decode(x + (1 - t)[:, None, None, None] * velocity)
-                wanted = self._decode(x1)
-            return value + config.channels * t.square() * channel_loss(found, wanted, readout)
+            value = velocity_loss(velocity, x0, x1)
+            if config.channels:
+                with frozen(self.vae):
+                    found = self._decode(x + (1 - t)[:, None, None, None] * velocity)
+                    wanted = self._decode(x1)
+                value = value + config.channels * t.square() * channel_loss(found, wanted, readout)
+            return value
 
         return LossStage(
             "velocity",

@@ -41,6 +41,7 @@ from caloforge.models.base import (
     LossStage,
     Stage,
     cell_order,
+    channel_matrix,
     channel_scores,
     generate_in_memory,
     image_shape,
@@ -331,7 +332,7 @@ class VQGAN(Generator):
             self.image.codebook.follow(z.detach().flatten(0, 1), indices.flatten(), chosen)
             return image, found, config.commitment * commitment, {"commitment": float(commitment.detach())}
 
-        readout = torch.tensor(self.detector.channel_map(self.detector.default_channels).matrix)
+        readout = channel_matrix(self.detector)
         return AutoencoderStage(
             "image_tokens",
             self.image,

@@ -29,5 +29,9 @@ def cfm_loss(velocity: Velocity, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
         x1: data, (B, *).
         t: times in [0, 1], (B,).
     """
-    error = velocity(on_path(x0, x1, t), t) - (x1 - x0)
-    return error.square().flatten(1).mean(1)
+    return velocity_loss(velocity(on_path(x0, x1, t), t), x0, x1)
+
+
+def velocity_loss(velocity: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
+    """Returns the same loss of a velocity, (B, *), that is known already, (B,)."""
+    return (velocity - (x1 - x0)).square().flatten(1).mean(1)

@@ -13,7 +13,6 @@ anything is trained.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from caloforge._lookup import nearest
 from caloforge.models import configuration
-from caloforge.recipe import Recipe, packaged, parse, validated, with_values
+from caloforge.recipe import Recipe, parse, read, validated, with_values
 
 FIXED = ("name", "detector", "data")
 """Keys of a recipe that no search may change: trials are compared on the same events."""
@@ -115,18 +114,7 @@ def read_space(name: str | Path) -> Space:
     Raises:
         ValueError: neither a file nor one that ships, not valid TOML, an unknown key or a range that is none.
     """
-    ship = packaged("spaces")
-    path = ship.get(str(name), Path(name))
-    try:
-        with path.open("rb") as file:
-            return parse_space(tomllib.load(file))
-    except FileNotFoundError:
-        raise ValueError(
-            f"no search space {str(name)!r}: neither a file nor one that ships{nearest(str(name), ship)} "
-            f"(there are {', '.join(ship)})"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"cannot read the search space {path}: {error}") from error
+    return parse_space(read(name, "spaces", "search space"))
 
 
 def parse_space(values: Mapping[str, Any]) -> Space:
