@@ -6,6 +6,7 @@ import pytest
 
 from caloforge import comparison, recipe
 from caloforge.comparison import Comparing, command_of, data_by_detector, read_plan
+from caloforge.evaluation import classifier
 from caloforge.io.run import Run
 from caloforge.report import data_figures, figures
 
@@ -20,7 +21,7 @@ settings = [
     "model.solver.steps=2", "model.epochs=1", "model.validation_events=16",
     "training.threads=1", "training.accelerator=cpu",
 ]
-sweep = ["solver.steps=1,2"]
+sweep = ["solver.steps=1,2", "solver.method=midpoint solver.steps=2"]
 
 [[models]]
 recipe = "zn-linear"
@@ -63,9 +64,10 @@ def test_a_comparison_trains_scores_times_and_writes(compared, events_file):
     scores = json.loads((out / "runs" / "zn-flow_matching" / "scores.json").read_text())
     assert (scores["seed"], scores["repeats"]) == (3, 2)
     assert list(scores["sets"]) == [events_file.stem]
-    assert [(one["path"], one["value"]) for one in scores["sweep"]] == [
-        ("solver.steps", 1),
-        ("solver.steps", 2),
+    assert [(one["path"], one["value"], one["settings"]) for one in scores["sweep"]] == [
+        ("solver.steps", 1, {}),
+        ("solver.steps", 2, {}),
+        ("solver.steps", 2, {"solver.method": "midpoint"}),
     ]
     assert (scores["timing"]["batch_size"], scores["timing_single"]["batch_size"]) == (16, 1)
     page = (out / "results.md").read_text()
@@ -130,9 +132,10 @@ def test_the_plan_that_ships_names_recipes_and_can_be_cut():
     plan = read_plan("papers")
     assert {model.recipe for model in plan.models} <= set(recipe.packaged())
     for model in plan.models:
-        for path, values in map(comparison.parse_sweep, model.sweep):
-            assert path
-            assert values
+        for sweep in map(comparison.parse_sweep, model.sweep):
+            assert sweep.path
+            assert sweep.values
+        assert model.classifiers is None or model.classifiers in classifier.SUITES
     assert [model.recipe for model in plan.restricted(["zp-knn"]).models] == ["zp-knn"]
     with pytest.raises(ValueError, match="did you mean 'zp-knn'"):
         plan.restricted(["zp-kn"])

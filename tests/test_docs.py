@@ -17,7 +17,7 @@ from pydantic import BaseModel
 import caloforge
 from caloforge import cli, comparison, recipe, samples
 from caloforge.detectors import ZP
-from caloforge.evaluation.scoring import evaluate_events, evaluate_run
+from caloforge.evaluation.scoring import Sweep, evaluate_events, evaluate_run
 from caloforge.io import FORMATS, create, open_events, provenance
 from caloforge.metrics import METRICS
 from caloforge.models import CLASSIFIERS, MODELS, READOUTS, vqgan
@@ -304,7 +304,7 @@ def scores(toy):
         [toy / "toy.h5"],
         repeats=1,
         settings=["brightest=50"],
-        sweeps=[("brightest", ["40"])],
+        sweeps=[Sweep("brightest", ("40",))],
     )
 
 
@@ -377,7 +377,9 @@ def with_placeholders(scores):
             group["metrics"] = {"METRIC": merged(group["metrics"].values())} if group["metrics"] else {}
         return {"SET": {**merged(sets.values()), "groups": {"GROUP": merged(groups)}}}
 
-    sweep = [{**entry, "sets": of_sets(entry["sets"])} for entry in scores["sweep"]]
+    sweep = [
+        {**entry, "settings": {"SETTING": ""}, "sets": of_sets(entry["sets"])} for entry in scores["sweep"]
+    ]
     return {**scores, "settings": {"SETTING": ""}, "sets": of_sets(scores["sets"]), "sweep": sweep}
 
 

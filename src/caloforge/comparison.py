@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from caloforge import recipe as recipes
 from caloforge import samples
 from caloforge._lookup import nearest, require
+from caloforge.evaluation.classifier import ClassifierConfig, suite
 from caloforge.evaluation.scoring import (
+    Sweep,
     evaluate_run,
     evaluate_sweeps,
     parse_sweep,
@@ -70,6 +72,7 @@ class ModelPlan(BaseModel):
         sets: names of the reference sets it is scored on; empty for all of its detector.
         repeats: how often each event is generated; None for the plan's number.
         sweep: settings' values to score besides, as `--sweep` takes them: once each, on the first set.
+        classifiers: of showers: a suite of classifiers to train too; of the sweep those of the features alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +82,7 @@ class ModelPlan(BaseModel):
     sets: tuple[str, ...] = ()
     repeats: int | None = Field(None, ge=1)
     sweep: tuple[str, ...] = ()
+    classifiers: str | None = None
 
 
 class StudyPlan(BaseModel):
@@ -267,19 +271,25 @@ class Comparing:
                 f"{model.recipe} is to be scored on {', '.join(model.sets)}, but there is no such file"
             )
         repeats = model.repeats or self.plan.repeats
+        networks = suite(model.classifiers) if model.classifiers else None
         scores = read_json(run.scores) if run.scores.is_file() else None
-        if scores is None or not _covers(scores, wanted, repeats):
+        if scores is None or not _covers(scores, wanted, repeats, networks):
             self.say(f"{recipe.name}: scoring on {', '.join(path.stem for path in wanted)}")
-            scores = evaluate_run(made.path, wanted, repeats=repeats, seed=self.plan.seed)
+            scores = evaluate_run(
+                made.path, wanted, repeats=repeats, seed=self.plan.seed, classifiers=networks
+            )
             write_json(run.scores, scores)
-        scored = {(one["path"], str(one["value"])) for one in scores["sweep"]}
         missing = [
-            (path, [value for value in values if (path, value) not in scored])
-            for path, values in map(parse_sweep, model.sweep)
+            replace(sweep, values=values)
+            for sweep in map(parse_sweep, model.sweep)
+            if (values := tuple(value for value in sweep.values if not _holds(scores, sweep, value)))
         ]
-        if any(values for _, values in missing):
+        if missing:
             self.say(f"{recipe.name}: scoring settings {', '.join(model.sweep)}")
-            found = evaluate_sweeps(made.path, wanted[:1], missing, repeats=1, seed=self.plan.seed)
+            features = networks and networks.model_copy(update={"views": ("high",)})
+            found = evaluate_sweeps(
+                made.path, wanted[:1], missing, repeats=1, seed=self.plan.seed, classifiers=features
+            )
             write_json(run.scores, {**scores, "sweep": scores["sweep"] + found})
 
     def _time(self, detector: str, folders: Sequence[Path]) -> None:
@@ -326,13 +336,28 @@ def _recipe(name: str, settings: Sequence[str] = ()) -> recipes.Recipe:
     return recipes.parse(recipes.with_settings(recipes.read(name), settings))
 
 
-def _covers(scores: Mapping[str, Any], wanted: Sequence[Path], repeats: int) -> bool:
-    """Says whether scores are of these files and as many repeats."""
+def _covers(
+    scores: Mapping[str, Any], wanted: Sequence[Path], repeats: int, networks: ClassifierConfig | None
+) -> bool:
+    """Says whether scores are of these files, as many repeats and these classifiers."""
     sets = scores["sets"]
     held = all(
         path.stem in sets and sets[path.stem]["reference"]["sha256"] == sha256(path) for path in wanted
     )
-    return held and scores["part"] == "test" and int(scores["repeats"]) >= repeats
+    views = networks.views if networks else ()
+    judged = all(
+        f"auc_{view}" in sets[path.stem]["groups"]["all"]["metrics"] for path in wanted for view in views
+    )
+    return held and judged and scores["part"] == "test" and int(scores["repeats"]) >= repeats
+
+
+def _holds(scores: Mapping[str, Any], sweep: Sweep, value: str) -> bool:
+    """Says whether scores hold a value of a sweep."""
+    held = dict(setting.split("=", 1) for setting in sweep.settings)
+    return any(
+        (one["path"], str(one["value"]), one.get("settings") or {}) == (sweep.path, value, held)
+        for one in scores["sweep"]
+    )
 
 
 IGNORED = ("name", "detector", "data.files", "training.threads", "training.checkpoint_every")

@@ -3,7 +3,14 @@ import pytest
 import torch
 
 from caloforge.detectors import ZN
-from caloforge.evaluation.scoring import evaluate_events, evaluate_run, origin_of, rows_to_score
+from caloforge.evaluation.scoring import (
+    Sweep,
+    evaluate_events,
+    evaluate_run,
+    origin_of,
+    parse_sweep,
+    rows_to_score,
+)
 from caloforge.events import Selected, load, split
 from caloforge.io import create, open_events
 from caloforge.io.run import Run
@@ -130,3 +137,16 @@ def test_true_sums_are_given_row_by_row(events_file, tmp_path, monkeypatch):
     assert entry["groups"]["all"]["metrics"]["w1_photons"]["values"] == [0.0, 0.0]
     assert entry["generated"] is None
     assert not (tmp_path / "run" / "generated").exists()
+
+
+def test_the_last_setting_of_a_sweep_is_swept():
+    assert parse_sweep("solver.steps=1,2") == Sweep("solver.steps", ("1", "2"))
+    assert parse_sweep("solver.method=euler steps=4") == Sweep("steps", ("4",), ("solver.method=euler",))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "steps", "steps=", "steps=1,,2", "=1", "method steps=1", "method= steps=1"]
+)
+def test_a_sweep_without_path_or_value_is_refused(text):
+    with pytest.raises(ValueError, match="a sweep must read"):
+        parse_sweep(text)

@@ -8,14 +8,16 @@ import pytest
 
 from caloforge import cli, recipe
 from caloforge.detectors import DS2
+from caloforge.evaluation import scoring
 from caloforge.evaluation.classifier import ClassifierConfig, DenseConfig
-from caloforge.evaluation.scoring import evaluate_events, evaluate_run
+from caloforge.evaluation.scoring import Sweep, evaluate_events, evaluate_run
 from caloforge.events import Events
 from caloforge.io import create, open_events
 from caloforge.metrics import SHOWER_METRICS, calochallenge
 from caloforge.metrics.calochallenge import Sizes
 from caloforge.report import tables
 from caloforge.report.published import SEPARATIONS
+from caloforge.training.checkpoint import load_model
 from caloforge.training.loop import train
 from made_showers import made_showers
 
@@ -90,11 +92,25 @@ def test_published_separations_have_the_names_of_metrics():
     assert set(SEPARATIONS["ds2"]) <= set(SHOWER_METRICS)
 
 
-def test_a_run_is_scored_on_the_last_rows(tmp_path):
+def test_a_run_is_scored_on_the_last_rows(tmp_path, monkeypatch):
+    # the model has no setting to sweep
+    monkeypatch.setattr(scoring, "load_model", lambda path, settings=(): load_model(path))
     reference = written(tmp_path / "reference.h5", made_showers(rows=100))
     values = recipe.with_settings(recipe.read("ds2-nearest"), [f'data.files=["{reference}"]'])
     train(recipe.parse(values), tmp_path / "run")
-    found = evaluate_run(tmp_path / "run", [reference], repeats=1, sizes=QUICK, classifiers=TINY)
+    found = evaluate_run(
+        tmp_path / "run",
+        [reference],
+        repeats=1,
+        sizes=QUICK,
+        classifiers=TINY,
+        sweeps=[Sweep("steps", ("2",), ("method=euler",))],
+    )
+    (swept,) = found["sweep"]
+    assert (swept["path"], swept["value"], swept["settings"]) == ("steps", 2, {"method": "euler"})
+    judged = swept["sets"]["reference"]["groups"]["all"]["metrics"]["auc_high"]
+    assert 0 <= judged["mean"] <= 1
+    assert judged["floor"] is None
     entry = found["sets"]["reference"]
     assert (found["split"], found["part"], entry["groups"]["all"]["n"]) == ("ordered", "test", 20)
     assert len(entry["groups"]["all"]["metrics"]["sep_layers"]["values"]) == 1

@@ -57,6 +57,23 @@ def test_each_optimizer_moves_its_own_network_only(events):
     assert {id(p) for p in model.parameters()} == {id(p) for p in generator.parameters()}
 
 
+def test_what_generates_is_the_moving_average_of_the_generator(events):
+    torch.manual_seed(0)
+    model = GAN(ZN, SMALL.model_copy(update={"average": 0.5}))
+    (stage,) = model.stages(events)
+    trained = list(stage.modules()["module"].parameters())
+    expected = [p.detach().clone() for p in model.generator.parameters()]
+    for step in range(4):
+        run(stage, events, 1)
+        weight = 1 - min(0.5, (2 + step) / (11 + step))
+        expected = [
+            (1 - weight) * old + weight * new.detach() for old, new in zip(expected, trained, strict=True)
+        ]
+    for ours, theirs in zip(model.generator.parameters(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert any(not torch.equal(a, b) for a, b in zip(model.generator.parameters(), trained, strict=True))
+
+
 def test_the_diversity_is_that_of_the_particle_scaled_from_0_to_1(events):
     found = f_div(events, 4)
     scaled = selective_diversity(events, 4)(found.group)

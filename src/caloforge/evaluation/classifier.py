@@ -357,6 +357,7 @@ def classifier_scores(
     seed: int = 0,
     device: str = "cpu",
     report: Callable[[str], None] = lambda what: None,
+    beside: bool = True,
 ) -> dict[str, Any]:
     """Runs every view of the settings on generated showers, on the floor and on the positive control.
 
@@ -369,6 +370,7 @@ def classifier_scores(
         seed: the first of `config.seeds` seeds.
         device: PyTorch device.
         report: called with what is about to be trained.
+        beside: whether floor and control are wanted; they are the same for all generated showers.
 
     Returns:
         `metrics`: entries of a file of scores by name, `auc_low`, `jsd_low` and so on; `weights`: for each view the
@@ -381,12 +383,10 @@ def classifier_scores(
     weights: dict[str, Any] = {}
     for view in config.views:
         truth = inputs_of(reference, view)
-        smeared = inputs_of(Selected(Smeared(reference, seed=seed), second), view)
-        pairs = {
-            "scores": (truth, inputs_of(generated, view)),
-            "floor": (truth[first], truth[second]),
-            "control": (truth[first], smeared),
-        }
+        pairs = {"scores": (truth, inputs_of(generated, view))}
+        if beside:
+            smeared = inputs_of(Selected(Smeared(reference, seed=seed), second), view)
+            pairs |= {"floor": (truth[first], truth[second]), "control": (truth[first], smeared)}
         found: dict[str, list[Verdict]] = {}
         for kind, (ours, theirs) in pairs.items():
             for number in range(config.seeds):
@@ -401,16 +401,18 @@ def classifier_scores(
         }
         for name in ("auc", "jsd"):
             values = {kind: [getattr(one, name) for one in verdicts] for kind, verdicts in found.items()}
+            beneath = {
+                kind: {**_mean_and_std(values[kind]), "splits": config.seeds, "note": note}
+                for kind, note in notes.items()
+                if kind in values
+            }
             metrics[f"{name}_{view}"] = {
                 "values": values["scores"],
                 **_mean_and_std(values["scores"]),
-                "floor": {**_mean_and_std(values["floor"]), "splits": config.seeds, "note": notes["floor"]},
+                "floor": None,
                 "matched_floor": None,
-                "control": {
-                    **_mean_and_std(values["control"]),
-                    "splits": config.seeds,
-                    "note": notes["control"],
-                },
+                "control": None,
+                **beneath,
                 "particles": None,
                 "reason": "",
             }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -244,7 +245,7 @@ def evaluate_run(
     batch_size: int = 256,
     device: str = "cpu",
     settings: Sequence[str] = (),
-    sweeps: Sequence[tuple[str, Sequence[str]]] = (),
+    sweeps: Sequence[Sweep] = (),
     report: Reporter = silent,
     sizes: Sizes | None = None,
     classifiers: ClassifierConfig | None = None,
@@ -263,10 +264,10 @@ def evaluate_run(
         batch_size: events at once.
         device: PyTorch device.
         settings: changes of the model section that keep the weights, such as "solver.steps=4".
-        sweeps: settings' paths and the values each takes in turn, the others as they are, with as many repeats.
+        sweeps: settings and the values each takes in turn, the others as they are, with as many repeats.
         report: shows the progress.
         sizes: of the metrics of showers that take long; those of the publications where not given.
-        classifiers: also train these on the showers of the first repeat.
+        classifiers: also train these on the showers of the first repeat, of the sweeps too.
         true_sums: give the generator the sum of each response of the reference, as some publications do, which
             judges the placing of the photons alone; no events are kept.
 
@@ -294,7 +295,7 @@ def evaluate_run(
             if classifiers is not None:
                 events = open_events(run.generated(stem), model.detector)
                 _classify(entry, tests[stem][1], events, classifiers, seed, device, report)
-    swept = _swept(task, changed, report)
+    swept = _swept(task, changed, classifiers, report)
     return {
         "format": FORMAT,
         **{key: card[key] for key in ("type", "kind", "detector", "channels", "parameters")},
@@ -303,8 +304,7 @@ def evaluate_run(
         "part": "test",
         "seed": seed,
         "repeats": repeats,
-        "settings": dict(setting.split("=", 1) for setting in settings)
-        | ({"sums": "true"} if true_sums else {}),
+        "settings": _as_mapping(settings) | ({"sums": "true"} if true_sums else {}),
         "sets": sets,
         "timing": {
             "ms_per_event": milliseconds,
@@ -318,13 +318,14 @@ def evaluate_run(
 def evaluate_sweeps(
     path: Path,
     references: Sequence[Path],
-    sweeps: Sequence[tuple[str, Sequence[str]]],
+    sweeps: Sequence[Sweep],
     *,
     repeats: int = 5,
     seed: int = 0,
     batch_size: int = 256,
     device: str = "cpu",
     report: Reporter = silent,
+    classifiers: ClassifierConfig | None = None,
 ) -> list[dict[str, Any]]:
     """Scores settings of a run and not the run itself: what scores.json holds under `sweep`.
 
@@ -332,17 +333,17 @@ def evaluate_sweeps(
     """
     changed = _changed(path, (), sweeps)
     tests = _tests(Run(path), load_model(path)[1], references, seed, None)
-    return _swept(_Task(tests, repeats, seed, batch_size, device), changed, report)
+    return _swept(_Task(tests, repeats, seed, batch_size, device), changed, classifiers, report)
 
 
 def _changed(
-    path: Path, settings: Sequence[str], sweeps: Sequence[tuple[str, Sequence[str]]]
-) -> list[tuple[str, str, Generator | Readout]]:
-    """Returns path and value of every setting of the sweeps, and the model with it."""
+    path: Path, settings: Sequence[str], sweeps: Sequence[Sweep]
+) -> list[tuple[Sweep, str, Generator | Readout]]:
+    """Returns every value of the sweeps, and the model with it."""
     return [
-        (key, value, load_model(path, [*settings, f"{key}={value}"])[1])
-        for key, values in sweeps
-        for value in values
+        (sweep, value, load_model(path, [*settings, *sweep.settings, f"{sweep.path}={value}"])[1])
+        for sweep in sweeps
+        for value in sweep.values
     ]
 
 
@@ -364,14 +365,33 @@ def _tests(
 
 
 def _swept(
-    task: _Task, changed: Sequence[tuple[str, str, Generator | Readout]], report: Reporter
+    task: _Task,
+    changed: Sequence[tuple[Sweep, str, Generator | Readout]],
+    classifiers: ClassifierConfig | None,
+    report: Reporter,
 ) -> list[dict[str, Any]]:
     """Scores every setting."""
     swept = []
-    for key, value, model in changed:
-        scores, times = task.sets(model, f"{key}={value} ", report, lambda stem: None)
-        swept.append({"path": key, "value": _number(value), "ms_per_event": times, "sets": scores})
+    for sweep, value, model in changed:
+        with tempfile.TemporaryDirectory() as folder:
+
+            def keep(stem: str, folder: str = folder) -> Path | None:
+                return Path(folder) / f"{stem}.h5" if classifiers else None
+
+            label = " ".join((*sweep.settings, f"{sweep.path}={value} "))
+            sets, times = task.sets(model, label, report, keep)
+            if classifiers is not None:
+                for stem, entry in sets.items():
+                    events = open_events(Path(folder) / f"{stem}.h5", model.detector)
+                    test = task.tests[stem][1]
+                    _classify(entry, test, events, classifiers, task.seed, task.device, report, beside=False)
+        scored = {"path": sweep.path, "value": _number(value), "settings": _as_mapping(sweep.settings)}
+        swept.append({**scored, "ms_per_event": times, "sets": sets})
     return swept
+
+
+def _as_mapping(settings: Sequence[str]) -> dict[str, str]:
+    return dict(setting.split("=", 1) for setting in settings)
 
 
 def _classify(
@@ -382,28 +402,48 @@ def _classify(
     seed: int,
     device: str,
     report: Reporter,
+    beside: bool = True,
 ) -> None:
-    """Adds what classifiers find to the scores of a set."""
+    """Adds what classifiers find to the scores of a set; `beside`: and what they find of floor and control."""
     detector = reference.primaries.detector
     if not detector.layers:
         raise ValueError(f"classifiers are for detectors of voxels, and {detector.name} has no layers")
     found = classifier_scores(
-        reference, generated, classifiers, seed, device, lambda what: report(what, 0, 1)
+        reference, generated, classifiers, seed, device, lambda what: report(what, 0, 1), beside
     )
     entry["groups"]["all"]["metrics"] |= found["metrics"]
     entry["groups"]["all"]["weights"] = found["weights"]
 
 
-def parse_sweep(text: str) -> tuple[str, list[str]]:
-    """Splits "solver.steps=1,2,4" into the path of the setting and its values.
+@dataclass(frozen=True)
+class Sweep:
+    """Values that one setting takes in turn.
+
+    Attributes:
+        path: the setting, such as "solver.steps".
+        values: what it is set to.
+        settings: others that go with it all along, such as "solver.method=euler".
+    """
+
+    path: str
+    values: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+
+
+def parse_sweep(text: str) -> Sweep:
+    """Reads "solver.steps=1,2,4", or "solver.method=euler solver.steps=4,8", whose last setting is swept.
 
     Raises:
         ValueError: no path, or an empty value.
     """
-    path, equals, values = text.partition("=")
-    if not equals or not all(values.split(",")):
-        raise ValueError(f"a sweep must read path.to.key=value,value,..., got {text!r}")
-    return path, values.split(",")
+    *settings, swept = text.split() or [""]
+    path, _, values = swept.partition("=")
+    found = Sweep(path, tuple(values.split(",")), tuple(settings))
+    if not path or not all(found.values) or not all(all(one.partition("=")) for one in settings):
+        raise ValueError(
+            f"a sweep must read path.to.key=value,value,..., before it other settings and spaces, got {text!r}"
+        )
+    return found
 
 
 def _number(text: str) -> int | float | str:

@@ -22,6 +22,7 @@ Real and made images come with the same particles. The discriminator belongs to 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -47,7 +48,7 @@ from caloforge.models.base import (
 from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig, dropout_mask
 from caloforge.nn.rounding import Rounding, rounded
 from caloforge.ode.bespoke import frozen
-from caloforge.optim import AdamConfig, build
+from caloforge.optim import AdamConfig, build, update_average
 from caloforge.transforms import Log1p, Standardize
 
 CLOSEST = 1e-6
@@ -66,6 +67,8 @@ class GANConfig(BaseModel):
             (Sonderby et al. 2017, arXiv:1610.04490); 0, as published, lets it know real images by their whole counts.
         diversity: weight of the SDI-GAN's term; 0 is the GAN.
         repeats: responses a particle needs to take part in that term.
+        average: decay of the moving average of the generator's weights, which is what generates (Yazici et al. 2019,
+            arXiv:1806.04498); 0, as published, keeps none.
         rounding: `systematic`, `nearest` or `none`; may be changed after the training.
         optimizer: rates and schedule of the generator.
         discriminator: rates and schedule of the discriminator.
@@ -81,6 +84,7 @@ class GANConfig(BaseModel):
     instance_noise: float = Field(0.0, ge=0)
     diversity: float = Field(0.0, ge=0)
     repeats: int = Field(10, ge=2)
+    average: float = Field(0.0, ge=0, lt=1)
     rounding: Rounding = "systematic"
     optimizer: AdamConfig = _ADAM
     discriminator: AdamConfig = _ADAM
@@ -128,6 +132,7 @@ class AdversarialStage:
         scores: scores of the current weights on held-out events; the first entry chooses the best.
         config: sizes and training.
         events: number of training events, for the schedules.
+        average: the generator that keeps the moving average of the weights, where it is not `generator` itself.
     """
 
     def __init__(
@@ -139,18 +144,21 @@ class AdversarialStage:
         scores: Callable[[EventSource], Mapping[str, float]],
         config: GANConfig,
         events: int,
+        average: ImageDecoder | None = None,
     ) -> None:
         self.name, self.best_by = "adversarial", "score"
         self.epochs, self.batch_size = config.epochs, config.batch_size
         self._generator, self._discriminator, self._config = generator, discriminator, config
+        self._average, self._updates = average, 0
         self._inputs, self._diversity, self._scores = inputs, diversity, scores
         steps = config.epochs * max(events // config.batch_size, 1)
         self._ours, self._our_schedule = build(generator.parameters(), config.optimizer, steps)
         self._theirs, self._their_schedule = build(discriminator.parameters(), config.discriminator, steps)
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The generator and the discriminator."""
-        return {"module": self._generator, "discriminator": self._discriminator}
+        """The generator, its average and the discriminator."""
+        average = {"average": self._average} if self._average else {}
+        return {"module": self._generator, **average, "discriminator": self._discriminator}
 
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """The generator's and the discriminator's."""
@@ -162,6 +170,7 @@ class AdversarialStage:
             "modules": {name: module.state_dict() for name, module in self.modules().items()},
             "optimizers": {name: one.state_dict() for name, one in self.optimizers().items()},
             "schedules": [one.state_dict() for one in (self._our_schedule, self._their_schedule)],
+            "updates": self._updates,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -174,6 +183,7 @@ class AdversarialStage:
             (self._our_schedule, self._their_schedule), state["schedules"], strict=True
         ):
             schedule.load_state_dict(values)
+        self._updates = state["updates"]
 
     def batches(self, source: EventSource, rng: np.random.Generator) -> Iterator[Events]:
         """Shuffled batches of the events themselves."""
@@ -191,6 +201,9 @@ class AdversarialStage:
             loss, logged = self._against(batch, condition, z, made, rng)
         self._update(loss, self._generator, self._ours, self._config.optimizer, backward)
         self._our_schedule.step()
+        self._updates += 1
+        if self._average is not None:
+            update_average(self._average, self._generator, self._config.average, self._updates)
         return {"loss": float(loss.detach()), **values, **logged}
 
     def _against(
@@ -317,6 +330,7 @@ class GAN(Generator):
         features = len(self.detector.conditions)
         discriminator = Discriminator(image_shape(self.detector, "gan"), features, config.network).to(device)
         scaled = selective_diversity(train, config.repeats) if config.diversity else None
+        trained = copy.deepcopy(self.generator) if config.average else self.generator
 
         def inputs(batch: Events) -> tuple[Tensor, Tensor]:
             image = self.transform(torch.from_numpy(batch.responses.astype(np.float32)).to(device))
@@ -328,13 +342,14 @@ class GAN(Generator):
 
         return [
             AdversarialStage(
-                self.generator,
+                trained,
                 discriminator,
                 inputs,
                 diversity if scaled else None,
                 self.scores,
                 config,
                 len(train),
+                average=self.generator if config.average else None,
             )
         ]
 

@@ -13,6 +13,7 @@ Nothing here touches matplotlib's global state: figures are made outside pyplot,
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -507,12 +508,13 @@ def mean_shower(
 
 @dataclass(frozen=True)
 class Curve:
-    """Holds points of one run: x, y and the spread of y (0 where there is one repeat)."""
+    """Holds points of one run: x, y, the spread of y (0 where there is one repeat) and what was held, if anything."""
 
     look: Style
     x: tuple[float, ...]
     y: tuple[float, ...]
     spread: tuple[float, ...]
+    held: str = ""
 
 
 def _floor_line(axes: Axes, floor: tuple[float, float] | None) -> None:
@@ -546,10 +548,14 @@ def sweep(curves: Sequence[Curve], floor: tuple[float, float] | None, xlabel: st
         figure = _figure(5.4, 3.6)
         axes = _axes(figure, 0.68, 0.52, 4.58, 2.94)
         _floor_line(axes, floor)
+        marks = dict(
+            zip(dict.fromkeys(curve.held for curve in curves), itertools.cycle("os^Dv"), strict=False)
+        )
         for curve in curves:
             axes.errorbar(
                 curve.x, curve.y, curve.spread, color=curve.look.colour, dashes=curve.look.dashes or (None, None),
-                marker="o", markersize=4, capsize=2, label=curve.look.label,
+                marker=marks[curve.held], markersize=4, capsize=2,
+                label=", ".join(filter(None, (curve.look.label, curve.held))),
             )  # fmt: skip
         ticks = sorted({value for curve in curves for value in curve.x})
         if all(value > 0 for value in ticks):

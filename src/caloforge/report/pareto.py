@@ -8,6 +8,7 @@ from typing import Any
 from caloforge.metrics import METRICS as KNOWN
 from caloforge.report.figures import Priced, PricePanel
 from caloforge.report.runs import Run
+from caloforge.report.sweeps import held_of
 from caloforge.report.tables import entry_of, floor_of, kind_of
 
 METRICS = ("w1", "conditional_w1", "mae_c")
@@ -31,7 +32,9 @@ def priced(runs: Sequence[Run], stem: str, metric: str) -> list[Priced]:
     found = []
     for run in runs:
         settings = [("", run.scores.get("timing"), run.scores)]
-        settings += [(str(one["value"]), one, one) for one in run.scores.get("sweep") or []]
+        settings += [
+            (f"{held_of(one)} {one['value']}".strip(), one, one) for one in run.scores.get("sweep") or []
+        ]
         for setting, timing, scores in settings:
             entry, ms = entry_of(scores, stem, metric), milliseconds(timing)
             if ms is not None and entry is not None:

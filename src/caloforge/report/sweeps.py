@@ -13,6 +13,8 @@ from caloforge.report.tables import entry_of
 def curves(runs: Sequence[Run], stem: str, metric: str = "w1") -> dict[str, list[Curve]]:
     """Returns curves by the swept setting's last name, such as "steps"; a run's second one of a name has its path.
 
+    A curve for which other settings were held says them.
+
     Args:
         runs: evaluated runs.
         stem: name of the set.
@@ -20,15 +22,15 @@ def curves(runs: Sequence[Run], stem: str, metric: str = "w1") -> dict[str, list
     """
     found: dict[str, list[Curve]] = {}
     for run in runs:
-        for path, points in _points(run, stem, metric).items():
+        for (path, held), points in _points(run, stem, metric).items():
             if all(isinstance(x, int | float) for x, _ in points):
                 x, entries = zip(*sorted(points, key=lambda point: point[0]), strict=True)
                 means, spreads = (
                     tuple(float(entry.get(key) or 0.0) for entry in entries) for key in ("mean", "std")
                 )
                 name = path.rpartition(".")[2]
-                taken = any(curve.look == run.look for curve in found.get(name, []))
-                found.setdefault(path if taken else name, []).append(Curve(run.look, x, means, spreads))
+                taken = any(curve.look == run.look and curve.held == held for curve in found.get(name, []))
+                found.setdefault(path if taken else name, []).append(Curve(run.look, x, means, spreads, held))
     return found
 
 
@@ -37,14 +39,19 @@ def wordy(runs: Sequence[Run], stem: str, metric: str = "w1") -> list[tuple[Run,
     return [
         (run, path)
         for run in runs
-        for path, points in _points(run, stem, metric).items()
+        for (path, _), points in _points(run, stem, metric).items()
         if not all(isinstance(x, int | float) for x, _ in points)
     ]
 
 
-def _points(run: Run, stem: str, metric: str) -> dict[str, list[tuple[Any, Mapping[str, Any]]]]:
-    points: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {}
+def held_of(one: Mapping[str, Any]) -> str:
+    """Returns the values of the settings that were held while another was swept, such as "euler"."""
+    return ", ".join(str(value) for value in (one.get("settings") or {}).values())
+
+
+def _points(run: Run, stem: str, metric: str) -> dict[tuple[str, str], list[tuple[Any, Mapping[str, Any]]]]:
+    points: dict[tuple[str, str], list[tuple[Any, Mapping[str, Any]]]] = {}
     for one in run.scores.get("sweep") or []:
         if (entry := entry_of(one, stem, metric)) is not None:
-            points.setdefault(one["path"], []).append((one["value"], entry))
+            points.setdefault((one["path"], held_of(one)), []).append((one["value"], entry))
     return points
