@@ -38,7 +38,8 @@ from caloforge.nn.autoregressive import spline
 from caloforge.nn.rounding import normal_to_uniform
 from caloforge.particles import particle_name
 from caloforge.recipe import Recipe
-from caloforge.report.figures import Reliability, reliability, style
+from caloforge.report.drawing import style
+from caloforge.report.figures import Reliability, reliability
 from caloforge.runtime.noise import standard_normals
 from caloforge.samples import SAMPLES, sample, weights
 from caloforge.training.checkpoint import load_model

@@ -35,7 +35,7 @@ from caloforge.models.base import generate_in_memory, spread_rows
 from caloforge.models.latent_flow_matching import LatentFlowMatching
 from caloforge.models.vqgan import VQGAN
 from caloforge.nn.quantizer import usage
-from caloforge.report import figures
+from caloforge.report import drawing, figures
 from caloforge.training.checkpoint import load_model
 
 MEASURES = {"w1": "W1", "w1_lit": "W1 of lit cells", "w1_radius": "W1 of the radius"}
@@ -161,7 +161,7 @@ def curves(arguments: argparse.Namespace) -> None:
             ]
             print(f"| {run} | {path}={value} | {' | '.join(columns)} | {each:.2f} |", flush=True)
             points.append((float(value), float(found[:, 0].mean()), float(found[:, 0].std())))
-        look = figures.style(names.index(run), loaded.name)
+        look = drawing.style(names.index(run), loaded.name)
         if len(points) > 1:
             drawn.setdefault(path, []).append(figures.Curve(look, *zip(*points, strict=True)))
     for path, lines in drawn.items():

@@ -15,7 +15,8 @@ import numpy as np
 
 from caloforge.evaluation.zero_response import evaluate_classifier
 from caloforge.io import open_trials, write_trials
-from caloforge.report.figures import Reliability, reliability, style
+from caloforge.report.drawing import style
+from caloforge.report.figures import Reliability, reliability
 from caloforge.samples import TRIALS, sample
 from caloforge.training.checkpoint import load_classifier
 from caloforge.trials import joined_trials

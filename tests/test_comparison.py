@@ -8,7 +8,7 @@ from caloforge import comparison, recipe
 from caloforge.comparison import Comparing, command_of, data_by_detector, read_plan
 from caloforge.evaluation import classifier
 from caloforge.io.run import Run
-from caloforge.report import data_figures, figures
+from caloforge.report import drawing
 
 PLAN = """
 repeats = 2
@@ -46,9 +46,8 @@ def compared(plan, events_file, tmp_path_factory):
     said = []
     out = tmp_path_factory.mktemp("comparison") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        for module in (figures, data_figures):
-            patch.setattr(module, "_svg", lambda figure: b"<svg/>")
-            patch.setattr(module, "_png", lambda figure: b"\x89PNG")
+        patch.setattr(drawing, "svg", lambda figure: b"<svg/>")
+        patch.setattr(drawing, "png", lambda figure: b"\x89PNG")
         patch.setattr(comparison, "BATCHES", {"timing": 16, "timing_single": 1})
         for _ in range(2):
             said.append([])

@@ -1,6 +1,6 @@
 import numpy as np
 
-from caloforge.report import data_figures
+from caloforge.report import data_figures, drawing
 from caloforge.report.data_figures import Quantity
 
 
@@ -19,7 +19,7 @@ def test_histograms_survive_constants_and_gaps():
 
 def test_a_map_colours_the_frequent_kinds_alone(monkeypatch):
     drawn = []
-    monkeypatch.setattr(data_figures, "_png", lambda figure: drawn.append(figure) or b"")
+    monkeypatch.setattr(drawing, "png", lambda figure: drawn.append(figure) or b"")
     points = np.random.default_rng(0).normal(size=(30, 2))
     data_figures.embedding(points, ["n"] * 20 + ["gamma"] * 9 + ["p"], shown=2)
     (axes,) = drawn[0].axes

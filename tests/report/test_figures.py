@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from caloforge.detectors import ZN
-from caloforge.report import figures
+from caloforge.report import drawing, figures
 from caloforge.report.figures import Bins, Mean
 from made import made_events
 
@@ -103,14 +103,14 @@ def test_relative_difference_needs_a_known_reference():
 
 
 def test_styles_differ_in_colour_or_dashes():
-    styles = [figures.style(number, "") for number in range(18)]
+    styles = [drawing.style(number, "") for number in range(18)]
     assert len({(one.colour, one.dashes) for one in styles}) == 18
 
 
 def test_a_figure_leaves_no_global_state():
     matplotlib = pytest.importorskip("matplotlib")
     before = dict(matplotlib.rcParams)
-    look = figures.style(0, "model")
+    look = drawing.style(0, "model")
     image = figures.compare(bins([1, 2, 3]), [(look, bins([0, 0, 9]))], "x", "events")
     assert image.startswith(b"<?xml")
     assert dict(matplotlib.rcParams) == before

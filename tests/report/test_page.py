@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 
 from caloforge.io import open_events
-from caloforge.report import figures, write_report
+from caloforge.report import drawing, write_report
 from caloforge.report.page import gallery_particles
 from caloforge.report.runs import comparisons, read_runs
 from made import made_events
 
-DRAWN = {"_svg": figures._svg, "_png": figures._png}
+DRAWN = {"svg": drawing.svg, "png": drawing.png}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def undrawn():
     """Leaves out what takes the time, turning figures into files; test_figures and one slow test do that."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "_svg", lambda figure: b"<svg/>")
-        patch.setattr(figures, "_png", lambda figure: b"\x89PNG")
+        patch.setattr(drawing, "svg", lambda figure: b"<svg/>")
+        patch.setattr(drawing, "png", lambda figure: b"\x89PNG")
         yield
 
 
@@ -175,7 +175,7 @@ def test_the_gallery_takes_each_particle_once(reference):
 def test_a_page_with_its_figures_is_small(run, readout, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         for name, function in DRAWN.items():
-            patch.setattr(figures, name, function)
+            patch.setattr(drawing, name, function)
         write_report([run, readout], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     images = re.findall(r"data:image/(png|svg\+xml);base64,([^\"]+)", text)

@@ -1,12 +1,12 @@
 import pytest
 
-from caloforge.report import figures
+from caloforge.report import drawing, figures
 from caloforge.report.figures import Priced, PricePanel, frontier
 from caloforge.report.pareto import METRICS, milliseconds, priced
 from caloforge.report.runs import Run
 from made_scores import entry, scores
 
-LOOK = figures.style(0, "model")
+LOOK = drawing.style(0, "model")
 
 
 def run(name="model", ms=2.0, sweep=(), number=0, **more):
@@ -20,7 +20,7 @@ def run(name="model", ms=2.0, sweep=(), number=0, **more):
     for value, time, w1 in sweep:
         sets = {"made": {"groups": {"all": {"n": 4, "metrics": {"w1": entry(w1)}}}}}
         one["sweep"].append({"path": "steps", "value": value, "ms_per_event": {"median": time}, "sets": sets})
-    return Run(None, name, one, {}, figures.style(number, name))
+    return Run(None, name, one, {}, drawing.style(number, name))
 
 
 def test_every_timed_run_and_setting_is_a_point():

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from caloforge.report.figures import Reliability, reliability, style
+from caloforge.report.drawing import style
+from caloforge.report.figures import Reliability, reliability
 
 
 def test_the_figure_shows_every_curve():

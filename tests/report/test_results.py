@@ -6,7 +6,7 @@ import pytest
 
 from caloforge.events import Selected, split
 from caloforge.io import open_events
-from caloforge.report import figures
+from caloforge.report import drawing
 from caloforge.report.results import Contents, Trained, map_rows, write_results
 from made import made_events
 
@@ -14,11 +14,8 @@ from made import made_events
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """Leaves out what takes the time, turning figures into files."""
-    from caloforge.report import data_figures
-
-    for module in (figures, data_figures):
-        monkeypatch.setattr(module, "_svg", lambda figure: b"<svg/>")
-        monkeypatch.setattr(module, "_png", lambda figure: b"\x89PNG")
+    monkeypatch.setattr(drawing, "svg", lambda figure: b"<svg/>")
+    monkeypatch.setattr(drawing, "png", lambda figure: b"\x89PNG")
 
 
 def row_of(text, name):

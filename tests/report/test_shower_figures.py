@@ -3,7 +3,7 @@ import pytest
 
 from caloforge.detectors import DS2, from_xml
 from caloforge.report import shower_figures
-from caloforge.report.figures import style
+from caloforge.report.drawing import style
 from made_showers import made_showers
 
 RAGGED = """<Bins><Bin pid="22" name="photon"><Layer id="0" r_edges="0,1,2" n_bin_alpha="1"/>

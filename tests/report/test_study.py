@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from caloforge.report import figures, write_report
+from caloforge.report import drawing, figures, write_report
 from caloforge.report.study import is_study, reached, read_study
 
 RATE, SCHEDULE = "model.optimizer.learning_rate", "model.optimizer.schedule"
@@ -86,8 +86,8 @@ def test_the_page_of_a_study(study, tmp_path):
 
 
 def test_a_study_beside_runs(study, run, tmp_path, monkeypatch):
-    for name, drawn in (("_svg", b"<svg/>"), ("_png", b"\x89PNG")):
-        monkeypatch.setattr(figures, name, lambda figure, drawn=drawn: drawn)
+    for name, drawn in (("svg", b"<svg/>"), ("png", b"\x89PNG")):
+        monkeypatch.setattr(drawing, name, lambda figure, drawn=drawn: drawn)
     write_report([study, run], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Tuning of made" in page
@@ -124,7 +124,7 @@ def heights(values, total, finished=()):
         return b""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "_svg", keep)
+        patch.setattr(drawing, "svg", keep)
         figures.cumulative(values, total, finished, "W1")
     return drawn
 

@@ -1,6 +1,6 @@
 import pytest
 
-from caloforge.report import figures
+from caloforge.report import drawing, figures
 from caloforge.report.pareto import priced
 from caloforge.report.runs import Run
 from caloforge.report.sweeps import curves, wordy
@@ -20,7 +20,7 @@ def run(*points):
         }
         for path, value, held, w1 in points
     ]
-    return Run(None, "model", one, {}, figures.style(0, "model"))
+    return Run(None, "model", one, {}, drawing.style(0, "model"))
 
 
 EULER, MIDPOINT = {"solver.method": "euler"}, {"solver.method": "midpoint"}

@@ -9,20 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from caloforge._lookup import require
-from caloforge.report.figures import (
-    COLOURS,
-    GREY,
-    Values,
-    _axes,
-    _figure,
-    _png,
-    _settings,
-    _step,
-    _svg,
-    fill,
-    nice_edges,
-    style,
-)
+from caloforge.report import drawing
+from caloforge.report.drawing import COLOURS, GREY, Values, style
+from caloforge.report.figures import fill, nice_edges
 
 ACROSS = 3
 """Panels side by side."""
@@ -43,17 +32,19 @@ def histograms(quantities: Sequence[Quantity]) -> bytes:
     Values beyond the 0.5 % on either side of all sets together are left out of the panel, not out of the norm.
     """
     rows = math.ceil(len(quantities) / ACROSS)
-    with _settings():
-        figure = _figure(0.3 + 2.9 * ACROSS, 0.35 + 2.1 * rows)
+    with drawing.settings():
+        figure = drawing.figure(0.3 + 2.9 * ACROSS, 0.35 + 2.1 * rows)
         for number, quantity in enumerate(quantities):
             across, down = number % ACROSS, number // ACROSS
-            axes = _axes(figure, 0.55 + 2.9 * across, 0.3 + 2.1 * (rows - 1 - down) + 0.35, 2.45, 1.55)
+            axes = drawing.axes(figure, 0.55 + 2.9 * across, 0.3 + 2.1 * (rows - 1 - down) + 0.35, 2.45, 1.55)
             edges = _edges(quantity)
             for line, (name, values) in enumerate(quantity.values.items()):
                 look = style(line, name)
                 dashes = {"linestyle": (0, look.dashes) if look.dashes else "-"}
                 bins = fill(values, edges)
-                _step(axes, bins.counts / max(len(values), 1), edges, color=look.colour, label=name, **dashes)
+                drawing.step(
+                    axes, bins.counts / max(len(values), 1), edges, color=look.colour, label=name, **dashes
+                )
             if quantity.log:
                 axes.set_xscale("log")
             axes.set_yscale("log")
@@ -64,7 +55,7 @@ def histograms(quantities: Sequence[Quantity]) -> bytes:
                 axes.set_ylabel("share of events")
             if number == 0:
                 axes.legend()
-        return _svg(figure)
+        return drawing.svg(figure)
 
 
 def _edges(quantity: Quantity) -> Values:
@@ -89,9 +80,9 @@ def embedding(points: Values, kinds: Sequence[str], shown: int = 6) -> bytes:
     names, counts = np.unique(np.asarray(kinds), return_counts=True)
     frequent = [str(names[i]) for i in np.argsort(-counts, kind="stable")][: min(shown, len(COLOURS))]
     labels = np.asarray(kinds)
-    with _settings():
-        figure = _figure(5.6, 4.2)
-        axes = _axes(figure, 0.15, 0.15, 3.9, 3.9)
+    with drawing.settings():
+        figure = drawing.figure(5.6, 4.2)
+        axes = drawing.axes(figure, 0.15, 0.15, 3.9, 3.9)
         others = ~np.isin(labels, frequent)
         groups = [("others", others, GREY)] if others.any() else []
         groups += [(name, labels == name, COLOURS[number]) for number, name in enumerate(frequent)]
@@ -101,4 +92,4 @@ def embedding(points: Values, kinds: Sequence[str], shown: int = 6) -> bytes:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=3, handletextpad=0.2)
-        return _png(figure)
+        return drawing.png(figure)

@@ -1,21 +1,16 @@
 """Figures of events and scores, each returned as the bytes of one image.
 
-Reference events are black and grey everywhere; models have the colours and dashes of `style`, which differ also
-without colour vision (Okabe and Ito). Statistical bands: a bin of n entries has variance n; where one event
-gives many entries (cells), the variance is the sum over events of the squared number of entries, since cells of
-one event are not independent. With r and g the bins of reference and model,
+Statistical bands: a bin of n entries has variance n; where one event gives many entries (cells), the variance is the
+sum over events of the squared number of entries, since cells of one event are not independent. With r and g the bins of
+reference and model,
 
     ratio = g / r,    its error = sqrt(var g) / r,    band of the reference = 1 +- sqrt(var r) / r.
-
-Nothing here touches matplotlib's global state: figures are made outside pyplot, settings hold for one figure.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,53 +20,12 @@ from numpy.typing import NDArray
 
 from caloforge._lookup import require
 from caloforge.events import EventSource, in_slices
+from caloforge.report import drawing
+from caloforge.report.drawing import COLOURS, FAINT, GREY, INK, Style, Values, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Values = NDArray[np.float64]
-
-INK, GREY, FAINT = "#1a1a1a", "#8c8c8c", "#d9d9d9"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DASHES = ((), (5, 1.6), (1.2, 1.2), (7, 1.6, 1.2, 1.6))
-
-_SETTINGS: Mapping[str, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.5,
-    "axes.labelsize": 9.5,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.unicode_minus": True,
-    "figure.dpi": 100,
-    "figure.facecolor": "white",
-    "image.interpolation": "nearest",
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.5,
-    "mathtext.fontset": "dejavusans",
-    "patch.linewidth": 1.4,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "caloforge",
-    "text.color": INK,
-    "xtick.direction": "in",
-    "ytick.direction": "in",
-    "xtick.top": True,
-    "ytick.right": True,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-}
-
-
-@dataclass(frozen=True)
-class Style:
-    """How one model is drawn on the whole page."""
-
-    label: str
-    colour: str
-    dashes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +43,6 @@ class Mean:
 
     mean: Values
     error: Values
-
-
-def style(number: int, label: str) -> Style:
-    """Returns the style of the run of that number; dashes change with every colour, and again after six."""
-    return Style(
-        label, COLOURS[number % len(COLOURS)], DASHES[(number + number // len(COLOURS)) % len(DASHES)]
-    )
 
 
 # Data of figures
@@ -220,41 +167,6 @@ def image_of(response: NDArray[np.generic]) -> Values:
 # Images
 
 
-def _figure(width: float, height: float) -> Figure:
-    matplotlib = require("matplotlib.figure", "report")
-    figure: Figure = matplotlib.Figure(figsize=(width, height))
-    return figure
-
-
-def _axes(figure: Figure, left: float, bottom: float, width: float, height: float, **options: Any) -> Axes:
-    """Adds axes at a place given in inches: a layout engine would draw every figure twice more."""
-    across, up = figure.get_size_inches()
-    return figure.add_axes((left / across, bottom / up, width / across, height / up), **options)
-
-
-def _settings() -> Any:
-    return require("matplotlib", "report").rc_context(dict(_SETTINGS))
-
-
-def _svg(figure: Figure) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    # Hundredths of a point are enough for a path, and a third of the size.
-    return re.sub(rb' d="[^"]*"', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), out.getvalue())
-
-
-def _png(figure: Figure, dpi: int = 130) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
-    return out.getvalue()
-
-
-def _step(axes: Axes, heights: Values, borders: Values, **options: Any) -> None:
-    require("mplhep", "report").histplot(
-        heights, borders, ax=axes, flow="none", yerr=False, edges=False, **options
-    )
-
-
 def compare(
     reference: Bins,
     models: Sequence[tuple[Style, Bins]],
@@ -279,24 +191,24 @@ def compare(
     shown = [
         bins if per is None else per_width(bins, per) for bins in (reference, *(bins for _, bins in models))
     ]
-    with _settings():
-        figure = _figure(3.7, 3.2)
-        main = _axes(figure, 0.64, 1.34, 2.96, 1.78)
-        low = _axes(figure, 0.64, 0.48, 2.96, 0.74, sharex=main)
+    with drawing.settings():
+        figure = drawing.figure(3.7, 3.2)
+        main = drawing.axes(figure, 0.64, 1.34, 2.96, 1.78)
+        low = drawing.axes(figure, 0.64, 0.48, 2.96, 0.74, sharex=main)
         main.tick_params(labelbottom=False)
         main.stairs(shown[0].counts, edges, fill=True, color=FAINT)
-        _step(main, shown[0].counts, edges, color=INK, linewidth=1.1)
-        _band(main, shown[0].counts, np.sqrt(shown[0].variances), edges, GREY, 0.6)
+        drawing.step(main, shown[0].counts, edges, color=INK, linewidth=1.1)
+        drawing.band(main, shown[0].counts, np.sqrt(shown[0].variances), edges, GREY, 0.6)
         _, _, error = ratio(reference, reference)
         low.axhline(1, color=INK, linewidth=0.8)
-        _band(low, np.ones_like(error), error, edges, GREY, 0.45)
+        drawing.band(low, np.ones_like(error), error, edges, GREY, 0.45)
         window = (0.0, 2.0) if y == "log" else (0.5, 1.5)
         for (look, bins), drawn in zip(models, shown[1:], strict=True):
             line = {"color": look.colour, "linestyle": (0, look.dashes) if look.dashes else "-"}
-            _step(main, drawn.counts, edges, **line)
+            drawing.step(main, drawn.counts, edges, **line)
             value, error, _ = ratio(bins, reference)
-            _step(low, value, edges, **line)
-            _band(low, value, error, edges, look.colour, 0.2)
+            drawing.step(low, value, edges, **line)
+            drawing.band(low, value, error, edges, look.colour, 0.2)
             _off_window(low, value, edges, window, look.colour, x != "linear")
         if y == "log":
             main.set_yscale("log")
@@ -318,13 +230,7 @@ def compare(
         for axes, label in ((main, ylabel), (low, "ratio")):
             axes.set_ylabel(label)
             axes.yaxis.set_label_coords(-0.155, 0.5)
-        return _svg(figure)
-
-
-def _band(axes: Axes, centre: Values, half: Values, edges: Values, colour: str, alpha: float) -> None:
-    axes.stairs(
-        centre + half, edges, baseline=centre - half, fill=True, color=colour, alpha=alpha, linewidth=0
-    )
+        return drawing.svg(figure)
 
 
 def _off_window(
@@ -359,11 +265,11 @@ def _image_grid(
         the figure, its axes by row and column, and the height of an image in inches.
     """
     height = PANEL * min(max(shape[1] / shape[0], 0.5), 1.6)
-    figure = _figure(0.55 + (PANEL + 0.1) * columns + 0.85, lift + (height + 0.1) * rows + 0.42)
+    figure = drawing.figure(0.55 + (PANEL + 0.1) * columns + 0.85, lift + (height + 0.1) * rows + 0.42)
     panels = []
     for i in range(rows):
         bottom = 0.45 + (height + 0.1) * (rows - 1 - i)
-        row = [_axes(figure, 0.55 + (PANEL + 0.1) * j, bottom, PANEL, height) for j in range(columns)]
+        row = [drawing.axes(figure, 0.55 + (PANEL + 0.1) * j, bottom, PANEL, height) for j in range(columns)]
         for j, panel in enumerate(row):
             panel.set_facecolor("black")
             panel.locator_params(nbins=3)
@@ -399,13 +305,13 @@ def gallery(
     every = np.stack([image for row in images for image in row])
     top = float(every.max()) or 1.0
     least = max(float(every[every > 0].min()) if (every > 0).any() else 1.0, top / 1e4)
-    names = [_wrapped(title) for title in titles]
-    with _settings():
+    names = [drawing.wrapped(title) for title in titles]
+    with drawing.settings():
         figure, panels, _ = _image_grid(len(rows), len(titles), every.shape[1:], _lift(names))
         norm = require("matplotlib.colors", "report").LogNorm(least, max(top, least * 10))
         for row, ours in zip(images, panels, strict=True):
             for image, panel in zip(row, ours, strict=True):
-                shown = _show(panel, np.ma.masked_less_equal(image, 0), norm=norm, cmap=_ink_map())
+                shown = _show(panel, np.ma.masked_less_equal(image, 0), norm=norm, cmap=drawing.ink_map())
                 words: dict[str, Any] = {
                     "color": "white",
                     "fontsize": 8,
@@ -416,7 +322,7 @@ def gallery(
                 panel.text(0.04, 0.96, f"Σ {image.sum():,.0f}", bbox=behind, **words)
         _label_images(panels, names, axes_names)
         _colour_bar(figure, shown, [row[-1] for row in panels], unit)
-        return _png(figure)
+        return drawing.png(figure)
 
 
 def _show(panel: Axes, image: Any, **options: Any) -> Any:
@@ -436,21 +342,6 @@ def _label_images(panels: Sequence[Sequence[Axes]], names: Sequence[str], axes_n
         panel.set_xlabel(f"{axes_names[0]} [cells]", fontsize=8.5)
     for row in panels:
         row[0].set_ylabel(f"{axes_names[1]} [cells]", fontsize=8.5)
-
-
-def _wrapped(title: str, width: int = 18) -> str:
-    """Breaks a name that is wider than its panel after a hyphen or an underscore."""
-    if len(title) <= width:
-        return title
-    cut = max(title.rfind(mark, 0, width) for mark in "-_ ")
-    cut = cut if cut > 0 else width - 1
-    return f"{title[: cut + 1]}\n{_wrapped(title[cut + 1 :], width)}"
-
-
-def _ink_map() -> Any:
-    """Returns a colour map from violet to yellow on black; without its dark end, so one photon is seen."""
-    colours = require("matplotlib", "report").colormaps["inferno"](np.linspace(0.33, 1.0, 256))
-    return require("matplotlib.colors", "report").ListedColormap(colours).with_extremes(bad="black")
 
 
 def mean_shower(
@@ -473,13 +364,13 @@ def mean_shower(
     reach = min(1.0, max(0.1, math.ceil(10 * float(np.quantile(seen, 0.98))) / 10)) if seen.size else 1.0
     top = float(means[0].max()) or 1.0
     least = max(float(means[0][means[0] > 0].min()) if means[0].any() else 0.1, top / 1e4)
-    names = [_wrapped(title) for title in ("GEANT", *(name for name, _ in models))]
-    with _settings():
+    names = [drawing.wrapped(title) for title in ("GEANT", *(name for name, _ in models))]
+    with drawing.settings():
         colours, ticker = require("matplotlib.colors", "report"), require("matplotlib.ticker", "report")
         figure, panels, _ = _image_grid(2, len(means), means[0].shape, _lift(names))
         norm = colours.LogNorm(least, max(top, least * 1.01))
         for panel, mean in zip(panels[0], means, strict=True):
-            shown = _show(panel, np.ma.masked_less_equal(mean, 0), norm=norm, cmap=_ink_map())
+            shown = _show(panel, np.ma.masked_less_equal(mean, 0), norm=norm, cmap=drawing.ink_map())
         marks = [step * 10.0**power for power in range(-12, 12) for step in (1, 3)]
         plain = {
             "format": ticker.FuncFormatter(_plainly),
@@ -503,7 +394,7 @@ def mean_shower(
             "transform": panels[1][0].transAxes,
         }
         panels[1][0].text(0.72, 0.5, "(model − GEANT)\n/ GEANT", **words)
-        return _png(figure)
+        return drawing.png(figure)
 
 
 @dataclass(frozen=True)
@@ -544,9 +435,9 @@ def _plain_ticks(axis: Any) -> None:
 
 def sweep(curves: Sequence[Curve], floor: tuple[float, float] | None, xlabel: str, ylabel: str) -> bytes:
     """Draws a metric against a setting of the models, with the floor and its spread, as SVG."""
-    with _settings():
-        figure = _figure(5.4, 3.6)
-        axes = _axes(figure, 0.68, 0.52, 4.58, 2.94)
+    with drawing.settings():
+        figure = drawing.figure(5.4, 3.6)
+        axes = drawing.axes(figure, 0.68, 0.52, 4.58, 2.94)
         _floor_line(axes, floor)
         marks = dict(
             zip(dict.fromkeys(curve.held for curve in curves), itertools.cycle("os^Dv"), strict=False)
@@ -569,7 +460,7 @@ def sweep(curves: Sequence[Curve], floor: tuple[float, float] | None, xlabel: st
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         axes.legend()
-        return _svg(figure)
+        return drawing.svg(figure)
 
 
 @dataclass(frozen=True)
@@ -638,14 +529,14 @@ def quality_against_time(panels: Sequence[PricePanel], image: Literal["svg", "pn
     lines = require("matplotlib.lines", "report")
     columns = 1 + (len(runs) > LEGEND_ROWS)
     width, height, gap, legend = 3.5, 3.3, 0.75, 2.35 * columns
-    with _settings():
-        figure = _figure(0.7 + len(panels) * (width + gap) - gap + legend, height + 0.7)
+    with drawing.settings():
+        figure = drawing.figure(0.7 + len(panels) * (width + gap) - gap + legend, height + 0.7)
         for number, panel in enumerate(panels):
-            axes = _axes(figure, 0.7 + number * (width + gap), 0.52, width, height)
+            axes = drawing.axes(figure, 0.7 + number * (width + gap), 0.52, width, height)
             _price_panel(axes, panel, numbers)
         handles = [
             lines.Line2D([], [], color=look.colour, marker=MARKS[kind], linestyle="none", markersize=7,
-                markeredgecolor="white", label=_wrapped(f"{numbers.get(look, '')} {look.label}".strip(), 30))
+                markeredgecolor="white", label=drawing.wrapped(f"{numbers.get(look, '')} {look.label}".strip(), 30))
             for look, kind in runs.items()
         ]  # fmt: skip
         handles += [
@@ -663,7 +554,7 @@ def quality_against_time(panels: Sequence[PricePanel], image: Literal["svg", "pn
             handletextpad=0.3,
             ncols=columns,
         )
-        return _svg(figure) if image == "svg" else _png(figure)
+        return drawing.svg(figure) if image == "svg" else drawing.png(figure)
 
 
 def _price_panel(axes: Axes, panel: PricePanel, numbers: Mapping[Style, str]) -> None:
@@ -708,9 +599,9 @@ def cumulative(values: Sequence[float], total: int, finished: Sequence[float], x
         finished: values of the finished trials, drawn dashed as a share of themselves.
         xlabel: label of the values with their unit.
     """
-    with _settings():
-        figure = _figure(5.4, 3.6)
-        axes = _axes(figure, 0.68, 0.52, 4.58, 2.94)
+    with drawing.settings():
+        figure = drawing.figure(5.4, 3.6)
+        axes = drawing.axes(figure, 0.68, 0.52, 4.58, 2.94)
         right = 1.08 * max(values)
         for drawn, among, options in (
             (
@@ -734,7 +625,7 @@ def cumulative(values: Sequence[float], total: int, finished: Sequence[float], x
         axes.set_xlabel(xlabel)
         axes.set_ylabel("share of trials below")
         axes.legend(loc="upper left")
-        return _svg(figure)
+        return drawing.svg(figure)
 
 
 def parameter(
@@ -753,9 +644,9 @@ def parameter(
         xlabel: label of the parameter.
         ylabel: label of what is reached.
     """
-    with _settings():
-        figure = _figure(3.7, 3.0)
-        axes = _axes(figure, 0.68, 0.52, 2.9, 2.36)
+    with drawing.settings():
+        figure = drawing.figure(3.7, 3.0)
+        axes = drawing.axes(figure, 0.68, 0.52, 2.9, 2.36)
         transform = axes.get_xaxis_transform()
         for value, height, state in points:
             place = list(choices).index(value) if choices else value
@@ -774,7 +665,7 @@ def parameter(
         _plain_ticks(axes.yaxis)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
-        return _svg(figure)
+        return drawing.svg(figure)
 
 
 @dataclass(frozen=True, eq=False)
@@ -789,10 +680,10 @@ class Reliability:
 
 def reliability(curves: Sequence[Reliability], xlabel: str, ylabel: str) -> bytes:
     """Draws how often what was predicted with some probability happened, and the difference, as SVG."""
-    with _settings():
-        figure = _figure(5.4, 5.0)
-        axes = _axes(figure, 0.68, 1.85, 4.58, 3.0)
-        lower = _axes(figure, 0.68, 0.52, 4.58, 1.2, sharex=axes)
+    with drawing.settings():
+        figure = drawing.figure(5.4, 5.0)
+        axes = drawing.axes(figure, 0.68, 1.85, 4.58, 3.0)
+        lower = drawing.axes(figure, 0.68, 0.52, 4.58, 1.2, sharex=axes)
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
         lower.axhline(0, color=GREY, linewidth=1)
         for curve in curves:
@@ -805,7 +696,7 @@ def reliability(curves: Sequence[Reliability], xlabel: str, ylabel: str) -> byte
         lower.set_ylabel("difference")
         lower.set_xlabel(xlabel)
         axes.legend()
-        return _svg(figure)
+        return drawing.svg(figure)
 
 
 @dataclass(frozen=True)
@@ -820,11 +711,11 @@ class Training:
 
 def training_curves(training: Training) -> bytes:
     """Draws losses above and validation scores below, against the epoch, as SVG."""
-    with _settings():
+    with drawing.settings():
         parts = [part for part in (training.losses, training.validations) if part]
-        figure = _figure(4.6, 0.6 + 1.6 * len(parts))
+        figure = drawing.figure(4.6, 0.6 + 1.6 * len(parts))
         panels = [
-            _axes(figure, 0.68, 0.5 + 1.6 * (len(parts) - 1 - number), 3.78, 1.5)
+            drawing.axes(figure, 0.68, 0.5 + 1.6 * (len(parts) - 1 - number), 3.78, 1.5)
             for number in range(len(parts))
         ]
         for panel in panels[:-1]:
@@ -853,14 +744,14 @@ def training_curves(training: Training) -> bytes:
             panel.legend()
         panels[-1].set_xlabel("epoch")
         panels[-1].xaxis.set_major_locator(require("matplotlib.ticker", "report").MaxNLocator(integer=True))
-        return _svg(figure)
+        return drawing.svg(figure)
 
 
 def particle_mix(names: Sequence[str], counts: Sequence[int], label: str) -> bytes:
     """Draws how many events each particle type has, as SVG."""
-    with _settings():
-        figure = _figure(4.6, 0.7 + 0.21 * len(names))
-        axes = _axes(figure, 0.85, 0.5, 3.65, 0.1 + 0.21 * len(names))
+    with drawing.settings():
+        figure = drawing.figure(4.6, 0.7 + 0.21 * len(names))
+        axes = drawing.axes(figure, 0.85, 0.5, 3.65, 0.1 + 0.21 * len(names))
         places = np.arange(len(names))
         axes.barh(places, counts, color=GREY, height=0.72)
         axes.set_yticks(places, names)
@@ -876,4 +767,4 @@ def particle_mix(names: Sequence[str], counts: Sequence[int], label: str) -> byt
         axes.tick_params(axis="y", length=0)
         _plain_ticks(axes.xaxis)
         axes.set_xlabel(label)
-        return _svg(figure)
+        return drawing.svg(figure)

@@ -16,7 +16,7 @@ from caloforge.io import open_events, sha256
 from caloforge.io.files import read_json
 from caloforge.io.run import Run as Folder
 from caloforge.metrics import align
-from caloforge.report.figures import Style, style
+from caloforge.report.drawing import Style, style
 
 FORMAT = 1
 """Format of `scores.json`."""

@@ -10,22 +10,8 @@ import numpy as np
 
 from caloforge._lookup import require
 from caloforge.detectors import Detector
-from caloforge.report.figures import (
-    COLOURS,
-    FAINT,
-    GREY,
-    INK,
-    Style,
-    Values,
-    _axes,
-    _band,
-    _figure,
-    _ink_map,
-    _png,
-    _settings,
-    _svg,
-    _wrapped,
-)
+from caloforge.report import drawing
+from caloforge.report.drawing import COLOURS, FAINT, GREY, INK, Style, Values
 
 MAPS = 5
 """Layers in the maps of a shower."""
@@ -66,16 +52,18 @@ def profile(
         y: scale of the mean.
         window: range of the ratio panel.
     """
-    with _settings():
-        figure = _figure(3.7, 3.2)
-        main = _axes(figure, 0.7, 1.34, 2.9, 1.78)
-        low = _axes(figure, 0.7, 0.48, 2.9, 0.74, sharex=main)
+    with drawing.settings():
+        figure = drawing.figure(3.7, 3.2)
+        main = drawing.axes(figure, 0.7, 1.34, 2.9, 1.78)
+        low = drawing.axes(figure, 0.7, 0.48, 2.9, 0.74, sharex=main)
         main.tick_params(labelbottom=False)
         main.stairs(reference.mean, edges, color=INK, linewidth=1.1)
-        _band(main, reference.mean, reference.error, edges, GREY, 0.5)
+        drawing.band(main, reference.mean, reference.error, edges, GREY, 0.5)
         low.axhline(1, color=INK, linewidth=0.8)
         with np.errstate(divide="ignore", invalid="ignore"):
-            _band(low, np.ones(len(edges) - 1), reference.error / np.abs(reference.mean), edges, GREY, 0.45)
+            drawing.band(
+                low, np.ones(len(edges) - 1), reference.error / np.abs(reference.mean), edges, GREY, 0.45
+            )
             for look, points in models:
                 line: dict[str, Any] = {
                     "color": look.colour,
@@ -83,7 +71,7 @@ def profile(
                 }
                 main.stairs(points.mean, edges, **line)
                 low.stairs(points.mean / reference.mean, edges, **line)
-                _band(
+                drawing.band(
                     low, points.mean / reference.mean, points.error / np.abs(reference.mean), edges,
                     look.colour, 0.2,
                 )  # fmt: skip
@@ -98,7 +86,7 @@ def profile(
         for axes, label in ((main, ylabel), (low, "ratio")):
             axes.set_ylabel(label)
             axes.yaxis.set_label_coords(-0.175, 0.5)
-        return _svg(figure)
+        return drawing.svg(figure)
 
 
 def layer_numbers(detector: Detector, shower: Values, count: int = MAPS) -> list[int]:
@@ -122,15 +110,15 @@ def layer_maps(detector: Detector, showers: Sequence[tuple[str, Values]], layers
     shown = np.concatenate([one[starts[k] : starts[k + 1]] for _, one in showers for k in layers])
     top = float(shown.max()) or 1.0
     least = max(float(shown[shown > 0].min()) if (shown > 0).any() else top / 10, top / 1e5)
-    with _settings():
+    with drawing.settings():
         norm = require("matplotlib.colors", "report").LogNorm(least, max(top, least * 10))
         side, rows, columns = 1.25, len(showers), len(layers)
-        figure = _figure(1.0 + (side + 0.08) * columns + 0.8, 0.3 + (side + 0.08) * rows + 0.1)
+        figure = drawing.figure(1.0 + (side + 0.08) * columns + 0.8, 0.3 + (side + 0.08) * rows + 0.1)
         for i, (name, one) in enumerate(showers):
             bottom = 0.1 + (side + 0.08) * (rows - 1 - i)
             for j, k in enumerate(layers):
                 layer = detector.layers[k]
-                axes = _axes(figure, 1.0 + (side + 0.08) * j, bottom, side, side, projection="polar")
+                axes = drawing.axes(figure, 1.0 + (side + 0.08) * j, bottom, side, side, projection="polar")
                 axes.set_axis_off()
                 cells = one[starts[k] : starts[k + 1]].reshape(layer.angles, layer.radii)
                 # rings of one angle are drawn as many: a mesh of one cell would be a line
@@ -138,17 +126,23 @@ def layer_maps(detector: Detector, showers: Sequence[tuple[str, Values]], layers
                 cells = np.repeat(cells, turns, axis=0)
                 borders = np.linspace(-np.pi, np.pi, layer.angles * turns + 1)
                 mesh = axes.pcolormesh(
-                    borders, layer.edges, np.ma.masked_less_equal(cells.T, 0), norm=norm, cmap=_ink_map()
+                    borders,
+                    layer.edges,
+                    np.ma.masked_less_equal(cells.T, 0),
+                    norm=norm,
+                    cmap=drawing.ink_map(),
                 )
                 axes.set_facecolor("black")
                 if i == 0:
                     axes.set_title(f"layer {layer.number}", fontsize=8.5, pad=2)
             words: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 8.5}
             across, up = figure.get_size_inches()
-            figure.text(0.92 / across, (bottom + side / 2) / up, _wrapped(name, 14), **words)
-        place = _axes(figure, 1.0 + (side + 0.08) * columns + 0.05, 0.15, 0.12, (side + 0.08) * rows - 0.1)
+            figure.text(0.92 / across, (bottom + side / 2) / up, drawing.wrapped(name, 14), **words)
+        place = drawing.axes(
+            figure, 1.0 + (side + 0.08) * columns + 0.05, 0.15, 0.12, (side + 0.08) * rows - 0.1
+        )
         figure.colorbar(mesh, cax=place, label=f"voxel [{detector.unit}]").minorticks_off()
-        return _png(figure)
+        return drawing.png(figure)
 
 
 def displays(detector: Detector, showers: Sequence[tuple[str, Values]], most: int = 1500) -> bytes:
@@ -168,14 +162,14 @@ def displays(detector: Detector, showers: Sequence[tuple[str, Values]], most: in
     )
     reach = max(layer.edges[-1] for layer in detector.layers)
     top = max(float(one.max()) for _, one in showers) or 1.0
-    with _settings():
+    with drawing.settings():
         require("mpl_toolkits.mplot3d", "report")
         norm = require("matplotlib.colors", "report").LogNorm(top / 1e5, top)
         width = 3.2
-        figure = _figure(width * len(showers) + 1.1, 2.8)
+        figure = drawing.figure(width * len(showers) + 1.1, 2.8)
         shown: Any = None
         for number, (name, one) in enumerate(showers):
-            axes: Any = _axes(figure, width * number + 0.05, 0.1, width - 0.4, 2.5, projection="3d")
+            axes: Any = drawing.axes(figure, width * number + 0.05, 0.1, width - 0.4, 2.5, projection="3d")
             order = np.argsort(one)[-most:]
             order = order[one[order] > 0]
             size = 1 + 25 * np.clip(np.log10(one[order] / top) / 5 + 1, 0, 1) ** 2
@@ -193,17 +187,17 @@ def displays(detector: Detector, showers: Sequence[tuple[str, Values]], most: in
             axes.set_box_aspect((2, 1, 1), zoom=1.0)
             axes.view_init(18, -65)
             axes.set_title(name, fontsize=8.5, pad=-2)
-        place = _axes(figure, width * len(showers) + 0.25, 0.5, 0.12, 1.9)
+        place = drawing.axes(figure, width * len(showers) + 0.25, 0.5, 0.12, 1.9)
         figure.colorbar(shown, cax=place, label=f"voxel [{detector.unit}]").minorticks_off()
-        return _png(figure)
+        return drawing.png(figure)
 
 
 def classifier_weights(histograms: Mapping[str, Sequence[float]], label: str) -> bytes:
     """Draws the weights of a classifier on true and on generated showers, both of unit sum, as SVG."""
     edges = np.asarray(histograms["edges"], np.float64)
-    with _settings():
-        figure = _figure(3.7, 2.5)
-        axes = _axes(figure, 0.64, 0.5, 2.96, 1.85)
+    with drawing.settings():
+        figure = drawing.figure(3.7, 2.5)
+        axes = drawing.axes(figure, 0.64, 0.5, 2.96, 1.85)
         for name, colour, filled in (("truth", INK, True), ("generated", COLOURS[0], False)):
             counts = np.asarray(histograms[name], np.float64)
             shares = counts / max(counts.sum(), 1)
@@ -217,4 +211,4 @@ def classifier_weights(histograms: Mapping[str, Sequence[float]], label: str) ->
         axes.set_xlabel(label)
         axes.set_ylabel("share of showers")
         axes.legend()
-        return _svg(figure)
+        return drawing.svg(figure)

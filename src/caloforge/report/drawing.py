@@ -1,0 +1,135 @@
+"""What all figures share: colours, styles, fonts, and how a figure becomes the bytes of an image.
+
+Reference events are black and grey everywhere; models have the colours and dashes of `style`, which differ also
+without colour vision (Okabe and Ito). Nothing here touches matplotlib's global state: figures are made outside
+pyplot, settings hold for one figure.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge._lookup import require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Values = NDArray[np.float64]
+
+INK, GREY, FAINT = "#1a1a1a", "#8c8c8c", "#d9d9d9"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ((), (5, 1.6), (1.2, 1.2), (7, 1.6, 1.2, 1.6))
+
+_SETTINGS: Mapping[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "axes.labelsize": 9.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.unicode_minus": True,
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+    "image.interpolation": "nearest",
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "mathtext.fontset": "dejavusans",
+    "patch.linewidth": 1.4,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "caloforge",
+    "text.color": INK,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one model is drawn on the whole page."""
+
+    label: str
+    colour: str
+    dashes: tuple[float, ...] = ()
+
+
+def style(number: int, label: str) -> Style:
+    """Returns the style of the run of that number; dashes change with every colour, and again after six."""
+    return Style(
+        label, COLOURS[number % len(COLOURS)], DASHES[(number + number // len(COLOURS)) % len(DASHES)]
+    )
+
+
+def figure(width: float, height: float) -> Figure:
+    """Returns an empty figure of a size in inches."""
+    matplotlib = require("matplotlib.figure", "report")
+    made: Figure = matplotlib.Figure(figsize=(width, height))
+    return made
+
+
+def axes(figure: Figure, left: float, bottom: float, width: float, height: float, **options: Any) -> Axes:
+    """Adds axes at a place given in inches: a layout engine would draw every figure twice more."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up), **options)
+
+
+def settings() -> Any:
+    """Returns the context that holds fonts, colours and ticks for one figure."""
+    return require("matplotlib", "report").rc_context(dict(_SETTINGS))
+
+
+def svg(figure: Figure) -> bytes:
+    """Returns a figure as SVG, the same bytes for the same figure."""
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    # Hundredths of a point are enough for a path, and a third of the size.
+    return re.sub(rb' d="[^"]*"', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), out.getvalue())
+
+
+def png(figure: Figure, dpi: int = 130) -> bytes:
+    """Returns a figure as PNG."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
+    return out.getvalue()
+
+
+def step(axes: Axes, heights: Values, borders: Values, **options: Any) -> None:
+    """Draws a histogram as steps."""
+    require("mplhep", "report").histplot(
+        heights, borders, ax=axes, flow="none", yerr=False, edges=False, **options
+    )
+
+
+def band(axes: Axes, centre: Values, half: Values, edges: Values, colour: str, alpha: float) -> None:
+    """Fills what lies within `half` of the centre, bin by bin."""
+    axes.stairs(
+        centre + half, edges, baseline=centre - half, fill=True, color=colour, alpha=alpha, linewidth=0
+    )
+
+
+def wrapped(title: str, width: int = 18) -> str:
+    """Breaks a name that is wider than its panel after a hyphen or an underscore."""
+    if len(title) <= width:
+        return title
+    cut = max(title.rfind(mark, 0, width) for mark in "-_ ")
+    cut = cut if cut > 0 else width - 1
+    return f"{title[: cut + 1]}\n{wrapped(title[cut + 1 :], width)}"
+
+
+def ink_map() -> Any:
+    """Returns a colour map from violet to yellow on black; without its dark end, so one photon is seen."""
+    colours = require("matplotlib", "report").colormaps["inferno"](np.linspace(0.33, 1.0, 256))
+    return require("matplotlib.colors", "report").ListedColormap(colours).with_extremes(bad="black")
