@@ -1,4 +1,4 @@
-"""Channel sums against evaluations of the network: Euler, midpoint and bespoke solvers of a factorized model.
+"""Channel sums against evaluations of the network: Euler, midpoint and bespoke solvers of a factorised model.
 
     python benchmarks/solvers.py RUN --train FILE... --test FILE... [--steps 2 4 6 8 16] [--updates 300]
 
@@ -18,7 +18,8 @@ import torch
 from caloforge.events import Joined, split
 from caloforge.io import open_events
 from caloforge.metrics.channels import energy_score, mean_wasserstein
-from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
+from caloforge.models.base import Generator
+from caloforge.models.sums import Sums
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
 from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.optim import build
@@ -26,22 +27,22 @@ from caloforge.runtime.noise import standard_normals
 from caloforge.training.checkpoint import load_model
 
 
-def part(files: list[Path], model: FactorizedFlowMatching, name: str):
+def part(files: list[Path], model: Generator, name: str):
     """Reads one part of the canonical split of all files."""
     source = Joined([open_events(file, model.detector) for file in files])
     return source.slices(split(source, "canonical", 0)[name])
 
 
-def fitted(model: FactorizedFlowMatching, events, steps: int, loss: str, updates: int) -> BespokeSolver:
+def fitted(sums: Sums, events, steps: int, loss: str, updates: int) -> BespokeSolver:
     """Fits a bespoke solver."""
     solver, config = BespokeSolver(steps), BespokeConfig(steps=steps, loss=loss)
     optimizer, schedule = build(solver.parameters(), config.optimizer, updates)
     rng, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)
     for _ in range(updates):
         conditions = torch.from_numpy(events.conditions[rng.integers(0, len(events), config.batch_size)])
-        x0 = torch.randn(len(conditions), model.outputs, generator=noise)
-        with frozen(model.sums):
-            value = solver.loss(model._sums_velocity(model.features(conditions)), x0, config)
+        x0 = torch.randn(len(conditions), sums.outputs, generator=noise)
+        with frozen(sums):
+            value = solver.loss(sums.velocity(sums.describe(conditions)), x0, config)
             optimizer.zero_grad()
             value.backward()
         optimizer.step()
@@ -61,18 +62,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     _, model = load_model(arguments.run)
-    assert isinstance(model, FactorizedFlowMatching)
+    factor = model.sums
+    assert isinstance(factor, Sums)
     training, test = part(arguments.train, model, "train"), part(arguments.test, model, "test")
     true = model.detector.readout(test.responses, model.config.channels)
     conditions = torch.from_numpy(test.conditions)
-    velocity = model._sums_velocity(model.features(conditions))
+    velocity = factor.velocity(factor.describe(conditions))
 
     def noise(seed: int) -> torch.Tensor:
-        return torch.from_numpy(standard_normals(seed, np.arange(len(test)), model.outputs))
+        return torch.from_numpy(standard_normals(seed, np.arange(len(test)), factor.outputs))
 
     def sums(x1: torch.Tensor) -> np.ndarray:
-        scaled = model.standardize_sums.inverse(x1).clamp(min=0)
-        return torch.floor(scaled.square() * model._energy(conditions)).double().numpy()
+        return factor.read(x1, conditions).double().numpy()
 
     def show(name: str, evaluations: int, solve, fitting: float = 0.0) -> None:
         draws = [solve(noise(seed)) for seed in range(4 * arguments.repeats)]
@@ -99,7 +100,7 @@ def main() -> None:
             show("midpoint", 2 * half.steps, lambda x, s=half: integrate(velocity, x, s))
         for loss in ("local", "global"):
             started = time.process_time()
-            solver = fitted(model, training, steps, loss, arguments.updates)
+            solver = fitted(factor, training, steps, loss, arguments.updates)
             fitting = time.process_time() - started
             with torch.no_grad():
                 show(f"bespoke, {loss}", steps, lambda x, s=solver: s(velocity, x), fitting)

@@ -41,7 +41,7 @@ def test_the_image_has_exactly_the_sums_drawn_first(detector, channels):
     model, events, _ = fitted(detector, SMALL.model_copy(update={"channels": channels}))
     conditions = torch.from_numpy(events.conditions[:8])
     noise = torch.randn(8, model.noise_dim)
-    sums = model.draw_sums(conditions, model.features(conditions), noise[:, detector.cells : -1])
+    sums = model.sums(conditions, model.sums.describe(conditions), noise[:, detector.cells : -1])
     responses = model(conditions, noise)
     assert torch.equal(responses, responses.round())
     np.testing.assert_array_equal(detector.readout(responses.numpy(), channels), sums.numpy())
@@ -56,7 +56,7 @@ def test_given_sums_are_kept_whatever_the_network_says():
     for level in (0.0, -3.0, 1e4):  # a channel without any light, and a network gone astray
         model.image.forward = lambda *_, level=level: (torch.full((4, 44, 44), level),) * 2
         image = model.draw_image(
-            conditions, model.features(conditions), sums, torch.randn(4, 1936), torch.randn(4)
+            conditions, model.sums.describe(conditions), sums, torch.randn(4, 1936), torch.randn(4)
         )
         np.testing.assert_array_equal(ZN.readout(image.numpy()), sums.numpy())
 
@@ -69,7 +69,7 @@ def test_a_network_that_knows_the_image_generates_it():
     model.image.forward = lambda *_: (torch.log1p(true), torch.log(true + 1e-6))
     sums = torch.from_numpy(ZN.readout(true.numpy())).float()
     image = model.draw_image(
-        conditions, model.features(conditions), sums, torch.randn(4, 1936), torch.randn(4)
+        conditions, model.sums.describe(conditions), sums, torch.randn(4, 1936), torch.randn(4)
     )
     assert (image - true).abs().max() <= 1
     assert (image != true).float().mean() < 0.01

@@ -7,8 +7,7 @@ the K channel sums of a fibre calorimeter and the image. What is read out of the
 network of K numbers that is accurate after minutes of training; the image network only places the photons. An
 error of a hundredth on each of two thousand empty fibres, which would add tens of photons to an image, cancels.
 
-Sums. As in `channel_flow_matching`: with a uniform u, x_1 = standardised sqrt((sums + u) / E), a residual network
-gives the velocity of the straight path from noise, the floor takes u off again.
+Sums. Flow matching of their own, `models.sums`.
 
 Image. x_1 = ln(1 + n). The network is told the sums and two places: where the particle's straight line meets the
 detector, and where the middle of the light is expected, which a regression learns first from particle and sums, since
@@ -51,7 +50,6 @@ from torch import Tensor
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.metrics.showers import image_distances
 from caloforge.models.base import (
     BatchRandom,
@@ -62,20 +60,16 @@ from caloforge.models.base import (
     channel_sums,
     generate_in_memory,
     mirrored,
-    solver_stage,
     spread_rows,
 )
-from caloforge.models.sums import SumsConfig
+from caloforge.models.sums import Sums, SumsConfig
 from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
 from caloforge.nn.place_network import PlaceNetwork
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
-from caloforge.nn.velocity_network import VelocityNetwork
-from caloforge.ode.bespoke import BespokeSolver, repeated, solve
-from caloforge.ode.path import Velocity, cfm_loss, on_path
+from caloforge.ode.path import on_path
 from caloforge.ode.solvers import RuleConfig, integrate
 from caloforge.optim import AdamConfig
-from caloforge.runtime.noise import standard_normals
-from caloforge.transforms import BendingFeatures, ImpactFeatures, Standardize
+from caloforge.transforms import Standardize
 
 
 class PlaceConfig(BaseModel):
@@ -188,14 +182,9 @@ class FactorizedFlowMatching(Generator):
         channel_map = detector.channel_map(config.channels)
         self.outputs = len(channel_map.labels)
         self.noise_dim = detector.cells + self.outputs + 1
-        self.derive = ImpactFeatures(detector)
-        self.bend = BendingFeatures(detector)
-        features = self.derive.size + self.bend.size
-        self.standardize = Standardize(features)
-        self.standardize_sums = Standardize(self.outputs)
+        self.sums = Sums(detector, config.channels, config.sums, config.average, config.validation_events)
+        features = self.sums.features
         self.standardize_logs = Standardize(self.outputs)
-        self.sums = VelocityNetwork(self.outputs, features, config.sums.width, config.sums.blocks)
-        self.sums_solver = BespokeSolver(config.sums.bespoke.steps) if config.sums.bespoke.steps else None
         height, width = detector.shape
         self.place = PlaceNetwork((height, width), features + self.outputs, config.place.width)
         self.image = PatchNetwork((height, width), features + self.outputs, 2, config.image.network)
@@ -207,30 +196,9 @@ class FactorizedFlowMatching(Generator):
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates responses, (B, *shape), from conditions (B, F) and noise (B, cells + K + 1)."""
         cells = self.detector.cells
-        features = self.features(conditions)
-        sums = self.draw_sums(conditions, features, noise[:, cells:-1])
+        features = self.sums.describe(conditions)
+        sums = self.sums(conditions, features, noise[:, cells:-1])
         return self.draw_image(conditions, features, sums, noise[:, :cells], noise[:, -1])
-
-    def features(self, conditions: Tensor) -> Tensor:
-        """Returns what the networks see of the conditions, (B, features)."""
-        # the tails of the inputs are long
-        features: Tensor = self.standardize(self._derived(conditions))
-        return features.clamp(-10, 10)
-
-    def draw_sums(self, conditions: Tensor, features: Tensor, noise: Tensor) -> Tensor:
-        """Generates channel sums, whole numbers, (B, K), from noise (B, K)."""
-        x1 = solve(self._sums_velocity(features), noise, self.config.sums.solver, self.sums_solver)
-        scaled = self.standardize_sums.inverse(x1).clamp(min=0)
-        return torch.floor(scaled.square() * self._energy(conditions))
-
-    def _sums_velocity(self, features: Tensor) -> Velocity:
-        embedding = self.sums.condition(features)
-
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            found: Tensor = self.sums(x, t, repeated(embedding, x))
-            return found
-
-        return velocity
 
     def draw_image(
         self, conditions: Tensor, features: Tensor, sums: Tensor, noise: Tensor, rounding: Tensor
@@ -239,7 +207,7 @@ class FactorizedFlowMatching(Generator):
 
         Args:
             conditions: physical units, (B, F).
-            features: of the conditions, (B, features).
+            features: of the particles as `Sums.describe` gives them, (B, features).
             sums: channel sums, (B, K).
             noise: the starting point, (B, cells).
             rounding: one normal an event, (B,).
@@ -273,64 +241,30 @@ class FactorizedFlowMatching(Generator):
 
     def _places(self, conditions: Tensor, features: Tensor) -> Tensor:
         """Returns where the straight line meets the detector and where light is expected, in cells, (B, 2, 2)."""
-        straight = self.derive.cell(conditions)
+        straight = self.sums.derive.cell(conditions)
         return torch.stack([straight, self.place(straight, features)], 1)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the normalization and returns the stages: sums, their solver, place, image."""
-        conditions = torch.from_numpy(train.primaries.conditions)
-        counts = torch.from_numpy(channel_sums(train, self.config.channels))
-        self.standardize.refit(self._derived(conditions))
-        self.standardize_sums.refit(torch.sqrt((counts + 0.5) / self._energy(conditions)))
-        self.standardize_logs.refit(torch.log1p(counts))
+        self.standardize_logs.refit(torch.log1p(torch.from_numpy(channel_sums(train, self.config.channels))))
         events = len(train)
-        solver = [] if self.sums_solver is None else [self._solver_stage(self.sums_solver, events)]
-        stages = [self._sums_stage(events), *solver, self._place_stage(events), self._image_stage(events)]
+        stages = [
+            *self.sums.stages(train, self._augmented),
+            self._place_stage(events),
+            self._image_stage(events),
+        ]
         if self.config.image.distillation.steps:
             stages.append(self._distillation_stage(events))
         return stages
-
-    def _sums_stage(self, events: int) -> Stage:
-        config = self.config.sums
-        network = copy.deepcopy(self.sums) if self.config.average else self.sums
-
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
-            conditions, _, counts = self._batch(batch, rng)
-            scaled = torch.sqrt((counts + rng.uniform(self.outputs)) / self._energy(conditions))
-            embedding = network.condition(self.features(conditions))
-            x0, t = rng.normal(self.outputs), rng.uniform()
-            return cfm_loss(lambda x, time: network(x, time, embedding), x0, self.standardize_sums(scaled), t)
-
-        return self._stage("sums", network, self.sums, loss, self._sums_scores, config, events)
-
-    def _sums_scores(self, source: EventSource) -> Mapping[str, float]:
-        reference = self._validation(source)
-        true = self.detector.readout(reference.responses, self.config.channels)
-        conditions = torch.from_numpy(reference.conditions).to(self.order.device)
-        numbers = np.arange(len(reference))
-        noise = [standard_normals(seed, numbers, self.outputs) for seed in range(4)]
-        with torch.no_grad():
-            features = self.features(conditions)
-            drawn = [
-                self.draw_sums(conditions, features, torch.from_numpy(one).to(features.device))
-                for one in noise
-            ]
-        sums = torch.stack(drawn).double().cpu().numpy()
-        return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
-
-    def _solver_stage(self, solver: BespokeSolver, events: int) -> Stage:
-        def problem(batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
-            return self._sums_velocity(self.features(self._tensors(batch)[0])), rng.normal(self.outputs)
-
-        config = self.config.sums.bespoke
-        return solver_stage("sums_solver", solver, self.sums, problem, self._sums_scores, config, events)
 
     def _place_stage(self, events: int) -> Stage:
         network = copy.deepcopy(self.place) if self.config.average else self.place
 
         def distance(network: torch.nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
             conditions, responses, counts = batch
-            found = network(self.derive.cell(conditions), self._with_sums(self.features(conditions), counts))
+            found = network(
+                self.sums.derive.cell(conditions), self._with_sums(self.sums.describe(conditions), counts)
+            )
             photons = responses.sum((1, 2)).clamp(min=1)
             axes = [
                 torch.arange(size, device=found.device, dtype=found.dtype) for size in responses.shape[1:]
@@ -355,7 +289,7 @@ class FactorizedFlowMatching(Generator):
 
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
             conditions, responses, counts = self._batch(batch, rng)
-            features = self._with_sums(self.features(conditions), counts)
+            features = self._with_sums(self.sums.describe(conditions), counts)
             with torch.no_grad():
                 around = network.around(self._places(conditions, features))
             x1, x0, t = torch.log1p(responses), rng.normal(*self.detector.shape), rng.uniform().sqrt()
@@ -388,7 +322,7 @@ class FactorizedFlowMatching(Generator):
 
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
             conditions, _, counts = self._batch(batch, rng)
-            features = self._with_sums(self.features(conditions), counts)
+            features = self._with_sums(self.sums.describe(conditions), counts)
 
             def at(network: PatchNetwork, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
                 found: tuple[Tensor, Tensor] = network(x, torch.full_like(x[:, 0, 0], t), features, around)
@@ -438,7 +372,7 @@ class FactorizedFlowMatching(Generator):
         generates: torch.nn.Module,
         loss: Callable[[Events, BatchRandom], Tensor],
         scores: Callable[[EventSource], Mapping[str, float]],
-        config: SumsConfig | PlaceConfig | ImageConfig,
+        config: PlaceConfig | ImageConfig,
         events: int,
     ) -> Stage:
         return LossStage(
@@ -455,12 +389,16 @@ class FactorizedFlowMatching(Generator):
         )
 
     def _batch(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K), half of them mirrored."""
-        if self.config.mirror:
-            chosen = (rng.uniform() < 0.5).cpu().numpy()
-            conditions, responses = mirrored(self.detector, batch.conditions, batch.responses, chosen)
-            batch = dataclasses.replace(batch, conditions=conditions, responses=responses)
-        return self._tensors(batch)
+        """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K) to train on."""
+        return self._tensors(self._augmented(batch, rng))
+
+    def _augmented(self, batch: Events, rng: BatchRandom) -> Events:
+        """Mirrors half of the events where that is wanted."""
+        if not self.config.mirror:
+            return batch
+        chosen = (rng.uniform() < 0.5).cpu().numpy()
+        conditions, responses = mirrored(self.detector, batch.conditions, batch.responses, chosen)
+        return dataclasses.replace(batch, conditions=conditions, responses=responses)
 
     def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
         """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K)."""
@@ -473,12 +411,5 @@ class FactorizedFlowMatching(Generator):
     def _validation(self, source: EventSource) -> Events:
         return spread_rows(source, self.config.validation_events)
 
-    def _derived(self, conditions: Tensor) -> Tensor:
-        return torch.cat([self.derive(conditions), self.bend(conditions)], 1)
-
     def _with_sums(self, features: Tensor, sums: Tensor) -> Tensor:
         return torch.cat([features, self.standardize_logs(torch.log1p(sums))], 1)
-
-    def _energy(self, conditions: Tensor) -> Tensor:
-        column = self.detector.features.index("energy")
-        return conditions[:, column : column + 1]

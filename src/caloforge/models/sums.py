@@ -1,14 +1,13 @@
 """The first factor of a factorised model: flow matching of the channel sums.
 
 As in `models.channel_flow_matching`: with a uniform u, x_1 = standardised sqrt((sums + u) / E), a residual network
-gives the velocity of the straight path from noise, the floor takes u off again. `factorized_flow_matching` has the
-same settings, and the factor under names of its own, which its weights keep.
+gives the velocity of the straight path from noise, the floor takes u off again.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import numpy as np
@@ -93,17 +92,38 @@ class Sums(nn.Module):
 
     def forward(self, conditions: Tensor, features: Tensor, noise: Tensor) -> Tensor:
         """Draws sums, whole numbers, (B, K), from conditions (B, F), their `describe` and noise (B, K)."""
-        x1 = solve(self._velocity(features), noise, self.config.solver, self.solver)
+        x1 = solve(self.velocity(features), noise, self.config.solver, self.solver)
+        return self.read(x1, conditions)
+
+    def read(self, x1: Tensor, conditions: Tensor) -> Tensor:
+        """Returns the sums at the end of a path, (B, K)."""
         scaled = self.standardize_sums.inverse(x1).clamp(min=0)
         return torch.floor(scaled.square() * self._energies(conditions))
 
-    def stages(self, train: EventSource) -> list[Stage]:
-        """Fits the normalization and returns the stages: the velocity, and its solver where one is trained."""
+    def velocity(self, features: Tensor) -> Velocity:
+        """Returns the velocity for particles by their `describe`."""
+        embedding = self.network.condition(features)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            found: Tensor = self.network(x, t, repeated(embedding, x))
+            return found
+
+        return velocity
+
+    def stages(
+        self, train: EventSource, augment: Callable[[Events, BatchRandom], Events] | None = None
+    ) -> list[Stage]:
+        """Fits the normalization and returns the stages: the velocity, and its solver where one is trained.
+
+        Args:
+            train: training events.
+            augment: changes each batch of the velocity's training.
+        """
         conditions = torch.from_numpy(train.primaries.conditions)
         counts = torch.from_numpy(channel_sums(train, self.channels))
         self.standardize.refit(torch.cat([self.derive(conditions), self.bend(conditions)], 1))
         self.standardize_sums.refit(torch.sqrt((counts + 0.5) / self._energies(conditions)))
-        stages: list[Stage] = [self._velocity_stage(len(train))]
+        stages: list[Stage] = [self._velocity_stage(len(train), augment)]
         if self.solver is not None:
             stages.append(
                 solver_stage(
@@ -131,20 +151,12 @@ class Sums(nn.Module):
         sums = torch.stack(drawn).double().cpu().numpy()
         return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
 
-    def _velocity(self, features: Tensor) -> Velocity:
-        embedding = self.network.condition(features)
-
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            found: Tensor = self.network(x, t, repeated(embedding, x))
-            return found
-
-        return velocity
-
-    def _velocity_stage(self, events: int) -> Stage:
+    def _velocity_stage(self, events: int, augment: Callable[[Events, BatchRandom], Events] | None) -> Stage:
         config = self.config
         network = copy.deepcopy(self.network) if self.average else self.network
 
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
+            batch = augment(batch, rng) if augment else batch
             conditions = self._conditions(batch)
             counts = torch.from_numpy(self.detector.readout(batch.responses, self.channels)).float()
             scaled = torch.sqrt(
@@ -168,7 +180,7 @@ class Sums(nn.Module):
         )
 
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
-        return self._velocity(self.describe(self._conditions(batch))), rng.normal(self.outputs)
+        return self.velocity(self.describe(self._conditions(batch))), rng.normal(self.outputs)
 
     def _conditions(self, events: Events) -> Tensor:
         return torch.from_numpy(events.conditions).to(self.standardize.mean.device)
