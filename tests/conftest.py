@@ -1,7 +1,9 @@
+import sys
 from pathlib import Path
 
 import pytest
 
+from caloforge import cli
 from caloforge.detectors import ZN
 from caloforge.events import Events
 from caloforge.io import create
@@ -19,3 +21,21 @@ def events_file(tmp_path_factory) -> Path:
     with create(path, ZN) as writer:
         writer.append(made_events(particles=30, repeats=12))
     return path
+
+
+@pytest.fixture
+def caloforge(monkeypatch, capfd):
+    """Runs the command line in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["caloforge", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run

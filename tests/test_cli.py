@@ -29,24 +29,6 @@ TINY = (
 )
 
 
-@pytest.fixture
-def caloforge(monkeypatch, capfd):
-    """Runs the command line in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["caloforge", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory, events_file):
     """A trained run, made once."""

@@ -1,12 +1,11 @@
 """Scores of showers: of runs, and of files from anywhere."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from caloforge import cli, recipe
+from caloforge import recipe
 from caloforge.detectors import DS2
 from caloforge.evaluation import scoring
 from caloforge.evaluation.classifier import ClassifierConfig, DenseConfig
@@ -126,23 +125,16 @@ def test_classifiers_are_for_showers(events_file, tmp_path):
         evaluate_events(events_file, [events_file], classifiers=TINY)
 
 
-def run(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["caloforge", *map(str, words)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return stop.value.code
-
-
-def test_the_command_line_scores_files(files, tmp_path, monkeypatch, capsys):
+def test_the_command_line_scores_files(caloforge, files, tmp_path, monkeypatch):
     monkeypatch.setattr(calochallenge, "Sizes", lambda: QUICK)
     reference, mine = files
     out = tmp_path / "scores.json"
-    assert not run(monkeypatch, "evaluate", mine, "--reference", reference, "--out", out)
-    text = capsys.readouterr().out
+    code, text, _ = caloforge("evaluate", mine, "--reference", reference, "--out", out)
+    assert code == 0
     assert "FPD" in text
     assert "control" in text
     assert json.loads(out.read_text())["sets"]["reference"]["groups"]["all"]["n"] == 60
-    assert run(monkeypatch, "evaluate", mine, "--reference", reference, "--classifiers", "smal") == 2
+    assert caloforge("evaluate", mine, "--reference", reference, "--classifiers", "smal")[0] == 2
 
 
 @pytest.mark.slow

@@ -1,31 +1,13 @@
 """Scores of a zero response by the command line."""
 
-import sys
-
 import numpy as np
 import pytest
 
-from caloforge import cli
 from caloforge.evaluation.zero_response import by_particle, evaluate_classifier, with_both
 from caloforge.io import open_trials, write_trials
 from caloforge.io.files import read_json
 from caloforge.samples import TRIALS, sample, weights
 from made_o2 import made_trials
-
-
-@pytest.fixture
-def caloforge(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["caloforge", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_evaluate_scores_test_rows_and_report_refuses(caloforge, tmp_path, monkeypatch):

@@ -2,12 +2,10 @@
 
 import dataclasses
 import shutil
-import sys
 
 import numpy as np
 import pytest
 
-from caloforge import cli
 from caloforge.detectors import ZN
 from caloforge.events import split
 from caloforge.export import bundle as bundles
@@ -160,22 +158,6 @@ def test_scores_of_the_same_settings_go_along(flow_run, tmp_path):
     found = bundles._scores(bundles.Run(run), [])
     assert found == {"made": {"sha256": "0", "n": 3, "metrics": {}}}
     assert bundles._scores(bundles.Run(run), ["solver.steps=1"]) == {}
-
-
-@pytest.fixture
-def caloforge(monkeypatch, capfd):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["caloforge", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_what_export_refuses(caloforge, flow_run, tmp_path):

@@ -2,7 +2,6 @@
 
 import re
 import runpy
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from caloforge import cli, samples
+from caloforge import samples
 from caloforge.detectors import ZN, ZP
 from caloforge.events import Primaries, split
 from caloforge.export import o2
@@ -344,14 +343,12 @@ def test_expanded_noise_gives_the_same_physics():
 
 
 @pytest.mark.slow
-def test_the_command(exported, tmp_path, monkeypatch, capsys):
+def test_the_command(caloforge, exported, tmp_path):
     out = Path(tmp_path / "models")
     words = ["export", "zn-flow_matching", "zp-flow_matching", "--target", "o2"]
-    monkeypatch.setattr(sys, "argv", ["caloforge", *words, "--zero", ZERO, "--out", str(out)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert not stop.value.code
-    assert "classifier, neutron and proton" in capsys.readouterr().out
+    code, text, _ = caloforge(*words, "--zero", ZERO, "--out", out)
+    assert code == 0
+    assert "classifier, neutron and proton" in text
     assert read_json(out / "card.json")["files"] == read_json(exported / "card.json")["files"]
 
 
@@ -366,11 +363,8 @@ def test_the_command(exported, tmp_path, monkeypatch, capsys):
         (["--target", "o2", "--zero", ZERO, "--set", "dark=0"], "--set and --data are for a bundle"),
     ],
 )
-def test_what_the_command_refuses(words, problem, tmp_path, monkeypatch, capsys):
-    words = ["export", "zn-flow_matching", *words, "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", ["caloforge", *words])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 2
-    assert re.search(problem, capsys.readouterr().err)
+def test_what_the_command_refuses(caloforge, words, problem, tmp_path):
+    code, _, err = caloforge("export", "zn-flow_matching", *words, "--out", tmp_path / "out")
+    assert code == 2
+    assert re.search(problem, err)
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import caloforge
-from caloforge import cli
 from caloforge.detectors import DETECTORS, ZN, ZP
 from caloforge.events import Primaries
 from caloforge.io import create, open_events, provenance, root
@@ -205,16 +204,12 @@ def test_sums_are_read_by_sha256sum(bundle):
 
 
 @pytest.fixture
-def sample(monkeypatch, capfd):
+def sample(caloforge):
+    """Runs the verb; returns exit code and standard error."""
+
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["caloforge", "sample", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, capfd.readouterr().err
+        code, _, err = caloforge("sample", *arguments)
+        return code, err
 
     return run
 

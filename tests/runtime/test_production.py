@@ -10,12 +10,12 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 
-from caloforge import cli
 from caloforge.detectors import ZN, ZP
 from caloforge.io import create, merge, open_events, open_particles, open_primaries, provenance
 from caloforge.io.source import channel_columns
@@ -183,21 +183,9 @@ def test_what_does_not_fit(job, primaries, tmp_path):
 
 
 @pytest.fixture
-def generate(monkeypatch, capfd):
+def generate(caloforge):
     """Runs the verb in this process; returns exit code, standard output and standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["caloforge", "generate", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return partial(caloforge, "generate")
 
 
 def test_the_verb(generate, job, primaries, whole, tmp_path):

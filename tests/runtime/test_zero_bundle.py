@@ -1,12 +1,9 @@
 """Bundles with a zero response: right fractions, decided by the event alone, and nothing else changes."""
 
-import sys
-
 import numpy as np
 import onnx
 import pytest
 
-from caloforge import cli
 from caloforge.detectors import ZN, ZP
 from caloforge.events import Primaries, load
 from caloforge.io import create, open_events, provenance
@@ -103,15 +100,12 @@ def test_a_damaged_zero_response_is_refused(tmp_path, damage):
         Surrogate.load(bundle)
 
 
-def test_the_provenance_says_so(tmp_path, monkeypatch):
+def test_the_provenance_says_so(caloforge, tmp_path):
     bundle = zero_bundle(tmp_path / "bundle")
     with create(tmp_path / "primaries.h5", ZN) as writer:
         writer.append(made_events(particles=10).primaries)
     words = ["sample", bundle, tmp_path / "primaries.h5", tmp_path / "events.h5", "--on-outside", "flag"]
-    monkeypatch.setattr(sys, "argv", ["caloforge", *map(str, words)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert not stop.value.code
+    assert caloforge(*words)[0] == 0
     assert provenance(tmp_path / "events.h5")["zero_response"] == "made-zero"
     assert len(open_events(tmp_path / "events.h5")) == 40
     assert read_json(bundle / "card.json")["files"].keys() == {GRAPH, ZERO}
