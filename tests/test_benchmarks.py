@@ -22,7 +22,17 @@ def run(name, *arguments, **environment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["calodream.py", "challenge.py", "gpu.py", "latents.py", "runtime.py", "sampling_memory.py"]
+    "name",
+    [
+        "calodream.py",
+        "challenge.py",
+        "gpu.py",
+        "latents.py",
+        "layouts.py",
+        "runtime.py",
+        "sampling_memory.py",
+        "solvers.py",
+    ],
 )
 def test_help(name):
     done = run(name, "--help")

@@ -728,7 +728,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="PATH=V1,V2,...",
-            help="Repeat over a setting, the others as they are: solver.steps=1,2,4,8; may be repeated.",
+            help="Repeat over a setting, the others as they are: solver.steps=1,2,4,8, or, with one that goes along, "
+            "'solver.method=midpoint solver.steps=1,2'; may be repeated.",
         ),
     ] = None,
     detector: DetectorName = None,

@@ -38,18 +38,14 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.diversity import f_div
 from caloforge.models.base import (
     BatchRandom,
-    Generator,
     Stage,
-    cell_order,
-    generation_scores,
-    image_shape,
     shuffled_batches,
 )
-from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig, dropout_mask
-from caloforge.nn.rounding import Rounding, rounded
+from caloforge.models.one_pass import OnePass, kept
+from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig
+from caloforge.nn.rounding import Rounding
 from caloforge.ode.bespoke import frozen
 from caloforge.optim import AdamConfig, build, update_average
-from caloforge.transforms import Log1p, Standardize
 
 CLOSEST = 1e-6
 """Distance of features below which two images count as this far apart."""
@@ -234,8 +230,7 @@ class AdversarialStage:
         return image + noise * rng.normal(*image.shape[1:]) if noise else image
 
     def _kept(self, network: ImageDecoder | ImageEncoder, rng: BatchRandom) -> Tensor | None:
-        dropout = self._config.network.dropout
-        return dropout_mask(rng.uniform(*network.mask), dropout) if dropout else None
+        return kept(network, self._config.network.dropout, rng)
 
     def _judge(
         self,
@@ -297,7 +292,7 @@ def selective_diversity(
     return of
 
 
-class GAN(Generator):
+class GAN(OnePass):
     """Makes images of ten normals at once.
 
     Args:
@@ -306,35 +301,25 @@ class GAN(Generator):
     """
 
     config_class: ClassVar[type[BaseModel]] = GANConfig
-    sampling: ClassVar[tuple[str, ...]] = ("rounding",)
 
     def __init__(self, detector: Detector, config: GANConfig) -> None:
-        super().__init__()
-        shape, features = image_shape(detector, "gan"), len(detector.conditions)
-        self.detector, self.config = detector, config
-        self.noise_dim = config.latent + 1
-        self.standardize, self.transform = Standardize(features), Log1p()
-        self.generator = ImageDecoder(shape, config.latent, features, config.network)
-        self.order: Tensor
-        self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
+        super().__init__(detector, config, "gan")
+        self.config = config
+        self.generator = ImageDecoder(self.shape, config.latent, len(detector.conditions), config.network)
 
-    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
-        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, latent + 1)."""
-        image = self.generator(noise[:, :-1], self.standardize(conditions))
-        return rounded(self.transform.inverse(image), noise[:, -1], self.order, self.config.rounding)
+    def image(self, z: Tensor, condition: Tensor) -> Tensor:
+        """Returns images, (B, H, W), of normals (B, latent) and standardised features (B, F)."""
+        image: Tensor = self.generator(z, condition)
+        return image
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and the diversity, and returns the one stage."""
         config, device = self.config, self.order.device
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
         features = len(self.detector.conditions)
-        discriminator = Discriminator(image_shape(self.detector, "gan"), features, config.network).to(device)
+        discriminator = Discriminator(self.shape, features, config.network).to(device)
         scaled = selective_diversity(train, config.repeats) if config.diversity else None
         trained = copy.deepcopy(self.generator) if config.average else self.generator
-
-        def inputs(batch: Events) -> tuple[Tensor, Tensor]:
-            image = self.transform(torch.from_numpy(batch.responses.astype(np.float32)).to(device))
-            return image, self.standardize(torch.from_numpy(batch.conditions).to(device))
 
         def diversity(batch: Events) -> Tensor:
             assert scaled is not None
@@ -344,7 +329,7 @@ class GAN(Generator):
             AdversarialStage(
                 trained,
                 discriminator,
-                inputs,
+                self.inputs,
                 diversity if scaled else None,
                 self.scores,
                 config,
@@ -352,7 +337,3 @@ class GAN(Generator):
                 average=self.generator if config.average else None,
             )
         ]
-
-    def scores(self, source: EventSource) -> Mapping[str, float]:
-        """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        return generation_scores(self, source, self.config.validation_events)

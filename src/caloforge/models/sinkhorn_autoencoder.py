@@ -16,10 +16,9 @@ units of codes and standardised features. On several devices each compares its o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,18 +28,14 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.models.base import (
     BatchRandom,
-    Generator,
     LossStage,
     Stage,
-    cell_order,
-    generation_scores,
-    image_shape,
 )
-from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig, dropout_mask
-from caloforge.nn.rounding import Rounding, rounded
+from caloforge.models.one_pass import OnePass, kept
+from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig
+from caloforge.nn.rounding import Rounding
 from caloforge.nn.sinkhorn import sinkhorn_divergence
 from caloforge.optim import AdamConfig
-from caloforge.transforms import Log1p, Standardize
 
 SLOPE = 0.2
 """Slope of the noise generator's leaky rectifiers below 0."""
@@ -124,7 +119,7 @@ class Autoencoder(nn.Module):
         return F.relu(self.code(self.encoder(image, None, kept)))
 
 
-class SinkhornAutoencoder(Generator):
+class SinkhornAutoencoder(OnePass):
     """Decodes what its noise generator gives.
 
     Args:
@@ -134,39 +129,27 @@ class SinkhornAutoencoder(Generator):
 
     config_class: ClassVar[type[BaseModel]] = SinkhornAutoencoderConfig
     training_only: ClassVar[tuple[str, ...]] = ("autoencoder.encoder", "autoencoder.code")
-    sampling: ClassVar[tuple[str, ...]] = ("rounding",)
 
     def __init__(self, detector: Detector, config: SinkhornAutoencoderConfig) -> None:
-        super().__init__()
-        shape, features = image_shape(detector, "sinkhorn_autoencoder"), len(detector.conditions)
-        self.detector, self.config = detector, config
-        self.noise_dim = config.latent + 1
-        self.standardize, self.transform = Standardize(features), Log1p()
-        self.autoencoder = Autoencoder(shape, features, config)
-        self.order: Tensor
-        self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
+        super().__init__(detector, config, "sinkhorn_autoencoder")
+        self.config = config
+        self.autoencoder = Autoencoder(self.shape, len(detector.conditions), config)
 
-    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
-        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, latent + 1)."""
-        code = self.autoencoder.noise_generator(noise[:, :-1], self.standardize(conditions))
-        image = self.autoencoder.decoder(code, None)
-        return rounded(self.transform.inverse(image), noise[:, -1], self.order, self.config.rounding)
+    def image(self, z: Tensor, condition: Tensor) -> Tensor:
+        """Decodes a code of normals, (B, latent), to (B, H, W), for standardised features (B, F)."""
+        image: Tensor = self.autoencoder.decoder(self.autoencoder.noise_generator(z, condition), None)
+        return image
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and returns the one stage."""
-        config, dropout, device = self.config, self.config.network.dropout, self.order.device
-        network = self.autoencoder
+        config, dropout, network = self.config, self.config.network.dropout, self.autoencoder
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
 
-        def kept(part: ImageEncoder | ImageDecoder, rng: BatchRandom) -> Tensor | None:
-            return dropout_mask(rng.uniform(*part.mask), dropout) if dropout else None
-
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
-            image = self.transform(torch.from_numpy(batch.responses.astype(np.float32)).to(device))
-            condition = self.standardize(torch.from_numpy(batch.conditions).to(device))
-            code = network.encode(image, kept(network.encoder, rng))
+            image, condition = self.inputs(batch)
+            code = network.encode(image, kept(network.encoder, dropout, rng))
             made = network.noise_generator(rng.normal(config.latent), condition)
-            found = network.decoder(code, None, kept(network.decoder, rng))
+            found = network.decoder(code, None, kept(network.decoder, dropout, rng))
             of_codes, of_made = sinkhorn_divergence(
                 torch.cat([code, condition], 1),
                 torch.cat([made, condition], 1),
@@ -188,7 +171,3 @@ class SinkhornAutoencoder(Generator):
                 events=len(train),
             )
         ]
-
-    def scores(self, source: EventSource) -> Mapping[str, float]:
-        """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        return generation_scores(self, source, self.config.validation_events)

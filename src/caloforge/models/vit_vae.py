@@ -12,10 +12,9 @@ the counts exp(y^) - 1 too few: the light that a fibre has now and then is lost 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,17 +24,13 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.models.base import (
     BatchRandom,
-    Generator,
     LossStage,
     Stage,
-    cell_order,
-    generation_scores,
-    image_shape,
 )
-from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig, dropout_mask
-from caloforge.nn.rounding import Rounding, rounded
+from caloforge.models.one_pass import OnePass, kept
+from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig
+from caloforge.nn.rounding import Rounding
 from caloforge.optim import AdamConfig
-from caloforge.transforms import Log1p, Standardize
 
 
 class ViTVAEConfig(BaseModel):
@@ -87,7 +82,7 @@ class VAE(nn.Module):
         return self.mean(hidden), self.log_variance(hidden).clamp(-20, 10)
 
 
-class ViTVAE(Generator):
+class ViTVAE(OnePass):
     """Decodes ten normals.
 
     Args:
@@ -102,37 +97,27 @@ class ViTVAE(Generator):
         "vae.mean",
         "vae.log_variance",
     )
-    sampling: ClassVar[tuple[str, ...]] = ("rounding",)
 
     def __init__(self, detector: Detector, config: ViTVAEConfig) -> None:
-        super().__init__()
-        shape, features = image_shape(detector, "vit_vae"), len(detector.conditions)
-        self.detector, self.config = detector, config
-        self.noise_dim = config.latent + 1
-        self.standardize, self.transform = Standardize(features), Log1p()
-        self.vae = VAE(shape, features, config)
-        self.order: Tensor
-        self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
+        super().__init__(detector, config, "vit_vae")
+        self.config = config
+        self.vae = VAE(self.shape, len(detector.conditions), config)
 
-    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
-        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, latent + 1)."""
-        image = self.vae.decoder(noise[:, :-1], self.standardize(conditions))
-        return rounded(self.transform.inverse(image), noise[:, -1], self.order, self.config.rounding)
+    def image(self, z: Tensor, condition: Tensor) -> Tensor:
+        """Decodes normals, (B, latent), to (B, H, W), for standardised features (B, F)."""
+        image: Tensor = self.vae.decoder(z, condition)
+        return image
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and returns the one stage."""
-        config, dropout, device = self.config, self.config.network.dropout, self.order.device
+        config, dropout = self.config, self.config.network.dropout
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
 
-        def kept(network: ImageEncoder | ImageDecoder, rng: BatchRandom) -> Tensor | None:
-            return dropout_mask(rng.uniform(*network.mask), dropout) if dropout else None
-
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
-            image = self.transform(torch.from_numpy(batch.responses.astype(np.float32)).to(device))
-            condition = self.standardize(torch.from_numpy(batch.conditions).to(device))
-            mean, log_variance = self.vae.encode(image, condition, kept(self.vae.encoder, rng))
+            image, condition = self.inputs(batch)
+            mean, log_variance = self.vae.encode(image, condition, kept(self.vae.encoder, dropout, rng))
             z = mean + torch.exp(log_variance / 2) * rng.normal(config.latent)
-            found = self.vae.decoder(z, condition, kept(self.vae.decoder, rng))
+            found = self.vae.decoder(z, condition, kept(self.vae.decoder, dropout, rng))
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
             each: Tensor = (found - image).square().flatten(1).sum(1) + config.kl * kl
             return each
@@ -149,7 +134,3 @@ class ViTVAE(Generator):
                 events=len(train),
             )
         ]
-
-    def scores(self, source: EventSource) -> Mapping[str, float]:
-        """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        return generation_scores(self, source, self.config.validation_events)
