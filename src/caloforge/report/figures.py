@@ -576,7 +576,8 @@ def _price_panel(axes: Axes, panel: PricePanel, numbers: Mapping[Style, str]) ->
             marker=MARKS[point.kind], markersize=8 if large else 4.5, linestyle="none", markeredgecolor="white",
             markeredgewidth=0.7, elinewidth=1, capsize=0, zorder=6 if large else 5,
         )  # fmt: skip
-        text = f"↑ {point.value:,.0f}" if beyond else point.setting or numbers.get(point.look, "")
+        value = f"{point.value:,.0f}" if point.value < 1e6 else f"{point.value:.0e}"
+        text = f"↑ {value}" if beyond else point.setting or numbers.get(point.look, "")
         axes.annotate(
             text, (point.ms, min(point.value, top)), (4, -3), textcoords="offset points", fontsize=7, ha="left",
             va="top", color=point.look.colour, zorder=7, fontweight="bold" if large else "normal",

@@ -7,6 +7,7 @@ command and on what budget it was made. Figures lie in `images/NAME/` beside the
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -128,6 +129,12 @@ class _Page:
         """Renders the page with its figures inside."""
         body: str = require("markdown_it", "report").MarkdownIt("commonmark").enable("table").render(text)
         body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+        body = re.sub(r" \(([^()]*)\)</td>", r"<small>\1</small></td>", body)
+        body = re.sub(
+            r"<p>(<img [^>]*>)</p>\n<p>(.*?)</p>",
+            r"<figure class='fit'>\1<figcaption>\2</figcaption></figure>",
+            body,
+        )
         for file, data in self.images.items():
             kind = "png" if file.endswith("png") else "svg+xml"
             inside = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
