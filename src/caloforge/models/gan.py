@@ -303,7 +303,7 @@ class GAN(OnePass):
     config_class: ClassVar[type[BaseModel]] = GANConfig
 
     def __init__(self, detector: Detector, config: GANConfig) -> None:
-        super().__init__(detector, config, "gan")
+        super().__init__(detector, "gan", config.latent, config.rounding, config.validation_events)
         self.config = config
         self.generator = ImageDecoder(self.shape, config.latent, len(detector.conditions), config.network)
 

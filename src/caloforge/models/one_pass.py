@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,29 +16,9 @@ from torch import Tensor
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.models.base import BatchRandom, Generator, cell_order, generation_scores, image_shape
-from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig, dropout_mask
+from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, dropout_mask
 from caloforge.nn.rounding import Rounding, rounded
 from caloforge.transforms import Log1p, Standardize
-
-
-class OnePassConfig(Protocol):
-    """What the settings of such a model hold."""
-
-    @property
-    def network(self) -> ImageViTConfig:
-        """Sizes of the vision transformers."""
-
-    @property
-    def latent(self) -> int:
-        """Normals an image is made of."""
-
-    @property
-    def rounding(self) -> Rounding:
-        """How counts become whole numbers."""
-
-    @property
-    def validation_events(self) -> int:
-        """Events generated for each validation."""
 
 
 class OnePass(Generator):
@@ -46,8 +26,10 @@ class OnePass(Generator):
 
     Args:
         detector: a detector with two axes.
-        config: sizes and training.
         kind: the model's name, for errors.
+        latent: normals an image is made of.
+        rounding: how counts become whole numbers.
+        validation_events: events generated for each validation.
 
     Raises:
         ValueError: a detector of other axes.
@@ -55,11 +37,13 @@ class OnePass(Generator):
 
     sampling: ClassVar[tuple[str, ...]] = ("rounding",)
 
-    def __init__(self, detector: Detector, config: OnePassConfig, kind: str) -> None:
+    def __init__(
+        self, detector: Detector, kind: str, latent: int, rounding: Rounding, validation_events: int
+    ) -> None:
         super().__init__()
-        self.shape, self._settings = image_shape(detector, kind), config
-        self.detector = detector
-        self.noise_dim = config.latent + 1
+        self.detector, self.shape = detector, image_shape(detector, kind)
+        self.noise_dim = latent + 1
+        self.rounding, self.validation_events = rounding, validation_events
         self.standardize, self.transform = Standardize(len(detector.conditions)), Log1p()
         self.order: Tensor
         self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
@@ -71,7 +55,7 @@ class OnePass(Generator):
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates responses, (B, *shape), from conditions (B, F) and noise (B, latent + 1)."""
         image = self.image(noise[:, :-1], self.standardize(conditions))
-        return rounded(self.transform.inverse(image), noise[:, -1], self.order, self._settings.rounding)
+        return rounded(self.transform.inverse(image), noise[:, -1], self.order, self.rounding)
 
     def inputs(self, batch: Events) -> tuple[Tensor, Tensor]:
         """Returns images ln(1 + n), (B, H, W), and standardised features, (B, F)."""
@@ -81,7 +65,7 @@ class OnePass(Generator):
 
     def scores(self, source: EventSource) -> Mapping[str, float]:
         """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        return generation_scores(self, source, self._settings.validation_events)
+        return generation_scores(self, source, self.validation_events)
 
 
 def kept(network: ImageEncoder | ImageDecoder, dropout: float, rng: BatchRandom) -> Tensor | None:

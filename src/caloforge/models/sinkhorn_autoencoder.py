@@ -131,7 +131,9 @@ class SinkhornAutoencoder(OnePass):
     training_only: ClassVar[tuple[str, ...]] = ("autoencoder.encoder", "autoencoder.code")
 
     def __init__(self, detector: Detector, config: SinkhornAutoencoderConfig) -> None:
-        super().__init__(detector, config, "sinkhorn_autoencoder")
+        super().__init__(
+            detector, "sinkhorn_autoencoder", config.latent, config.rounding, config.validation_events
+        )
         self.config = config
         self.autoencoder = Autoencoder(self.shape, len(detector.conditions), config)
 

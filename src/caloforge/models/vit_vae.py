@@ -99,7 +99,7 @@ class ViTVAE(OnePass):
     )
 
     def __init__(self, detector: Detector, config: ViTVAEConfig) -> None:
-        super().__init__(detector, config, "vit_vae")
+        super().__init__(detector, "vit_vae", config.latent, config.rounding, config.validation_events)
         self.config = config
         self.vae = VAE(self.shape, len(detector.conditions), config)
 
