@@ -353,9 +353,8 @@ def _covers(
 
 def _holds(scores: Mapping[str, Any], sweep: Sweep, value: str) -> bool:
     """Says whether scores hold a value of a sweep."""
-    held = dict(setting.split("=", 1) for setting in sweep.settings)
     return any(
-        (one["path"], str(one["value"]), one.get("settings") or {}) == (sweep.path, value, held)
+        (one["path"], str(one["value"]), one.get("settings") or {}) == (sweep.path, value, sweep.held)
         for one in scores["sweep"]
     )
 

@@ -385,7 +385,7 @@ def _swept(
                     events = open_events(Path(folder) / f"{stem}.h5", model.detector)
                     test = task.tests[stem][1]
                     _classify(entry, test, events, classifiers, task.seed, task.device, report, beside=False)
-        scored = {"path": sweep.path, "value": _number(value), "settings": _as_mapping(sweep.settings)}
+        scored = {"path": sweep.path, "value": _number(value), "settings": sweep.held}
         swept.append({**scored, "ms_per_event": times, "sets": sets})
     return swept
 
@@ -428,6 +428,11 @@ class Sweep:
     path: str
     values: tuple[str, ...]
     settings: tuple[str, ...] = ()
+
+    @property
+    def held(self) -> dict[str, str]:
+        """The settings that go along, by their paths."""
+        return _as_mapping(self.settings)
 
 
 def parse_sweep(text: str) -> Sweep:
