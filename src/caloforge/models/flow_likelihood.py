@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from caloforge.events import Events, EventSource
+from caloforge.events import Events, EventSource, in_slices
 from caloforge.models.base import BatchRandom, LossStage, Stage, spread_rows
 from caloforge.models.flow_images import FlowImages
 from caloforge.nn.autoregressive import AutoregressiveFlow, log_normal
@@ -42,6 +42,8 @@ def log_likelihood(
 ) -> Tensor:
     """Returns ln p(v | particle, N) for v = counts + u, in nats, (B,).
 
+    Its mean over u is a lower bound on ln P(counts | particle, N).
+
     Args:
         images: the preprocessing.
         flow: of prepared images.
@@ -56,14 +58,16 @@ def log_likelihood(
 
 
 @torch.no_grad()
-def log_likelihoods(images: FlowImages, flow: AutoregressiveFlow, events: Events) -> NDArray[np.float64]:
-    """Returns ln p(v | particle, N) of events in nats, (N,), with the noise of events 0, 1, ... for u."""
-    found = []
-    for start in range(0, len(events), 128):
-        rows = np.arange(start, min(start + 128, len(events)))
-        conditions, counts = images.tensors(events.slices(rows))
+def log_likelihoods(images: FlowImages, flow: AutoregressiveFlow, source: EventSource) -> NDArray[np.float64]:
+    """Returns `log_likelihood` of events in nats, (N,), with the noise of events 0, 1, ... for u."""
+    found = [np.empty(0)]
+    first = 0
+    for events in in_slices(source, 128):
+        conditions, counts = images.tensors(events)
+        rows = np.arange(first, first + len(events))
         u = normal_to_uniform(torch.from_numpy(standard_normals(0, rows, counts.shape[1])).to(counts.device))
         found.append(log_likelihood(images, flow, conditions, counts, u).double().cpu().numpy())
+        first += len(events)
     return np.concatenate(found)
 
 
