@@ -5,7 +5,7 @@
     python benchmarks/flows.py inverse TEACHER EVENTS
     python benchmarks/flows.py photons RUN EVENTS... [--figure FILE.svg]
     python benchmarks/flows.py likelihood TEACHER EVENTS
-    python benchmarks/flows.py thin sample:zn OUT.h5 [--every 4]
+    python benchmarks/flows.py thin sample:zn... OUT.h5 [--every 4] [--particles Lambda "K(S)0" Sigma+]
 
 speed: processor time of both in one process and one thread, one after the other in each repeat, and of the teacher
 without what its steps keep: each cell by a full pass of the network, as is usual. Of that way `--passes` passes are
@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from caloforge.evaluation.scoring import origin_of, rows_to_score
-from caloforge.events import Joined
+from caloforge.events import EventSource, Joined, Selected, of_particles
 from caloforge.events import load as load_events
 from caloforge.io import create, open_events
 from caloforge.metrics.channels import wasserstein
@@ -58,12 +58,17 @@ def load(name: str) -> tuple[Recipe, MAF | IAF]:
     return recipe, model
 
 
-def test_events(recipe: Recipe, names: list[str]) -> Joined:
+def opened(names: list[str]) -> EventSource:
+    """Opens files, or samples by name."""
+    prefix = "sample:"
+    paths = [sample(name.removeprefix(prefix)) if name.startswith(prefix) else Path(name) for name in names]
+    sources = [open_events(path) for path in paths]
+    return Joined(sources) if len(sources) > 1 else sources[0]
+
+
+def test_events(recipe: Recipe, names: list[str]) -> Selected:
     """Returns the rows that the run was not trained on, of files or samples by name."""
-    paths = [
-        sample(name.removeprefix("sample:")) if name.startswith("sample:") else Path(name) for name in names
-    ]
-    return Joined([rows_to_score(open_events(path), origin_of(recipe)) for path in paths])
+    return rows_to_score(opened(names), origin_of(recipe))
 
 
 def seconds(function, *arguments) -> float:
@@ -220,14 +225,12 @@ def likelihood(arguments: argparse.Namespace) -> None:
 
 def thin(arguments: argparse.Namespace) -> None:
     """Writes the responses of one in so many test particles (folds 0 and 1)."""
-    name, out = arguments.runs
-    events = load_events(
-        open_events(sample(name.removeprefix("sample:")) if name.startswith("sample:") else name)
-    )
+    *names, out = arguments.runs
+    events = load_events(of_particles(opened(names), arguments.particles))
     test, neutron = events.fold < 2, events.pdg == NEUTRON
     kept = [np.unique(events.group[test & kind])[:: arguments.every] for kind in (neutron, ~neutron)]
     chosen = events.slices(np.flatnonzero(test & np.isin(events.group, np.concatenate(kept))))
-    share = f"one in {arguments.every} test particles of {name}"
+    share = f"one in {arguments.every} test particles of {', '.join(names)}"
     with create(out, events.detector, {"source": share}) as writer:
         writer.append(chosen)
     print(f"{len(chosen)} responses of {len(np.unique(chosen.group))} particles")
@@ -266,6 +269,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=8)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--every", type=int, default=4)
+    parser.add_argument("--particles", nargs="*", default=[])
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
