@@ -5,6 +5,7 @@
     python benchmarks/flows.py inverse TEACHER EVENTS
     python benchmarks/flows.py photons RUN EVENTS... [--figure FILE.svg]
     python benchmarks/flows.py likelihood TEACHER EVENTS
+    python benchmarks/flows.py profile RUN EVENTS [--rows 256]
     python benchmarks/flows.py thin sample:zn... OUT.h5 [--every 4] [--particles Lambda "K(S)0" Sigma+]
 
 speed: processor time of both in one process and one thread, one after the other in each repeat, and of the teacher
@@ -14,12 +15,14 @@ with those of the teacher that keeps: some minutes at a batch of 4.
 
 inverse: test images to noise and back in float32. photons: is the photon sum calibrated on test particles? Shares of
 the sums below the quantiles that the model gives, by type. likelihood: of test responses, of responses of another
-particle with about the same sum, turned upside down, and generated. thin: writes the test responses of every so many
-neutrons and of every so many other particles, for evaluations that take less time.
+particle with about the same sum, turned upside down, and generated. profile: photons by
+distance from the middle of the true light, and how many cells have one, two, ... of them, with true sums. thin: writes
+the test responses of one in so many neutrons and other particles, for evaluations that take less time.
 """
 
 import argparse
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +226,41 @@ def likelihood(arguments: argparse.Namespace) -> None:
         print(f"| {name} | {found.mean():.0f} | {low:.0f} | {middle:.0f} | {high:.0f} | {outside:.1f} % |")
 
 
+RINGS = (0, 2, 4, 7, 10, 15, 20, 30, 62)
+"""Edges of distances, in cells."""
+
+
+@torch.no_grad()
+def profile(arguments: argparse.Namespace) -> None:
+    """Prints the mean light of an event by distance and the numbers of cells by count, true and generated."""
+    recipe, model = load(arguments.runs[0])
+    events = spread_rows(test_events(recipe, arguments.runs[1:]), arguments.rows)
+    conditions, true = model.images.tensors(events)
+    noise = torch.from_numpy(standard_normals(0, np.arange(len(events)), model.noise_dim))
+    photons = true.sum(1)
+    made = model.with_photons(conditions, photons, noise).flatten(1)
+    contexts = model.flow.contexts(*model.images.given(conditions, photons))
+    image = model.flow.to_data(noise[:, :-1], contexts).points[0]
+    unscaled = torch.floor(model.images.shares(image, photons) * (photons[:, None] + 1))
+    rows, columns = (one.flatten() for one in np.indices(model.detector.shape))
+    light = true.numpy() / photons[:, None].numpy()
+    middle = light @ rows, light @ columns
+    distance = np.hypot(rows - middle[0][:, None], columns - middle[1][:, None])
+    rings = [(distance >= low) & (distance < high) for low, high in pairwise(RINGS)]
+    sets = {"true": true.numpy(), "generated": made.numpy(), "before the sum is met": unscaled.numpy()}
+    print(f"{arguments.runs[0]}, {len(events)} events, true sums; means of an event\n")
+    print(f"| photons at | {' | '.join(f'{a} to {b} cells' for a, b in pairwise(RINGS))} | sum | lit cells |")
+    print("|---" * (len(rings) + 3) + "|")
+    for name, counts in sets.items():
+        found = [(counts * ring).sum() / len(events) for ring in rings]
+        ends = f"{counts.sum() / len(events):.1f} | {(counts > 0).sum() / len(events):.1f}"
+        print(f"| {name} | {' | '.join(f'{one:.2f}' for one in found)} | {ends} |")
+    print("\n| cells with | 1 | 2 | 3 | 4 to 7 | 8 to 15 | 16 and more |\n|---|---|---|---|---|---|---|")
+    for name, counts in sets.items():
+        found = np.histogram(counts, (1, 2, 3, 4, 8, 16, np.inf))[0] / len(events)
+        print(f"| {name} | {' | '.join(f'{one:.2f}' for one in found)} |")
+
+
 def thin(arguments: argparse.Namespace) -> None:
     """Writes the responses of one in so many test particles (folds 0 and 1)."""
     *names, out = arguments.runs
@@ -253,6 +291,7 @@ PARTS = {
     "inverse": inverse,
     "photons": photons,
     "likelihood": likelihood,
+    "profile": profile,
     "thin": thin,
 }
 
