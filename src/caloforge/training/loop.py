@@ -223,7 +223,7 @@ class Fitting:
         return {
             "stage": stage.name,
             "epoch": history.epoch + 1,
-            "step": (history.epoch + 1) * steps,
+            "step": (history.epoch + 1) * history.step,
             "seconds": round(history.seconds, 2),
             "samples_per_second": round(rate, 2),
             **{key: value / max(history.step, 1) for key, value in history.sums.items()},
