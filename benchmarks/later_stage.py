@@ -61,7 +61,7 @@ def main() -> None:
     rows: list[dict[str, object]] = [
         dict(row) for row in before.log() if numbers.get(row["stage"], -1) < number
     ]
-    seconds = float(before.card()["training"]["seconds"])
+    seconds = float(rows[-1]["seconds"]) if rows else 0.0
     history = History([sha256(path) for path in files], stage=number, seconds=seconds, rows=rows)
     run = Run(arguments.out)
     arguments.out.mkdir(parents=True)
