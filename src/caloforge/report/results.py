@@ -295,11 +295,10 @@ def _curves(page: _Page, part: Comparison, metric: str) -> None:
     known = tables.METRICS[metric]
     label = f"{known.title} [{known.unit}]" if known.unit else known.title
     for name, found in sweeps.curves(part.runs, part.stem, metric).items():
-        page.figure(
-            f"{part.stem}-{metric}-{name}",
-            figures.sweep(found, floor, name, label),
-            f"{known.title} against {name} on {part.stem}, with the floor.",
-        )
+        caption = f"{known.title} against {name} on {part.stem}, with the floor."
+        if name == "steps" and any(curve.held for curve in found):
+            caption += " A step of midpoint is two evaluations of the network, one of rk4 four."
+        page.figure(f"{part.stem}-{metric}-{name}", figures.sweep(found, floor, name, label), caption)
 
 
 def _data(page: _Page, parts: Sequence[Comparison], maps: Mapping[str, NDArray[np.float64]]) -> None:
