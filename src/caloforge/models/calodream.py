@@ -69,7 +69,7 @@ from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.nn.vit import ViT, ViTConfig
 from caloforge.nn.voxel_posterior import NUMBERS, Posterior, start
 from caloforge.nn.voxel_vae import VoxelVAE, VoxelVAEConfig
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, conditioned, repeated
 from caloforge.ode.path import Velocity, cfm_loss, on_path
 from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.optim import AdamConfig
@@ -320,12 +320,7 @@ class AutoregressiveEnergies(Energies):
     def problem(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> tuple[Velocity, Tensor]:
         """All numbers of all events, given the true ones before them."""
         _, known = self._flat(incident, energies)
-
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            found: Tensor = self.network.head(x, t, repeated(known, x))
-            return found
-
-        return velocity, rng.normal(self.noise_dim).view(-1, 1)
+        return conditioned(self.network.head, known), rng.normal(self.noise_dim).view(-1, 1)
 
 
 class JointEnergies(Energies):
@@ -587,12 +582,7 @@ class LatentShapes(Shapes):
 
     def velocity(self, context: Context) -> Velocity:
         """What the transformer gives."""
-
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            found: Tensor = self.network(x, t, repeated(context.features, x))
-            return found
-
-        return velocity
+        return conditioned(self.network, context.features)
 
     def read(self, x: Tensor, context: Context) -> Tensor:
         """Decodes."""

@@ -60,7 +60,7 @@ from caloforge.nn.patch_autoencoder import (
 )
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
 from caloforge.nn.velocity_network import VelocityNetwork
-from caloforge.ode.bespoke import BespokeSolver, repeated, solve
+from caloforge.ode.bespoke import BespokeSolver, conditioned, solve
 from caloforge.ode.path import Velocity, cfm_loss
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
@@ -316,13 +316,7 @@ class FactorizedLatentFlowMatching(Generator):
         return self._velocity(known), rng.normal(self.config.code.network.code)
 
     def _velocity(self, known: Tensor) -> Velocity:
-        embedding = self.flow.condition(known)
-
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            found: Tensor = self.flow(x, t, repeated(embedding, x))
-            return found
-
-        return velocity
+        return conditioned(self.flow, self.flow.condition(known))
 
     def _encode(
         self, network: Autoencoder, conditions: Tensor, responses: Tensor, known: Tensor

@@ -48,7 +48,7 @@ from caloforge.models.base import (
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
 from caloforge.nn.rounding import Rounding, rounded
 from caloforge.nn.unet import UNet, UNetConfig
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, frozen, repeated, solve
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, conditioned, frozen, solve
 from caloforge.ode.path import Velocity, on_path, velocity_loss
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
@@ -197,13 +197,7 @@ class LatentFlowMatching(Generator):
         return rounded(self.transform.inverse(image), noise, self.order, self.config.rounding)
 
     def _velocity(self, conditions: Tensor) -> Velocity:
-        condition = self.standardize(conditions)
-
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            output: Tensor = self.network(x, t, repeated(condition, x))
-            return output
-
-        return velocity
+        return conditioned(self.network, self.standardize(conditions))
 
     def _latents(self, mean: Tensor, log_variance: Tensor, rng: BatchRandom) -> Tensor:
         """Draws a sample of the encoder's distribution, (B, C, h, w)."""

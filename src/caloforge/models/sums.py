@@ -20,7 +20,7 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import BatchRandom, LossStage, Stage, channel_sums, solver_stage, spread_rows
 from caloforge.nn.velocity_network import VelocityNetwork
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, conditioned, solve
 from caloforge.ode.path import Velocity, cfm_loss
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
@@ -102,13 +102,7 @@ class Sums(nn.Module):
 
     def velocity(self, features: Tensor) -> Velocity:
         """Returns the velocity for particles by their `describe`."""
-        embedding = self.network.condition(features)
-
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            found: Tensor = self.network(x, t, repeated(embedding, x))
-            return found
-
-        return velocity
+        return conditioned(self.network, self.network.condition(features))
 
     def stages(
         self, train: EventSource, augment: Callable[[Events, BatchRandom], Events] | None = None

@@ -14,7 +14,7 @@ solution from the same x_0, the network being frozen. What is fitted:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -171,6 +171,11 @@ def repeated(values: Tensor, x: Tensor) -> Tensor:
     """Returns values of a batch, (B, *), repeated in order for x, (n B, *)."""
     # no repetition where there is none, for the exported graph's sake
     return values if values.shape[0] == x.shape[0] else values.repeat(len(x) // len(values), 1)
+
+
+def conditioned(network: Callable[[Tensor, Tensor, Tensor], Tensor], condition: Tensor) -> Velocity:
+    """Returns the velocity that a network gives for a batch of conditions, (B, *), also of x repeated, (n B, *)."""
+    return lambda x, t: network(x, t, repeated(condition, x))
 
 
 def solve(velocity: Velocity, x0: Tensor, solver: SolverConfig, bespoke: BespokeSolver | None) -> Tensor:

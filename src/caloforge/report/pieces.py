@@ -8,12 +8,16 @@ from html import escape
 from importlib import resources
 
 
+def data_uri(data: bytes) -> str:
+    """Returns an image, SVG or PNG, as an address that holds it."""
+    kind = "png" if data.startswith(b"\x89PNG") else "svg+xml"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
 def image(data: bytes, alt: str, wide: float = 0.0) -> str:
     """Embeds an image; a `wide` one keeps that width in rem and scrolls on a narrow screen."""
-    kind = "png" if data.startswith(b"\x89PNG") else "svg+xml"
-    text = base64.b64encode(data).decode("ascii")
     size = f' style="min-width:{wide:g}rem;max-width:{1.7 * wide:g}rem"' if wide else ""
-    embedded = f'<img src="data:image/{kind};base64,{text}" alt="{escape(alt, quote=True)}"{size}>'
+    embedded = f'<img src="{data_uri(data)}" alt="{escape(alt, quote=True)}"{size}>'
     return f'<div class="scroll wide">{embedded}</div>' if wide else embedded
 
 

@@ -6,7 +6,6 @@ command and on what budget it was made. Figures lie in `images/NAME/` beside the
 
 from __future__ import annotations
 
-import base64
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from caloforge.io.run import Run as Folder
 from caloforge.particles import particle_name
 from caloforge.recipe import packaged, read
 from caloforge.report import data_figures, figures, pareto, sweeps, tables
-from caloforge.report.pieces import whole_page
+from caloforge.report.pieces import data_uri, whole_page
 from caloforge.report.published import (
     FLOW_METRICS,
     PUBLISHED,
@@ -136,9 +135,7 @@ class _Page:
             body,
         )
         for file, data in self.images.items():
-            kind = "png" if file.endswith("png") else "svg+xml"
-            inside = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-            body = body.replace(f'"images/{self.out.stem}/{file}"', f'"{inside}"')
+            body = body.replace(f'"images/{self.out.stem}/{file}"', f'"{data_uri(data)}"')
         return whole_page("Results", f"<main>{body}</main>")
 
 
