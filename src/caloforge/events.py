@@ -281,6 +281,54 @@ class Joined:
         return with_responses(particles, responses)
 
 
+LARGEST_COUNT = 2**24
+"""Largest count that float32, in which files keep what uint16 cannot hold, has with all numbers below it."""
+
+
+def as_counts(
+    responses: NDArray[np.generic], events: NDArray[np.integer] | None = None, whole: bool = False
+) -> NDArray[np.generic]:
+    """Returns whole counts as uint16 where they fit, else the values as they are; no count wraps or is cut.
+
+    Args:
+        responses: cell contents as a graph or a model gives them, (N, *shape).
+        events: numbers of the events, for the message, (N,); the rows' where not given.
+        whole: nothing but whole counts is allowed.
+
+    Raises:
+        ValueError: a value that is not finite, negative, a count above 2^24, or (`whole`) not a whole number; the
+            message names the event.
+    """
+    values = np.asarray(responses)
+    if not values.size:
+        return values.astype(np.uint16)
+    integer = values.dtype.kind in "ui"
+    if integer or whole:
+        _refuse(values, values > LARGEST_COUNT, f"a count of at most {LARGEST_COUNT}", events)
+    if values.dtype.kind != "u":
+        _refuse(values, ~np.isfinite(values), "a finite number", events)
+        _refuse(values, values < 0, "a number of zero or more", events)
+    fraction = None if integer else values != np.rint(values)
+    if fraction is not None and whole:
+        _refuse(values, fraction, "a whole count", events)
+    if (fraction is not None and fraction.any()) or values.max() > np.iinfo(np.uint16).max:
+        return values
+    return values.astype(np.uint16)
+
+
+def _refuse(
+    values: NDArray[np.generic], bad: NDArray[np.bool_], wanted: str, events: NDArray[np.integer] | None
+) -> None:
+    """Raises ValueError where any value is bad; it names the event of the first."""
+    if bad.any():
+        row = int(np.argmax(bad.reshape(len(bad), -1).any(1)))
+        number = row if events is None else int(events[row])
+        raise ValueError(
+            f"a response must hold {wanted} in every cell, the model gave {values[row][bad[row]].flat[0]} "
+            f"for event {number}"
+        )
+
+
 def with_responses(primaries: Primaries, responses: NDArray[np.generic]) -> Events:
     """Joins particles and the responses they left, (N, *shape)."""
     return Events(

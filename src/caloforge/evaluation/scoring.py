@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from caloforge.detectors import Detector
 from caloforge.evaluation.classifier import ClassifierConfig, classifier_scores
-from caloforge.events import EventSource, Selected, of_particles, split, with_responses
+from caloforge.events import EventSource, Selected, as_counts, of_particles, split, with_responses
 from caloforge.io import create, open_events, provenance
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
@@ -26,7 +26,7 @@ from caloforge.metrics import Observables, align, observe, observe_showers, scor
 from caloforge.metrics.calochallenge import Showers, Sizes, Smeared
 from caloforge.models.base import Generator, Readout, TakesPhotons, as_function, channel_sums, given_photons
 from caloforge.recipe import Recipe
-from caloforge.runtime.generate import Forward, Generated, as_counts, generate, generate_rows
+from caloforge.runtime.generate import Forward, Generated, generate, generate_rows
 from caloforge.training.checkpoint import load_model
 
 FORMAT = 1

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from caloforge.detectors import Detector
-from caloforge.events import EventSource, load
+from caloforge.events import EventSource, as_counts, load
 from caloforge.models.base import Generator, Stage
 from caloforge.nn.stored import Stored
 from caloforge.transforms import Standardize
@@ -137,5 +137,5 @@ def _as_stored(detector: Detector, responses: NDArray[np.generic]) -> Tensor:
     if detector.unit == "photons":
         if responses.max() > 65_535:
             raise ValueError(f"a cell must hold at most 65535 photons to be stored, got {responses.max()}")
-        return torch.from_numpy(responses.astype(np.uint16))
+        return torch.from_numpy(as_counts(responses, whole=True))
     return torch.from_numpy(responses.astype(np.float32))

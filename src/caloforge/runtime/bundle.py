@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.detectors import Detector, detector_named
-from caloforge.events import Events, ParticleSource, Primaries
+from caloforge.events import Events, ParticleSource, Primaries, as_counts
 from caloforge.io.files import read_json, sha256, write_json, write_text
 from caloforge.runtime import hits
 from caloforge.runtime.domain import Domain, OnOutside, check_choice
@@ -257,7 +257,13 @@ class Surrogate:
             first_event,
             batch,
             self._responds(seed, batch),
+            self._whole,
         )
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the graph rounds to photons."""
+        return self.detector.unit == "photons" and self.card.get("rounding", "none") not in ("", "none")
 
     def _responds(self, seed: int, batch_size: int) -> Responds | None:
         """Returns what decides which events have a response; None where all have."""
@@ -313,18 +319,22 @@ class Surrogate:
         """Predicts channel sums in the detector's unit, (N, K); arguments as for `sample`."""
         self.check(primaries, on_outside)
         batch = chosen_batch(len(primaries), batch_size, exact)
+        numbers = first_event + np.arange(len(primaries))
         rows = generate_rows(
             cast(Forward, self.session),
             self.session.noise_dim,
             primaries.conditions,
             seed,
-            events=first_event + np.arange(len(primaries)),
+            events=numbers,
             batch_size=batch,
             responds=self._responds(seed, batch),
         )
         if self.card["kind"] == "readout":
+            bad = ~np.isfinite(rows).all(1)
+            if bad.any():
+                raise ValueError(f"channel sums must be finite, the model's for event {numbers[bad][0]} are not")
             return rows.astype(np.float64)
-        return self.detector.readout(rows, self.card["channels"])
+        return self.detector.readout(as_counts(rows, numbers, self._whole), self.card["channels"])
 
 
 def chosen_batch(events: int, batch_size: int | None, exact: bool) -> int:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.events import Events, ParticleSource, Rows, with_responses
+from caloforge.events import Events, ParticleSource, Rows, as_counts, with_responses
 from caloforge.io import EventWriter
 from caloforge.runtime.noise import standard_normals
 
@@ -69,14 +69,6 @@ def generate_rows(
     return np.concatenate(parts) if parts else forward(conditions, np.empty((0, noise_dim), np.float32))
 
 
-def as_counts(responses: NDArray[np.float32]) -> NDArray[np.generic]:
-    """Returns integer counts as uint16 where they are integers that fit, else the values as they are."""
-    whole = responses.dtype.kind in "ui" or np.array_equal(responses, np.rint(responses))
-    if responses.size and (responses.max() >= 2**16 or not whole):
-        return responses
-    return responses.astype(np.uint16)
-
-
 @dataclass(frozen=True, eq=False)
 class Generated(Generic[Particles]):
     """Events that are generated when they are read; of particles in memory an `EventSource`.
@@ -89,6 +81,7 @@ class Generated(Generic[Particles]):
         first_event: number of the first row's event.
         batch_size: events at once.
         responds: tells which events have a response; None where all have.
+        whole: the model rounds, so that anything but a whole count is an error.
     """
 
     forward: Forward
@@ -98,12 +91,17 @@ class Generated(Generic[Particles]):
     first_event: int = 0
     batch_size: int = 256
     responds: Responds | None = None
+    whole: bool = False
 
     def __len__(self) -> int:
         return len(self.primaries)
 
     def slices(self, rows: Rows) -> Events:
-        """Generates some rows."""
+        """Generates some rows.
+
+        Raises:
+            ValueError: the generator gives what is no response; the message names the event.
+        """
         index = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
         chosen = self.primaries.select(rows)
         responses = generate_rows(
@@ -115,7 +113,7 @@ class Generated(Generic[Particles]):
             batch_size=self.batch_size,
             responds=self.responds,
         )
-        return with_responses(chosen, as_counts(responses))
+        return with_responses(chosen, as_counts(responses, self.first_event + index, self.whole))
 
 
 def generate(

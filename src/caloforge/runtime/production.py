@@ -6,21 +6,26 @@ event k is a function of seed and k and every batch is filled up. When all parts
 output one after the other and removed. So whatever is killed, at whatever moment, the parts that are there stay, and
 the output is the same to the byte (a ROOT file but for its time stamps).
 
+Beside each part lies its seal, which holds the hash of the job, the number of the part and the hash of its bytes. A
+resumed job makes again what has no seal that fits. While a job runs it holds a lock beside its output.
+
 A shard is a run of neighbouring parts with an output of its own; `io.merging.merge` makes of all shards the file
 that one job would have written.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from glob import escape
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -30,10 +35,12 @@ import numpy as np
 from caloforge import __version__
 from caloforge.events import ParticleSource, Primaries, in_slices, rows_at_once
 from caloforge.io import create, provenance, sha256
-from caloforge.io.files import read_json, write_json
+from caloforge.io.formats import FORMATS, format_of
+from caloforge.io.files import read_json, write_json, write_text
 from caloforge.io.merging import slices, write_all
 from caloforge.io.source import Columns, channel_columns
 from caloforge.runtime.bundle import BATCH, Surrogate, origin_of_bundle
+from caloforge.runtime.locking import alone
 
 Readout = Literal["responses", "channels", "both"]
 
@@ -62,6 +69,10 @@ class Job:
     part: int = PART
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"the seed must be a number from 0 to 2^64 - 1, got {self.seed}")
+        if not 0 <= self.first_event < 2**63:
+            raise ValueError(f"the first event must be a number from 0 to 2^63 - 1, got {self.first_event}")
         if self.readout not in get_args(Readout):
             raise ValueError(f"readout must be one of {', '.join(get_args(Readout))}, got {self.readout!r}")
         if self.part < 1 or self.part % 1024:
@@ -106,30 +117,76 @@ class Shard:
         return range(all_parts * self.number // self.of, all_parts * (self.number + 1) // self.of)
 
 
+Task = tuple[Job, int, Primaries, Path, str]
+"""A part: job, number of its first row, its primaries, its file, hash of the plan."""
+
+
 @lru_cache(1)
 def _surrogate(bundle: Path) -> Surrogate:
     return Surrogate.load(bundle)
 
 
-def make_part(job: Job, start: int, primaries: Primaries, path: Path) -> int:
-    """Generates some rows and writes them to a file of their own.
+def make_part(job: Job, start: int, primaries: Primaries, path: Path, plan: str = "") -> int:
+    """Generates some rows and writes them to a file of their own, and its seal.
 
     Args:
         job: what is generated.
         start: number of the first row within the job.
         primaries: these rows.
         path: the file.
+        plan: hash of the whole plan, which the seal holds.
 
     Returns:
         number of rows.
+
+    Raises:
+        ValueError: the bundle gives what is no response.
+        OSError: the file cannot be written.
     """
+    _seal(path).unlink(missing_ok=True)
     surrogate = _surrogate(job.bundle)
     inside = surrogate.domain.inside(primaries)
     origin = {"outside_domain": int(np.count_nonzero(~inside))}
     with create(path, primaries.detector, origin) as writer:
         for rows, found, columns in _generated(surrogate, job, start, primaries):
             writer.append(found, {**columns, "in_domain": inside[rows]})
+    write_text(_seal(path), json.dumps(_content(path, start, len(primaries), plan)))
     return len(primaries)
+
+
+def _seal(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _content(path: Path, start: int, rows: int, plan: str) -> dict[str, Any]:
+    """Returns what the seal of a part says."""
+    return {"plan": plan, "start": start, "rows": rows, "sha256": sha256(path)}
+
+
+def _fault(path: Path, start: int, rows: int, plan: str) -> str:
+    """Returns what is wrong with a part that is there; empty where it is this job's and whole."""
+    try:
+        seal = json.loads(_seal(path).read_text(encoding="utf-8"))
+        content = _content(path, start, rows, plan)
+    except FileNotFoundError:
+        return "has no seal"
+    except (OSError, ValueError, RecursionError):
+        return "cannot be read, or its seal cannot"
+    if not isinstance(seal, dict) or seal.get("plan") != plan:
+        return "is of another job"
+    if (seal.get("start"), seal.get("rows")) != (start, rows):
+        return "is another part of the job under this name"
+    return "" if seal == content else "is not what was written: its hash differs"
+
+
+def _clear(folder: Path) -> None:
+    """Removes the files of a job from its folder, and the folder unless something else is in it."""
+    for pattern in ("part-*.h5", "part-*.json", ".part-*", ".plan*"):
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
+    with suppress(OSError):
+        (folder / "plan.json").unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _generated(
@@ -170,6 +227,7 @@ def produce(
     workers: Workers | None = None,
     resume: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
+    say: Callable[[str], object] = lambda text: None,
 ) -> Path:
     """Generates a job, or a shard of it, and returns the file written.
 
@@ -182,10 +240,12 @@ def produce(
         workers: gives an executor for the parts; they are made one after the other in this process where not given.
         resume: go on with what is there, or start where nothing is.
         progress: called with the rows made so far, and all of them.
+        say: called with a line for each part that is there and cannot be trusted; it is made again.
 
     Raises:
-        ValueError: a job or a shard that does not fit, an output that is there already, parts of another job.
-        BrokenExecutor: workers die again and again without finishing a part.
+        ValueError: a job or a shard that does not fit, an output that is there already, parts of another job,
+            another job at work on this output, a format that is not written.
+        OSError: workers die again and again without finishing a part, a scheduler is gone, the disk is full.
     """
     surrogate = _surrogate(job.bundle)
     _check(surrogate, job, particles)
@@ -197,6 +257,24 @@ def produce(
             f"{-(-rows // job.part)} parts"
         )
     target = shard.output(out)
+    _check_output(target)
+    with alone(target, say):
+        return _produce(job, particles, primaries, target, parts, workers, resume, progress, say)
+
+
+def _produce(
+    job: Job,
+    particles: ParticleSource,
+    primaries: Path,
+    target: Path,
+    parts: range,
+    workers: Workers | None,
+    resume: bool,
+    progress: Callable[[int, int], object],
+    say: Callable[[str], object],
+) -> Path:
+    """Generates the parts of a shard and joins them; the output is locked."""
+    surrogate, rows = _surrogate(job.bundle), len(particles)
     first, last = parts.start * job.part, min(parts.stop * job.part, rows)
     origin = {
         **origin_of_bundle(surrogate.card, job.bundle),
@@ -215,27 +293,46 @@ def produce(
         held = {name: value for name, value in provenance(target).items() if name != "outside_domain"}
         if held != origin:
             raise ValueError(f"{target} was generated by another job: choose another name")
-        shutil.rmtree(folder, ignore_errors=True)
+        if (folder / "plan.json").exists():
+            _clear(folder)
         progress(last - first, last - first)
         return target
-    _begin(folder, {**origin, "part": job.part, "last": last}, resume)
+    plan = {**origin, "part": job.part, "last": last}
+    _begin(folder, plan, resume)
+    digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
     def file(number: int) -> Path:
         return folder / f"part-{number:06d}.h5"
 
-    missing = [number for number in parts if not file(number).exists()]
+    def is_made(number: int) -> bool:
+        if not file(number).exists():
+            return False
+        start = number * job.part
+        fault = _fault(file(number), start, min(start + job.part, rows) - start, digest)
+        if fault:
+            say(f"{file(number)} {fault}; it is made again")
+            file(number).unlink()
+        return not fault
 
-    def tasks() -> Iterator[tuple[Job, int, Primaries, Path]]:
-        for number in [number for number in missing if not file(number).exists()]:
+    missing = [number for number in parts if not is_made(number)]
+
+    def tasks() -> Iterator[Task]:
+        for number in [number for number in missing if not file(number).exists() or not is_made(number)]:
             start = number * job.part
-            yield job, start, particles.select(slice(start, min(start + job.part, rows))), file(number)
+            chosen = particles.select(slice(start, min(start + job.part, rows)))
+            yield job, start, chosen, file(number), digest
 
     done = last - first - sum(min((n + 1) * job.part, rows) - n * job.part for n in missing)
     progress(done, last - first)
-    for made in _run(tasks, workers):
-        done += made
-        progress(done, last - first)
-    for stale in target.parent.glob(f".{target.stem}.partial-*{target.suffix}"):
+    try:
+        for made in _run(tasks, workers):
+            done += made
+            progress(done, last - first)
+    except Exception:
+        if not any(folder.glob("part-*.h5")):
+            _clear(folder)  # nothing is lost, and a job that was refused leaves nothing
+        raise
+    for stale in target.parent.glob(f".{escape(target.stem)}.partial-*{escape(target.suffix)}"):
         stale.unlink(missing_ok=True)  # of a job that was killed while it wrote
     outside = sum(provenance(file(number))["outside_domain"] for number in parts)
     write_all(
@@ -243,11 +340,43 @@ def produce(
         target,
         {**origin, "outside_domain": outside},
     )
-    shutil.rmtree(folder)
+    _clear(folder)
     return target
 
 
+def check_production(job: Job, particles: ParticleSource, out: Path, shards: int = 1) -> None:
+    """Checks everything of a job that can be checked before it starts; nothing is written.
+
+    Raises:
+        ValueError: a bundle, particles, an output or a number of shards that do not fit.
+    """
+    _check(_surrogate(job.bundle), job, particles)
+    _check_output(out)
+    parts = -(-len(particles) // job.part)
+    if shards > parts:
+        raise ValueError(
+            f"{shards} shards want as many parts, and {len(particles):,} rows in parts of {job.part} give {parts}"
+        )
+
+
+def _check_output(path: Path) -> None:
+    kind = format_of(path)
+    if kind.output is None or kind.further is None:
+        known = ", ".join(suffix for suffix, other in FORMATS.items() if other.output and other.further)
+        raise ValueError(f"a production is written to one of {known}, got {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"cannot write {path}: the folder {path.parent} is not writable")
+
+
 def _check(surrogate: Surrogate, job: Job, particles: ParticleSource) -> None:
+    if job.first_event + len(particles) >= 2**63:
+        raise ValueError(
+            f"event numbers must stay below 2^63: {len(particles):,} rows from first event {job.first_event} do not"
+        )
     theirs = particles.detector
     if theirs.name != surrogate.detector.name:
         raise ValueError(f"the bundle is for {surrogate.detector.name}, got particles of {theirs.name}")
@@ -274,11 +403,13 @@ def _begin(folder: Path, plan: Mapping[str, Any], resume: bool) -> None:
                 f"now {plan[different[0]]}"
             )
         return
+    elif any(not path.name.startswith(".plan") for path in folder.iterdir()):
+        raise ValueError(f"{folder} is not the folder of a job, and not empty: move it, or choose another name")
     write_json(file, plan)
 
 
 def _run(
-    tasks: Callable[[], Iterator[tuple[Job, int, Primaries, Path]]], workers: Workers | None
+    tasks: Callable[[], Iterator[Task]], workers: Workers | None
 ) -> Iterator[int]:
     """Makes parts and gives the number of rows of each; workers that die are replaced."""
     if workers is None:
@@ -293,12 +424,12 @@ def _run(
                     finished += 1
                     yield made
             return
-        except BrokenExecutor:
+        except BrokenExecutor as error:
             if not finished:
-                raise
+                raise OSError("workers die before one finishes a part; --resume goes on") from error
 
 
-def _bounded(executor: Executor, tasks: Iterator[tuple[Job, int, Primaries, Path]]) -> Iterator[int]:
+def _bounded(executor: Executor, tasks: Iterator[Task]) -> Iterator[int]:
     """Submits tasks a few at a time, since each holds its particles."""
     slots = 2 * getattr(executor, "_max_workers", 8)
     running: set[Future[int]] = set()
