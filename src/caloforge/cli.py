@@ -564,24 +564,35 @@ def generate_command(
         ),
     ] = None,
     shards: Annotated[int, typer.Option(min=1, help="Shards of a submit file.")] = 10,
+    transfer: Annotated[
+        bool,
+        typer.Option(
+            "--transfer", help="With --write-submit htcondor: copy the files, for sites that share no disk."
+        ),
+    ] = False,
 ) -> None:
     """Generate a production: in parts, by many workers; what is killed is resumed, to the same bytes."""
     from caloforge.io import open_particles
     from caloforge.runtime import cluster
     from caloforge.runtime.bundle import Surrogate
     from caloforge.runtime.domain import check_choice
-    from caloforge.runtime.production import Job, Shard, processes, produce
+    from caloforge.runtime.production import Job, Shard, check_production, processes, produce
 
     check_choice(on_outside)
+    if transfer and not write_submit:
+        raise ValueError("--transfer is for a submit file: it goes with --write-submit htcondor")
     job = Job(bundle.absolute(), seed, first_event, readout, part)  # type: ignore[arg-type]
     share, path = Shard.parse(shard), _data_path(primaries)
-    if write_submit:
-        _write_submit(write_submit, job, path, out, shards, jobs, on_outside)
-        return
     if dask and jobs > 1:
         raise ValueError("--jobs is for processes of this machine, --dask for those of a cluster")
+    if dask:
+        cluster.check_address(dask)
     surrogate = Surrogate.load(bundle)
     particles = open_particles(path, surrogate.detector)
+    check_production(job, particles, out.absolute(), shards if write_submit else 1)
+    if write_submit:
+        _write_submit(write_submit, job, path, out, shards, jobs, on_outside, transfer)
+        return
     if on_outside != "flag":
         problem = surrogate.domain.explain(particles)
         if problem and on_outside == "error":
@@ -600,21 +611,34 @@ def generate_command(
             workers=workers,
             resume=resume,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            say=lambda text: messages.print(f"warning: {text}", markup=False),
         )
     output.print(f"wrote {written}")
 
 
 def _write_submit(
-    system: str, job: Job, primaries: Path, out: Path, shards: int, jobs: int, on_outside: str
+    system: str,
+    job: Job,
+    primaries: Path,
+    out: Path,
+    shards: int,
+    jobs: int,
+    on_outside: str,
+    transfer: bool,
 ) -> None:
     """Writes a submit file beside the output, and says what to do with it."""
     from caloforge.io.files import write_text
-    from caloforge.runtime.cluster import submit_file
+    from caloforge.runtime.cluster import Transfer, submit_file
     from caloforge.runtime.production import Shard
 
-    command = [sys.executable, "-m", "caloforge", "generate", str(primaries.absolute()), str(out.absolute())]
+    inputs, target = (primaries.absolute(), job.bundle), out.absolute()
+    copied = Transfer(inputs, target, shards) if transfer else None
+    # what a transferred job sees are base names in its working folder
+    events, bundle, result = (path.name if transfer else str(path) for path in (*inputs, target))
+    # -P keeps the working folder, where anybody's files may lie, off the import path
+    command = [sys.executable, "-P", "-m", "caloforge", "generate", events, result]
     settings = {
-        "bundle": job.bundle,
+        "bundle": bundle,
         "seed": job.seed,
         "first-event": job.first_event,
         "readout": job.readout,
@@ -624,7 +648,7 @@ def _write_submit(
     }
     command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     file = out.with_suffix(".sub" if system == "htcondor" else ".sh")
-    write_text(file, submit_file(system, [*command, "--resume"], shards, cores=jobs))
+    write_text(file, submit_file(system, [*command, "--resume"], shards, cores=jobs, transfer=copied))
     last = Shard(shards - 1, shards).output(out)
     output.print(f"wrote {file}: {'condor_submit' if system == 'htcondor' else 'sbatch'} {file}")
     output.print(f"then caloforge data merge {Shard(0, shards).output(out)} ... {last} {out}")

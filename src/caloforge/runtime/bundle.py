@@ -332,7 +332,9 @@ class Surrogate:
         if self.card["kind"] == "readout":
             bad = ~np.isfinite(rows).all(1)
             if bad.any():
-                raise ValueError(f"channel sums must be finite, the model's for event {numbers[bad][0]} are not")
+                raise ValueError(
+                    f"channel sums must be finite, the model's for event {numbers[bad][0]} are not"
+                )
             return rows.astype(np.float64)
         return self.detector.readout(as_counts(rows, numbers, self._whole), self.card["channels"])
 

@@ -35,8 +35,8 @@ import numpy as np
 from caloforge import __version__
 from caloforge.events import ParticleSource, Primaries, in_slices, rows_at_once
 from caloforge.io import create, provenance, sha256
-from caloforge.io.formats import FORMATS, format_of
 from caloforge.io.files import read_json, write_json, write_text
+from caloforge.io.formats import FORMATS, format_of
 from caloforge.io.merging import slices, write_all
 from caloforge.io.source import Columns, channel_columns
 from caloforge.runtime.bundle import BATCH, Surrogate, origin_of_bundle
@@ -404,13 +404,13 @@ def _begin(folder: Path, plan: Mapping[str, Any], resume: bool) -> None:
             )
         return
     elif any(not path.name.startswith(".plan") for path in folder.iterdir()):
-        raise ValueError(f"{folder} is not the folder of a job, and not empty: move it, or choose another name")
+        raise ValueError(
+            f"{folder} is not the folder of a job, and not empty: move it, or choose another name"
+        )
     write_json(file, plan)
 
 
-def _run(
-    tasks: Callable[[], Iterator[Task]], workers: Workers | None
-) -> Iterator[int]:
+def _run(tasks: Callable[[], Iterator[Task]], workers: Workers | None) -> Iterator[int]:
     """Makes parts and gives the number of rows of each; workers that die are replaced."""
     if workers is None:
         for task in tasks():
