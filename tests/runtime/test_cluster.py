@@ -118,7 +118,7 @@ def test_an_address_where_nobody_answers_is_refused():
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_dies_is_one_error_and_the_job_goes_on(bundle, tmp_path):
+def test_a_scheduler_that_dies_is_one_error_and_the_job_goes_on(bundle, tmp_path, caplog):
     """The scheduler is killed when the first part is there."""
     pytest.importorskip("distributed")
     primaries = tmp_path / "primaries.h5"
@@ -169,5 +169,6 @@ def test_a_scheduler_that_dies_is_one_error_and_the_job_goes_on(bundle, tmp_path
         for process in (scheduler, helper):
             process.kill()
             process.wait()
+    assert [record for record in caplog.records if record.name.startswith("distributed")] == []
     out = produce(job, particles, primaries, tmp_path / "out.h5", resume=True)
     assert filecmp.cmp(out, alone, shallow=False)

@@ -59,13 +59,20 @@ def dask(address: str) -> Workers:
     def cluster() -> Iterator[Executor]:
         distributed = require("distributed", "dask")
         check_address(address)
-        logger = logging.getLogger("distributed")
-        level, client = logger.level, None
-        logger.setLevel(logging.CRITICAL + 1)  # a lost scheduler is told once, by the error below
+        lost = (CancelledError, TimeoutError, require("distributed.comm.core", "dask").CommClosedError)
+        # a lost scheduler is told once, by the error below; each of its loggers has a level of its own
+        loggers = [
+            logging.getLogger(name)
+            for name in [*logging.root.manager.loggerDict]
+            if name.split(".")[0] == "distributed"
+        ]
+        levels, client = [logger.level for logger in loggers], None
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
         try:
             client = distributed.Client(address, timeout=ANSWER, set_as_default=False)
             yield client.get_executor(pure=False)
-        except (CancelledError, TimeoutError, distributed.CommClosedError) as error:
+        except lost as error:
             raise OSError(
                 f"the Dask scheduler at {address} is gone or does not answer; --resume goes on"
             ) from error
@@ -75,7 +82,8 @@ def dask(address: str) -> Workers:
             if client is not None:
                 with suppress(Exception):  # of a scheduler that is gone
                     client.close(timeout=1)
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
     return cluster
 
