@@ -74,3 +74,21 @@ def test_what_does_not_fit(tmp_path):
     with pytest.raises(ValueError, match=r"table\.csv"):
         merge([table], out)
     assert not out.exists()
+
+
+def test_a_source_is_not_replaced(tmp_path):
+    path = tmp_path / "a.h5"
+    with create(path, ZN) as writer:
+        writer.append(made_events(ZN, particles=3))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="is one of the files to merge"):
+        merge([path, path], tmp_path / "." / "a.h5")
+    assert path.read_bytes() == before
+
+
+def test_a_foreign_provenance_is_no_shard(tmp_path):
+    paths = [tmp_path / name for name in ("a.h5", "b.h5")]
+    for path, first in zip(paths, ("ten", None), strict=True):
+        with create(path, ZN, {"bundle": "x", "first_event": first}) as writer:
+            writer.append(made_events(ZN, particles=3))
+    assert merge(paths, tmp_path / "out.h5") == 2 * len(made_events(ZN, particles=3))

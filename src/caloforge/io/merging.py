@@ -35,14 +35,19 @@ def merge(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no file, files that do not fit together, or shards with a gap.
+        ValueError: no file, files that do not fit together, shards with a gap, or an output that is an input.
     """
     files = [Path(path) for path in paths]
     if not files:
         raise ValueError("nothing to merge: give one file at least")
+    for path in files:
+        if path.resolve() == Path(out).resolve():
+            raise ValueError(
+                f"{out} is one of the files to merge, which it would replace: choose another name"
+            )
     rows = {path: len(open_data(path)) for path in files}
     origins = {path: provenance(path) for path in files}
-    shards = [origin for origin in origins.values() if "first_event" in origin and "bundle" in origin]
+    shards = [origin for origin in origins.values() if _is_shard(origin)]
     if len(shards) == len(files) and len(files) > 1 and all(_job(a) == _job(b) for a, b in pairwise(shards)):
         files.sort(key=lambda path: origins[path]["first_event"])
         _check_gaps(files, origins, rows)
@@ -90,6 +95,12 @@ def write_all(
             if following is None:
                 return done
             first, columns = following
+
+
+def _is_shard(origin: Mapping[str, Any]) -> bool:
+    """Tells whether a provenance is that of a production; a foreign file may say anything."""
+    numbers = (origin.get("first_event"), origin.get("outside_domain", 0))
+    return "bundle" in origin and all(type(number) is int for number in numbers)
 
 
 def _job(origin: Mapping[str, Any]) -> dict[str, Any]:
