@@ -439,7 +439,13 @@ def carried(path: Path) -> FurtherColumns:
     """
     kind = format_of(path)
     with reading(path):
-        columns = kind.further(path) if kind.further is not None else FurtherColumns((), lambda *_: {})
+        columns = FurtherColumns((), lambda start, stop: {})
+        try:
+            columns = kind.further(path) if kind.further is not None else columns
+        except ValueError as error:
+            # a foreign Parquet or ROOT file, of a detector that only the caller knows
+            if "does not say its detector" not in str(error) and "no detector has" not in str(error):
+                raise
         names = tuple(name for name in CARRIED if name in columns.names)
 
     def read(start: int, stop: int) -> Columns:

@@ -48,9 +48,9 @@ def _uncompressed(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
         head = file.read(6)
     openers: tuple[tuple[bytes, Callable[[], Any]], ...] = (
-        (b"\x1f\x8b", lambda: gzip.open(path)),
-        (b"BZh", lambda: bz2.open(path)),
-        (b"\xfd7zXZ\x00", lambda: lzma.open(path)),
+        (b"\x1f\x8b", lambda: gzip.open(path)),  # noqa: SIM115 (the caller closes it)
+        (b"BZh", lambda: bz2.open(path)),  # noqa: SIM115 (the caller closes it)
+        (b"\xfd7zXZ\x00", lambda: lzma.open(path)),  # noqa: SIM115 (the caller closes it)
         (b"\x28\xb5\x2f\xfd", lambda: _zstd(path)),
     )
     for magic, opener in openers:
@@ -139,7 +139,9 @@ def _add(event: _Event, words: list[bytes]) -> None:
         label, parent, pdg, status = (int(words[place]) for place in (1, 2, 3, 9))
         numbers = _floats(words[4:9])
         if label in event.parents or not 1 <= label <= event.particles:
-            raise ValueError(f"particle {label} stands there twice, or is none of the {event.particles} declared")
+            raise ValueError(
+                f"particle {label} stands there twice, or is none of the {event.particles} declared"
+            )
         event.parents[label] = parent
         if status == FINAL:
             event.final.append((label, pdg, numbers))
@@ -249,7 +251,9 @@ def _events(path: Path) -> Iterator[_Event]:
                     continue
                 if not started:
                     if line > 2 or not text.startswith(b"HepMC::"):
-                        raise ValueError("the header of HepMC3, HepMC::Version and START_EVENT_LISTING, is missing")
+                        raise ValueError(
+                            "the header of HepMC3, HepMC::Version and START_EVENT_LISTING, is missing"
+                        )
                     started = words == [START]
                 elif words[0] == b"E" or words == [END]:
                     if event is not None:
@@ -337,13 +341,20 @@ def further(path: Path) -> FurtherColumns:
     """
     rising, weighted, last = True, True, -math.inf
     for event in _events(path):
-        rising, weighted, last = rising and event.number > last, weighted and bool(event.weights), event.number
+        rising, weighted, last = (
+            rising and event.number > last,
+            weighted and bool(event.weights),
+            event.number,
+        )
     names = ("event", "weight") if weighted else ("event",)
 
     def rows() -> Iterator[tuple[int, float]]:
         for place, event in enumerate(_events(path)):
             weight = event.weights[0] if event.weights else math.nan
             yield from [(event.number if rising else place, weight)] * len(event.final)
+
+    lines: Iterator[tuple[int, float]] = iter(())
+    following = 0
 
     def read(start: int, stop: int) -> Columns:
         nonlocal lines, following
@@ -357,8 +368,6 @@ def further(path: Path) -> FurtherColumns:
         }
         return {name: columns[name] for name in names}
 
-    lines: Iterator[tuple[int, float]] = iter(())
-    following = 0
     return FurtherColumns(names, read)
 
 
