@@ -463,7 +463,7 @@ def sample(
     batch_size = batch_size or 256
 
     from caloforge.evaluation.scoring import origin_of
-    from caloforge.io import create, open_particles
+    from caloforge.io import carried, create, open_particles
     from caloforge.io.files import sha256
     from caloforge.io.run import Run
     from caloforge.models.base import Generator, as_function
@@ -484,12 +484,13 @@ def sample(
         "settings": settings or [],
         "version": __version__,
     }
+    columns = carried(_data_path(primaries)).read
     source = Generated(
         as_function(model.to(device)), model.noise_dim, particles, seed, first_event, batch_size
     )
     with create(out, model.detector, origin) as writer, _bar("events") as bar:
         task = bar.add_task("sample", total=len(particles), text="")
-        generate(source, writer, lambda done: bar.update(task, completed=done))
+        generate(source, writer, lambda done: bar.update(task, completed=done), carried=columns)
     output.print(f"wrote {len(particles)} events to {out}")
 
 
@@ -499,7 +500,7 @@ def _sample_bundle(
     """Generates events with a bundle; PyTorch is not imported."""
     import numpy as np
 
-    from caloforge.io import create, open_particles
+    from caloforge.io import carried, create, open_particles
     from caloforge.runtime.bundle import Surrogate, origin_of_bundle
     from caloforge.runtime.domain import check_choice
     from caloforge.runtime.generate import generate
@@ -520,10 +521,11 @@ def _sample_bundle(
         "outside_domain": int(np.count_nonzero(~inside)),
         "version": __version__,
     }
+    columns = carried(_data_path(primaries)).read
     marks = {} if on_outside == "error" else {"in_domain": inside}
     with create(out, surrogate.detector, origin) as writer, _bar("events") as bar:
         task = bar.add_task("sample", total=len(particles), text="")
-        generate(source, writer, lambda done: bar.update(task, completed=done), marks)
+        generate(source, writer, lambda done: bar.update(task, completed=done), marks, columns)
     output.print(f"wrote {len(particles)} events to {out}")
 
 

@@ -4,6 +4,7 @@ from caloforge.io.files import sha256
 from caloforge.io.formats import (
     FORMATS,
     EventWriter,
+    carried,
     convert,
     create,
     open_data,
@@ -25,6 +26,7 @@ __all__ = [
     "NoResponsesError",
     "ResponseSummary",
     "Summary",
+    "carried",
     "convert",
     "create",
     "merge",

@@ -104,7 +104,7 @@ def _hdf5_further(path: Path) -> FurtherColumns:
 
 _HDF5 = Format("HDF5", _hdf5_particles, _hdf5_output, hdf5.provenance, _hdf5_events, _hdf5_further)
 
-_HEPMC = Format("HepMC3", hepmc.open_particles, None, hepmc.no_provenance, None, None)
+_HEPMC = Format("HepMC3", hepmc.open_particles, None, hepmc.no_provenance, None, hepmc.further)
 
 FORMATS: dict[str, Format] = {
     ".h5": _HDF5,
@@ -136,6 +136,8 @@ def format_of(path: Path) -> Format:
         ValueError: an unknown suffix; the message lists the known ones.
     """
     suffix = path.suffix.lower()
+    if suffix in hepmc.COMPRESSIONS and FORMATS.get(Path(path.stem).suffix.lower()) is _HEPMC:
+        return _HEPMC
     if suffix not in FORMATS:
         raise ValueError(
             f"{path}: no format {suffix!r}; there are {', '.join(FORMATS)}{nearest(suffix, FORMATS)}"
@@ -418,10 +420,45 @@ def convert(
     particles = source if isinstance(source, Primaries) else source.primaries
     origin = {"name": source_path.name, "sha256": sha256(source_path), "provenance": provenance(source_path)}
     with create(out_path, particles.detector, {"converted_from": origin}) as writer:
+        columns = carried(source_path)
         for rows, part in in_parts(source):
-            writer.append(part)
+            writer.append(part, columns.read(rows.start, rows.stop))
             progress(rows.stop)
     return len(source)
+
+
+CARRIED = ("event", "weight", "in_domain")
+"""Columns of a file that go with its rows into every other file."""
+
+
+def carried(path: Path) -> FurtherColumns:
+    """Opens those of `CARRIED` that a file has: the number of a collision, its weight, marks of the domain.
+
+    Raises:
+        ValueError: the file is broken; the message names it.
+    """
+    kind = format_of(path)
+    with reading(path):
+        columns = FurtherColumns((), lambda start, stop: {})
+        try:
+            columns = kind.further(path) if kind.further is not None else columns
+        except ValueError as error:
+            # a foreign Parquet or ROOT file, of a detector that only the caller knows
+            if "does not say its detector" not in str(error) and "no detector has" not in str(error):
+                raise
+        names = tuple(name for name in CARRIED if name in columns.names)
+
+    def read(start: int, stop: int) -> Columns:
+        if not names:
+            return {}
+        with reading(path):
+            values = columns.read(start, stop)
+            for name in names:
+                if values[name].dtype.kind not in "biuf" or values[name].shape != (stop - start,):
+                    raise ValueError(f"{name} must be one number a row, got {values[name].dtype}")
+            return {name: values[name] for name in names}
+
+    return FurtherColumns(names, read)
 
 
 def in_parts(source: EventSource | Primaries) -> Iterator[tuple[slice, Primaries]]:

@@ -11,7 +11,11 @@ An archive is read and written as a whole; for more than fits into memory take H
 
 from __future__ import annotations
 
+import lzma
+import math
 import pickle
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
@@ -44,6 +48,54 @@ from caloforge.io.source import (
 PAIR_KEY = "arr_0"
 
 
+LARGE, EXPANSION = 1 << 28, 1000
+"""Bytes beyond which an array may not be this many times as large as what is stored of it."""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Compares the size that an array declares with what is stored, before memory is taken for it.
+
+    Raises:
+        ValueError: the array is a pickle, or declares another size than the archive holds.
+    """
+    if member.file_size > LARGE and member.file_size > EXPANSION * member.compress_size:
+        raise ValueError(f"{member.filename} declares {member.file_size} bytes in {member.compress_size}")
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise ValueError(f"{member.filename} is of an unknown version {version}")
+        shape, _, dtype = readers[version](stream)
+        if dtype.hasobject:
+            return  # numpy refuses it
+        size = math.prod(shape) * dtype.itemsize
+        if any(length < 0 for length in shape) or size != member.file_size - stream.tell():
+            raise ValueError(
+                f"{member.filename} declares {shape} of {dtype}, {size} bytes, "
+                f"but {member.file_size - stream.tell()} are stored"
+            )
+
+
+def _check_column(name: str, column: NDArray[np.generic]) -> None:
+    if name not in ("conditions", "responses", *PARTICLE_COLUMNS, PAIR_KEY):
+        return
+    if column.ndim == 0:
+        raise ValueError(f"{name} must have one entry a row, got a single value")
+    if column.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be numbers, got {column.dtype}")
+    if name == "responses" and column.dtype.kind == "f" and column.dtype.itemsize > 4:
+        largest = np.abs(column).max(initial=0)
+        if np.isfinite(largest) and largest > np.finfo(np.float32).max:
+            raise ValueError(f"{name} must fit 32-bit floats, got {largest:g}")
+
+
 def _load(path: Path, keys: Collection[str]) -> Columns:
     """Reads those of the keys that an archive has; all its other names come as empty arrays."""
     if not zipfile.is_zipfile(path):
@@ -55,11 +107,35 @@ def _load(path: Path, keys: Collection[str]) -> Columns:
             )
         raise ValueError("truncated, or not an npz archive")
     try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.filename.removesuffix(".npy") in keys:
+                    _check_member(archive, member)
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] if name in keys else np.empty(0) for name in file.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"truncated or damaged npz archive ({error})") from error
+            columns = {name: file[name] if name in keys else np.empty(0) for name in file.files}
+        for name, column in columns.items():
+            _check_column(name, column)
+        return columns
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+        raise ValueError(f"truncated or damaged npz archive ({_one_line(error)})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("damaged npz archive: a text in it cannot be read") from error
+    except (
+        NotImplementedError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        SyntaxError,
+        tokenize.TokenError,
+        struct.error,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
+        # unknown compression, encryption, headers that are no Python literal
+        raise ValueError(f"this npz archive cannot be read ({_one_line(error)})") from error
     except ValueError as error:
+        if len(str(error).splitlines()) > 1 and "allow_pickle" not in str(error):
+            raise ValueError(_one_line(error)) from error
         if "allow_pickle" in str(error):
             raise ValueError(
                 "an array in it is a pickle; pickles can run any code and are not read"

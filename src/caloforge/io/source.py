@@ -99,7 +99,8 @@ def check_file(path: Path) -> None:
 
 def missing(name: str, known: Iterable[str], what: str = "key") -> ValueError:
     """Returns the error for a name that a file lacks; it gives the nearest the file has."""
-    known = list(known)
+    # names of a broken file may be long and hold line breaks
+    known = ["".join(letter if letter.isprintable() else "?" for letter in text[:80]) for text in known]
     near = nearest(name, known)
     # A misspelt key is a mistake; only a file that has nothing like it holds particles on purpose.
     kind = NoResponsesError if name == "responses" and not near else ValueError

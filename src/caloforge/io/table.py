@@ -42,22 +42,29 @@ from caloforge.io.source import (
 METADATA = b"caloforge"
 
 
-def _number(text: str) -> bool:
+def _next(lines: Any, default: list[str] | None) -> Any:
+    """Returns the next row of a csv reader.
+
+    Raises:
+        ValueError: a cell is too large, or the text is no table; the message names the line.
+    """
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        return next(lines, default)
+    except csv.Error as error:
+        raise ValueError(f"line {lines.line_num}: {error}") from error
 
 
 def _csv_lines(path: Path) -> Iterator[list[str]]:
     """Gives the names of the columns, then the texts of each row."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file)
-        names = [name.strip() for name in next(lines, [])]
+        names = [name.strip() for name in _next(lines, [])]
+        repeated = [name for place, name in enumerate(names) if name in names[:place]]
+        if repeated:
+            raise ValueError(f"the first line must name every column once, {repeated[0][:80]!r} stands twice")
         yield names
         row = 0
-        for texts in lines:
+        while (texts := _next(lines, None)) is not None:
             if texts and len(texts) != len(names):
                 raise ValueError(
                     f"row {row} (line {lines.line_num}) has {len(texts)} columns, the first line names {len(names)}"
@@ -79,18 +86,25 @@ class _CsvReader:
     def read(self, start: int, stop: int) -> Primaries:
         if start != self._next or start == 0:
             self._lines = islice(_csv_lines(self._path), start + 1, None)
-        texts = np.array(list(islice(self._lines, stop - start)), np.str_).reshape(-1, len(self.names))
+        numbers = {
+            name: self.names.index(name)
+            for name in (*self._detector.features, *PARTICLE_COLUMNS)
+            if name in self.names
+        }
+        columns: dict[str, list[float]] = {name: [] for name in numbers}
+        # only numbers are kept: one long cell of an ignored column would make every cell as long
+        for row, texts in enumerate(islice(self._lines, stop - start), start):
+            for name, place in numbers.items():
+                try:
+                    columns[name].append(float(texts[place]))
+                except ValueError:
+                    raise ValueError(
+                        f"{name} must be a number, got {texts[place][:80]!r} in row {row}"
+                    ) from None
         self._next = stop
 
         def column(name: str) -> NDArray[np.generic]:
-            found = texts[:, self.names.index(name)]
-            try:
-                return found.astype(np.float64)
-            except ValueError:
-                row = next(row for row, text in enumerate(found) if not _number(text))
-                raise ValueError(
-                    f"{name} must be a number, got {str(found[row])!r} in row {start + row}"
-                ) from None
+            return np.array(columns[name], np.float64)
 
         return named_primaries(self._detector, self.names, column)
 

@@ -121,6 +121,7 @@ def generate(
     writer: EventWriter,
     report: Callable[[int], None] = lambda done: None,
     further: Mapping[str, NDArray[np.generic]] = MappingProxyType({}),
+    carried: Callable[[int, int], Mapping[str, NDArray[np.generic]]] = lambda start, stop: {},
 ) -> None:
     """Writes generated events to a file, a few batches at a time.
 
@@ -129,10 +130,12 @@ def generate(
         writer: where to.
         report: called with the number of events written so far.
         further: columns of the file besides, (N,), by name.
+        carried: reads columns of the particles' file that go with the rows from a first to before a last.
     """
     size = source.batch_size * max(1, 256 // source.batch_size)
     for start in range(0, len(source), size):
         rows = slice(start, start + size)
         events = source.slices(rows)
-        writer.append(events, {name: values[rows] for name, values in further.items()})
+        columns = dict(carried(start, start + len(events)))
+        writer.append(events, columns | {name: values[rows] for name, values in further.items()})
         report(start + len(events))
