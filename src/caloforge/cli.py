@@ -711,14 +711,23 @@ def export_command(
 @app.command()
 def evaluate(
     target: Annotated[
-        str, typer.Argument(metavar="RUN|EVENTS", help="A run folder or an events file.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="RUN|EVENTS",
+            help="A run folder, the name of weights that ship, or an events file.",
+            show_default=False,
+        ),
     ],
     reference: Annotated[
         list[str], typer.Option(help="GEANT events to compare with; may be repeated.", show_default=False)
     ],
     repeats: Annotated[int, typer.Option(min=1, help="How often every event is generated.")] = 5,
     out: Annotated[
-        Path | None, typer.Option(help="The scores [default: RUN/scores.json].", show_default=False)
+        Path | None,
+        typer.Option(
+            help="The scores [default: scores.json in the run folder; of weights that ship NAME.scores.json here].",
+            show_default=False,
+        ),
     ] = None,
     seed: Seed = 0,
     batch_size: Batch = 256,
@@ -769,10 +778,14 @@ def evaluate(
             )
         out = out or path.with_suffix(".scores.json")
     else:
-        path = _writable_run(target)
+        path = _run_path(target)
+        shipped = path == samples.weights().get(target)
+        name = "true_sums" if true_sums else "scores"
+        out = out or (Path(f"{target}.{name}.json") if shipped else path / f"{name}.json")
         if _is_classifier(path):
-            _evaluate_classifier(path, references, out or path / "scores.json")
+            _evaluate_classifier(path, references, out)
             return
+        events_folder = _events_folder(out) if shipped else None
         changes = [parse_sweep(one) for one in sweep or []]
         with _bar("repeats") as bar:
             scores = evaluate_run(
@@ -787,8 +800,8 @@ def evaluate(
                 report=_report_steps(bar),
                 classifiers=networks,
                 true_sums=true_sums,
+                events_folder=events_folder,
             )
-        out = out or path / ("true_sums.json" if true_sums else "scores.json")
     write_json(out, scores)
     _print_scores(scores)
     output.print(f"wrote {out}")
@@ -819,14 +832,18 @@ def _evaluate_classifier(path: Path, references: list[Path], out: Path) -> None:
     output.print(f"wrote {out}")
 
 
-def _writable_run(name: str) -> Path:
-    """Returns a run folder to write scores into; shipped weights are copied to runs/NAME first."""
-    path = _run_path(name)
-    if path != samples.weights().get(name):
-        return path
-    copy = Path("runs") / name
-    shutil.copytree(path, copy, dirs_exist_ok=True)
-    return copy
+def _events_folder(scores: Path) -> Path:
+    """Returns the folder beside a file of scores that keeps the events that were scored.
+
+    Raises:
+        ValueError: a folder of that name is there, and no scores beside it that it could belong to.
+    """
+    folder = scores.with_name(f"{scores.stem}.events")
+    if folder.exists() and not scores.is_file():
+        raise ValueError(
+            f"{folder} is there already, and no {scores.name} that it belongs to: choose another --out"
+        )
+    return folder
 
 
 def _print_scores(scores: dict[str, Any]) -> None:

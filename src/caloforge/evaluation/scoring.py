@@ -250,10 +250,11 @@ def evaluate_run(
     sizes: Sizes | None = None,
     classifiers: ClassifierConfig | None = None,
     true_sums: bool = False,
+    events_folder: Path | None = None,
 ) -> dict[str, Any]:
     """Generates the test part of each reference several times and scores it.
 
-    The events of the first repeat are kept in the run folder. The split is the run's own, so that rows it was
+    The events of the first repeat are kept, in the run folder or where told. The split is the run's own, so that rows it was
     trained on cannot be scored.
 
     Args:
@@ -270,6 +271,8 @@ def evaluate_run(
         classifiers: also train these on the showers of the first repeat, of the sweeps too.
         true_sums: give the generator the sum of each response of the reference, as some publications do, which
             judges the placing of the photons alone; no events are kept.
+        events_folder: where the events of the first repeat are kept, beside the scores; `generated` of the run folder
+            where not given.
 
     Returns:
         what scores.json holds.
@@ -288,12 +291,17 @@ def evaluate_run(
     tests = _tests(run, model, references, seed, sizes)
     task = _Task(tests, repeats, seed, batch_size, device, true_sums)
 
-    sets, milliseconds = task.sets(model, "", report, lambda stem: run.generated(stem) if kept else None)
+    folder = events_folder or run.generated("").parent
+
+    def keep(stem: str) -> Path | None:
+        return folder / f"{stem}.h5" if kept else None
+
+    sets, milliseconds = task.sets(model, "", report, keep)
     if kept:
         for stem, entry in sets.items():
-            entry["generated"] = f"generated/{stem}.h5"
+            entry["generated"] = f"{folder.name}/{stem}.h5"
             if classifiers is not None:
-                events = open_events(run.generated(stem), model.detector)
+                events = open_events(folder / f"{stem}.h5", model.detector)
                 _classify(entry, tests[stem][1], events, classifiers, seed, device, report)
     swept = _swept(task, changed, classifiers, report)
     return {
