@@ -65,6 +65,13 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH.TO.KEY=VALUE", help="Change a value of the recipe; may be repeated."),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run code outside caloforge that a run or bundle names: if you trust its maker.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")]
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Events at once.")]
 Seed = Annotated[int, typer.Option(min=0, help="Event k is a function of the seed and k.")]
@@ -445,6 +452,7 @@ def sample(
             show_default=False,
         ),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Generate one response for each particle of a file, in constant memory."""
     from caloforge.runtime.bundle import is_bundle
@@ -456,7 +464,7 @@ def sample(
                 "--set and --device are for a run: a bundle is exported with its settings, for the CPU"
             )
         numbers = {"seed": seed, "first_event": first_event, "batch_size": batch_size, "exact": exact}
-        _sample_bundle(path, primaries, out, threads or 1, on_outside or "error", numbers)
+        _sample_bundle(path, primaries, out, threads or 1, on_outside or "error", numbers, trust)
         return
     if threads or exact or on_outside:
         raise ValueError(f"--threads, --exact and --on-outside are for a bundle, and {run} is a run")
@@ -470,7 +478,7 @@ def sample(
     from caloforge.runtime.generate import Generated, generate
     from caloforge.training.checkpoint import load_model
 
-    recipe, model = load_model(path, settings or [])
+    recipe, model = load_model(path, settings or [], trust=trust)
     if not isinstance(model, Generator):
         raise ValueError(f"{run} predicts channel sums only: sample needs a generator of responses")
     particles = open_particles(_data_path(primaries), model.detector)
@@ -494,7 +502,13 @@ def sample(
 
 
 def _sample_bundle(
-    path: Path, primaries: str, out: Path, threads: int, on_outside: str, numbers: dict[str, Any]
+    path: Path,
+    primaries: str,
+    out: Path,
+    threads: int,
+    on_outside: str,
+    numbers: dict[str, Any],
+    trust: bool,
 ) -> None:
     """Generates events with a bundle; PyTorch is not imported."""
     import numpy as np
@@ -505,7 +519,7 @@ def _sample_bundle(
     from caloforge.runtime.generate import generate
 
     check_choice(on_outside)
-    surrogate = Surrogate.load(path, threads=threads)
+    surrogate = Surrogate.load(path, threads=threads, trust=trust)
     particles = open_particles(_data_path(primaries), surrogate.detector)
     source = surrogate.source(particles, **numbers)
     inside, problem = surrogate.domain.inspect(particles)
@@ -670,6 +684,7 @@ def export_command(
             show_default=False,
         ),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Write a trained model as ONNX: a bundle, which `sample` runs without PyTorch, or files for a host."""
     paths = [_run_path(run) for run in runs]
@@ -696,11 +711,11 @@ def export_command(
         from caloforge.io.run import Run
 
         recipe = Run(paths[0]).recipe()
-        check_voxels(detector_named(recipe.detector), recipe.name)
+        check_voxels(detector_named(recipe.detector, trust=trust), recipe.name)
     from caloforge.export import export
 
     data = [_data_path(file) for file in files or []]
-    card = export(paths[0], out, settings=settings or [], data=data, zero=classifier)
+    card = export(paths[0], out, settings=settings or [], data=data, zero=classifier, trust=trust)
     found = card["agreement"]
     output.print(
         f"wrote {out}: ONNX Runtime and PyTorch agree to {found['log1p_difference']:.1e} in ln(1 + count), "
@@ -753,6 +768,7 @@ def evaluate(
     true_sums: Annotated[
         bool, typer.Option(help="Give the generator the photon sum of each test response; flows can take it.")
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """Score a model on rows it was not trained on, or a file of generated events against a reference."""
     from caloforge.evaluation.classifier import suite
@@ -783,7 +799,7 @@ def evaluate(
         name = "true_sums" if true_sums else "scores"
         out = out or (Path(f"{target}.{name}.json") if shipped else path / f"{name}.json")
         if _is_classifier(path):
-            _evaluate_classifier(path, references, out)
+            _evaluate_classifier(path, references, out, trust)
             return
         events_folder = _events_folder(out) if shipped else None
         changes = [parse_sweep(one) for one in sweep or []]
@@ -801,9 +817,10 @@ def evaluate(
                 classifiers=networks,
                 true_sums=true_sums,
                 events_folder=events_folder,
+                trust=trust,
             )
     write_json(out, scores)
-    _print_scores(scores)
+    _print_scores(scores, trust)
     output.print(f"wrote {out}")
 
 
@@ -813,12 +830,12 @@ def _is_classifier(path: Path) -> bool:
     return bool(Run(path).card()["kind"] == "classifier")
 
 
-def _evaluate_classifier(path: Path, references: list[Path], out: Path) -> None:
+def _evaluate_classifier(path: Path, references: list[Path], out: Path, trust: bool) -> None:
     """Scores a zero response, whose references are files of trials."""
     from caloforge.evaluation.zero_response import evaluate_classifier
     from caloforge.io.files import write_json
 
-    scores = evaluate_classifier(path, references)
+    scores = evaluate_classifier(path, references, trust=trust)
     write_json(out, scores)
     header = ("outcome", "trials", "observed", "predicted", "Brier", "repeated: Brier", "floor", "ROC AUC")
     for stem, entry in scores["sets"].items():
@@ -846,11 +863,11 @@ def _events_folder(scores: Path) -> Path:
     return folder
 
 
-def _print_scores(scores: dict[str, Any]) -> None:
+def _print_scores(scores: dict[str, Any], trust: bool) -> None:
     from caloforge.detectors import detector_named
     from caloforge.report.tables import console, scores_table, showers_table
 
-    showers = detector_named(scores["detector"]).layers and scores["kind"] != "readout"
+    showers = detector_named(scores["detector"], trust=trust).layers and scores["kind"] != "readout"
     for stem in scores["sets"]:
         table_of = showers_table([scores], stem) if showers else scores_table([scores], stem)
         header, *rows = console(table_of)

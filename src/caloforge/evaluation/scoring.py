@@ -251,11 +251,12 @@ def evaluate_run(
     classifiers: ClassifierConfig | None = None,
     true_sums: bool = False,
     events_folder: Path | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Generates the test part of each reference several times and scores it.
 
-    The events of the first repeat are kept, in the run folder or where told. The split is the run's own, so that rows it was
-    trained on cannot be scored.
+    The events of the first repeat are kept, in the run folder or where told. The split is the run's own, so that rows
+    it was trained on cannot be scored.
 
     Args:
         path: the run folder.
@@ -273,6 +274,7 @@ def evaluate_run(
             judges the placing of the photons alone; no events are kept.
         events_folder: where the events of the first repeat are kept, beside the scores; `generated` of the run folder
             where not given.
+        trust: run code outside the package that the run names.
 
     Returns:
         what scores.json holds.
@@ -283,8 +285,8 @@ def evaluate_run(
     """
     run = Run(path)
     card = run.card()
-    recipe, model = load_model(path, settings)
-    changed = _changed(path, settings, sweeps)
+    recipe, model = load_model(path, settings, trust=trust)
+    changed = _changed(path, settings, sweeps, trust)
     if true_sums and not isinstance(model, TakesPhotons):
         raise ValueError(f"{recipe.name} cannot be given photon sums; what can are the autoregressive flows")
     kept = isinstance(model, Generator) and not true_sums
@@ -345,11 +347,15 @@ def evaluate_sweeps(
 
 
 def _changed(
-    path: Path, settings: Sequence[str], sweeps: Sequence[Sweep]
+    path: Path, settings: Sequence[str], sweeps: Sequence[Sweep], trust: bool = False
 ) -> list[tuple[Sweep, str, Generator | Readout]]:
     """Returns every value of the sweeps, and the model with it."""
     return [
-        (sweep, value, load_model(path, [*settings, *sweep.settings, f"{sweep.path}={value}"])[1])
+        (
+            sweep,
+            value,
+            load_model(path, [*settings, *sweep.settings, f"{sweep.path}={value}"], trust=trust)[1],
+        )
         for sweep in sweeps
         for value in sweep.values
     ]
