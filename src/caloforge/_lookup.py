@@ -17,16 +17,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def outside(path: str, kind: type[T]) -> T:
+def outside(path: str, kind: type[T], *, trust: bool) -> T:
     """Imports `package.module:name` and checks that it is a `kind` (or a subclass, for classes).
 
+    Args:
+        path: the name.
+        kind: what it must be.
+        trust: whether the user named it, or trusts the file that does. Code that a file names is not run otherwise.
+
     Raises:
-        ValueError: the path cannot be imported or names something else.
+        ValueError: not to be trusted, the path cannot be imported, or it names something else.
     """
+    if not trust:
+        raise ValueError(
+            f"a file names {path!r}, code outside caloforge, which is not run because a file says so: name it "
+            "yourself, or give --trust (Python: trust=True) where you trust who made the file"
+        )
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"cannot import {path!r}: {error}") from error
     if not isinstance(found, kind):
         raise ValueError(f"{path!r} must be a {kind.__name__}, got {type(found).__name__}")

@@ -65,6 +65,13 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH.TO.KEY=VALUE", help="Change a value of the recipe; may be repeated."),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run code outside caloforge that a run or bundle names: if you trust its maker.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")]
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Events at once.")]
 Seed = Annotated[int, typer.Option(min=0, help="Event k is a function of the seed and k.")]
@@ -445,6 +452,7 @@ def sample(
             show_default=False,
         ),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Generate one response for each particle of a file, in constant memory."""
     from caloforge.runtime.bundle import is_bundle
@@ -456,7 +464,7 @@ def sample(
                 "--set and --device are for a run: a bundle is exported with its settings, for the CPU"
             )
         numbers = {"seed": seed, "first_event": first_event, "batch_size": batch_size, "exact": exact}
-        _sample_bundle(path, primaries, out, threads or 1, on_outside or "error", numbers)
+        _sample_bundle(path, primaries, out, threads or 1, on_outside or "error", numbers, trust)
         return
     if threads or exact or on_outside:
         raise ValueError(f"--threads, --exact and --on-outside are for a bundle, and {run} is a run")
@@ -470,7 +478,7 @@ def sample(
     from caloforge.runtime.generate import Generated, generate
     from caloforge.training.checkpoint import load_model
 
-    recipe, model = load_model(path, settings or [])
+    recipe, model = load_model(path, settings or [], trust=trust)
     if not isinstance(model, Generator):
         raise ValueError(f"{run} predicts channel sums only: sample needs a generator of responses")
     particles = open_particles(_data_path(primaries), model.detector)
@@ -495,7 +503,13 @@ def sample(
 
 
 def _sample_bundle(
-    path: Path, primaries: str, out: Path, threads: int, on_outside: str, numbers: dict[str, Any]
+    path: Path,
+    primaries: str,
+    out: Path,
+    threads: int,
+    on_outside: str,
+    numbers: dict[str, Any],
+    trust: bool,
 ) -> None:
     """Generates events with a bundle; PyTorch is not imported."""
     import numpy as np
@@ -506,7 +520,7 @@ def _sample_bundle(
     from caloforge.runtime.generate import generate
 
     check_choice(on_outside)
-    surrogate = Surrogate.load(path, threads=threads)
+    surrogate = Surrogate.load(path, threads=threads, trust=trust)
     particles = open_particles(_data_path(primaries), surrogate.detector)
     source = surrogate.source(particles, **numbers)
     inside, problem = surrogate.domain.inspect(particles)
@@ -696,6 +710,7 @@ def export_command(
             show_default=False,
         ),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Write a trained model as ONNX: a bundle, which `sample` runs without PyTorch, or files for a host."""
     paths = [_run_path(run) for run in runs]
@@ -722,11 +737,11 @@ def export_command(
         from caloforge.io.run import Run
 
         recipe = Run(paths[0]).recipe()
-        check_voxels(detector_named(recipe.detector), recipe.name)
+        check_voxels(detector_named(recipe.detector, trust=trust), recipe.name)
     from caloforge.export import export
 
     data = [_data_path(file) for file in files or []]
-    card = export(paths[0], out, settings=settings or [], data=data, zero=classifier)
+    card = export(paths[0], out, settings=settings or [], data=data, zero=classifier, trust=trust)
     found = card["agreement"]
     output.print(
         f"wrote {out}: ONNX Runtime and PyTorch agree to {found['log1p_difference']:.1e} in ln(1 + count), "
@@ -737,14 +752,23 @@ def export_command(
 @app.command()
 def evaluate(
     target: Annotated[
-        str, typer.Argument(metavar="RUN|EVENTS", help="A run folder or an events file.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="RUN|EVENTS",
+            help="A run folder, the name of weights that ship, or an events file.",
+            show_default=False,
+        ),
     ],
     reference: Annotated[
         list[str], typer.Option(help="GEANT events to compare with; may be repeated.", show_default=False)
     ],
     repeats: Annotated[int, typer.Option(min=1, help="How often every event is generated.")] = 5,
     out: Annotated[
-        Path | None, typer.Option(help="The scores [default: RUN/scores.json].", show_default=False)
+        Path | None,
+        typer.Option(
+            help="The scores [default: scores.json in the run folder; of weights that ship NAME.scores.json here].",
+            show_default=False,
+        ),
     ] = None,
     seed: Seed = 0,
     batch_size: Batch = 256,
@@ -770,6 +794,7 @@ def evaluate(
     true_sums: Annotated[
         bool, typer.Option(help="Give the generator the photon sum of each test response; flows can take it.")
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """Score a model on rows it was not trained on, or a file of generated events against a reference."""
     from caloforge.evaluation.classifier import suite
@@ -795,10 +820,14 @@ def evaluate(
             )
         out = out or path.with_suffix(".scores.json")
     else:
-        path = _writable_run(target)
+        path = _run_path(target)
+        shipped = path == samples.weights().get(target)
+        name = "true_sums" if true_sums else "scores"
+        out = out or (Path(f"{target}.{name}.json") if shipped else path / f"{name}.json")
         if _is_classifier(path):
-            _evaluate_classifier(path, references, out or path / "scores.json")
+            _evaluate_classifier(path, references, out, trust)
             return
+        events_folder = _events_folder(out) if shipped else None
         changes = [parse_sweep(one) for one in sweep or []]
         with _bar("repeats") as bar:
             scores = evaluate_run(
@@ -813,10 +842,11 @@ def evaluate(
                 report=_report_steps(bar),
                 classifiers=networks,
                 true_sums=true_sums,
+                events_folder=events_folder,
+                trust=trust,
             )
-        out = out or path / ("true_sums.json" if true_sums else "scores.json")
     write_json(out, scores)
-    _print_scores(scores)
+    _print_scores(scores, trust)
     output.print(f"wrote {out}")
 
 
@@ -826,12 +856,12 @@ def _is_classifier(path: Path) -> bool:
     return bool(Run(path).card()["kind"] == "classifier")
 
 
-def _evaluate_classifier(path: Path, references: list[Path], out: Path) -> None:
+def _evaluate_classifier(path: Path, references: list[Path], out: Path, trust: bool) -> None:
     """Scores a zero response, whose references are files of trials."""
     from caloforge.evaluation.zero_response import evaluate_classifier
     from caloforge.io.files import write_json
 
-    scores = evaluate_classifier(path, references)
+    scores = evaluate_classifier(path, references, trust=trust)
     write_json(out, scores)
     header = ("outcome", "trials", "observed", "predicted", "Brier", "repeated: Brier", "floor", "ROC AUC")
     for stem, entry in scores["sets"].items():
@@ -845,21 +875,25 @@ def _evaluate_classifier(path: Path, references: list[Path], out: Path) -> None:
     output.print(f"wrote {out}")
 
 
-def _writable_run(name: str) -> Path:
-    """Returns a run folder to write scores into; shipped weights are copied to runs/NAME first."""
-    path = _run_path(name)
-    if path != samples.weights().get(name):
-        return path
-    copy = Path("runs") / name
-    shutil.copytree(path, copy, dirs_exist_ok=True)
-    return copy
+def _events_folder(scores: Path) -> Path:
+    """Returns the folder beside a file of scores that keeps the events that were scored.
+
+    Raises:
+        ValueError: a folder of that name is there, and no scores beside it that it could belong to.
+    """
+    folder = scores.with_name(f"{scores.stem}.events")
+    if folder.exists() and not scores.is_file():
+        raise ValueError(
+            f"{folder} is there already, and no {scores.name} that it belongs to: choose another --out"
+        )
+    return folder
 
 
-def _print_scores(scores: dict[str, Any]) -> None:
+def _print_scores(scores: dict[str, Any], trust: bool) -> None:
     from caloforge.detectors import detector_named
     from caloforge.report.tables import console, scores_table, showers_table
 
-    showers = detector_named(scores["detector"]).layers and scores["kind"] != "readout"
+    showers = detector_named(scores["detector"], trust=trust).layers and scores["kind"] != "readout"
     for stem in scores["sets"]:
         table_of = showers_table([scores], stem) if showers else scores_table([scores], stem)
         header, *rows = console(table_of)

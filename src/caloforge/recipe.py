@@ -7,14 +7,15 @@ A resolved recipe is saved beside the weights it led to.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from caloforge._lookup import nearest
 from caloforge.events import Split
@@ -64,12 +65,22 @@ class TrainingConfig(BaseModel):
     tensorboard: bool = False
 
 
+def _folder_name(name: str) -> str:
+    """Checks that a name can be that of a folder, here and not elsewhere."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+ =,()-]{0,199}", name):
+        raise ValueError(
+            "the name of a recipe is that of its folder: up to 200 letters, digits, spaces and _ . + = , ( ) -, "
+            "beginning with a letter, a digit or _"
+        )
+    return name
+
+
 class Recipe(BaseModel):
     """A whole run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: Annotated[str, AfterValidator(_folder_name)]
     detector: str
     seed: int = Field(0, ge=0, lt=2**63)
     data: DataConfig = DataConfig()

@@ -15,7 +15,7 @@ def test_evaluate_scores_test_rows_and_report_refuses(caloforge, tmp_path, monke
     code, out, _ = caloforge("evaluate", "zdc-zero_response", "--reference", "sample:primaries")
     assert code == 0
     assert "ROC AUC" in out
-    scores = read_json(tmp_path / "runs" / "zdc-zero_response" / "scores.json")
+    scores = read_json(tmp_path / "zdc-zero_response.scores.json")
     trials = open_trials(sample(TRIALS))
     test = trials.slices(np.flatnonzero(trials.fold < 2))
     entry = scores["sets"]["primaries"]

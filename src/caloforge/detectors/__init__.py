@@ -23,15 +23,16 @@ __all__ = [
 DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (ZN, ZP, DS2, DS3)}
 
 
-def detector_named(name: str) -> Detector:
+def detector_named(name: str, *, trust: bool = True) -> Detector:
     """Returns the detector of that name, or what the name of outside code stands for.
 
     Args:
         name: a key of `DETECTORS`, a binning file `binning.xml` or `binning.xml:particle`, or
             `package.module:VALUE`.
+        trust: whether the user gave the name, or trusts the file that does; outside code is not imported otherwise.
 
     Raises:
-        ValueError: no such detector; the message lists those there are.
+        ValueError: no such detector; the message lists those there are. Or outside code that is not trusted.
     """
     if name in DETECTORS:
         return DETECTORS[name]
@@ -41,7 +42,7 @@ def detector_named(name: str) -> Detector:
     if ":" in name:
         from caloforge._lookup import outside
 
-        return outside(name, Detector)
+        return outside(name, Detector, trust=trust)
     raise ValueError(
         f"no detector {name!r}; there are {', '.join(DETECTORS)}, a binning file .xml, or package.module:VALUE"
     )

@@ -250,11 +250,13 @@ def evaluate_run(
     sizes: Sizes | None = None,
     classifiers: ClassifierConfig | None = None,
     true_sums: bool = False,
+    events_folder: Path | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Generates the test part of each reference several times and scores it.
 
-    The events of the first repeat are kept in the run folder. The split is the run's own, so that rows it was
-    trained on cannot be scored.
+    The events of the first repeat are kept, in the run folder or where told. The split is the run's own, so that rows
+    it was trained on cannot be scored.
 
     Args:
         path: the run folder.
@@ -270,6 +272,9 @@ def evaluate_run(
         classifiers: also train these on the showers of the first repeat, of the sweeps too.
         true_sums: give the generator the sum of each response of the reference, as some publications do, which
             judges the placing of the photons alone; no events are kept.
+        events_folder: where the events of the first repeat are kept, beside the scores; `generated` of the run folder
+            where not given.
+        trust: run code outside the package that the run names.
 
     Returns:
         what scores.json holds.
@@ -280,20 +285,25 @@ def evaluate_run(
     """
     run = Run(path)
     card = run.card()
-    recipe, model = load_model(path, settings)
-    changed = _changed(path, settings, sweeps)
+    recipe, model = load_model(path, settings, trust=trust)
+    changed = _changed(path, settings, sweeps, trust)
     if true_sums and not isinstance(model, TakesPhotons):
         raise ValueError(f"{recipe.name} cannot be given photon sums; what can are the autoregressive flows")
     kept = isinstance(model, Generator) and not true_sums
     tests = _tests(run, model, references, seed, sizes)
     task = _Task(tests, repeats, seed, batch_size, device, true_sums)
 
-    sets, milliseconds = task.sets(model, "", report, lambda stem: run.generated(stem) if kept else None)
+    folder = events_folder or run.generated("").parent
+
+    def keep(stem: str) -> Path | None:
+        return folder / f"{stem}.h5" if kept else None
+
+    sets, milliseconds = task.sets(model, "", report, keep)
     if kept:
         for stem, entry in sets.items():
-            entry["generated"] = f"generated/{stem}.h5"
+            entry["generated"] = f"{folder.name}/{stem}.h5"
             if classifiers is not None:
-                events = open_events(run.generated(stem), model.detector)
+                events = open_events(folder / f"{stem}.h5", model.detector)
                 _classify(entry, tests[stem][1], events, classifiers, seed, device, report)
     swept = _swept(task, changed, classifiers, report)
     return {
@@ -337,11 +347,15 @@ def evaluate_sweeps(
 
 
 def _changed(
-    path: Path, settings: Sequence[str], sweeps: Sequence[Sweep]
+    path: Path, settings: Sequence[str], sweeps: Sequence[Sweep], trust: bool = False
 ) -> list[tuple[Sweep, str, Generator | Readout]]:
     """Returns every value of the sweeps, and the model with it."""
     return [
-        (sweep, value, load_model(path, [*settings, *sweep.settings, f"{sweep.path}={value}"])[1])
+        (
+            sweep,
+            value,
+            load_model(path, [*settings, *sweep.settings, f"{sweep.path}={value}"], trust=trust)[1],
+        )
         for sweep in sweeps
         for value in sweep.values
     ]

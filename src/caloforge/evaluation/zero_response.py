@@ -31,12 +31,13 @@ def with_both(hits: NDArray[Any]) -> NDArray[Any]:
     return np.column_stack([hits, np.maximum(hits[:, 0] + hits[:, 1] - hits[:, 2], 0)])
 
 
-def evaluate_classifier(path: Path, references: Sequence[Path]) -> dict[str, Any]:
+def evaluate_classifier(path: Path, references: Sequence[Path], *, trust: bool = False) -> dict[str, Any]:
     """Scores the test part of each reference.
 
     Args:
         path: the run folder of a classifier.
         references: files of trials.
+        trust: run code outside the package that the run names.
 
     Returns:
         for each reference the scores of each outcome over all rows, over those tried more than once (`repeated`) with
@@ -45,7 +46,7 @@ def evaluate_classifier(path: Path, references: Sequence[Path]) -> dict[str, Any
     Raises:
         ValueError: not a finished run of a classifier, or a reference without test rows.
     """
-    recipe, model = load_classifier(path)
+    recipe, model = load_classifier(path, trust=trust)
     card = Run(path).card()
     sets = {}
     for reference in references:

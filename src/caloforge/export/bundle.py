@@ -72,6 +72,7 @@ def export(
     settings: Sequence[str] = (),
     data: Sequence[Path] = (),
     zero: Path | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Exports a run.
 
@@ -82,6 +83,7 @@ def export(
         data: the files it was trained on, to fit the domain to them again; needed where the run's card has none
             and they are no longer where they were.
         zero: the run folder of a zero response, for a bundle that takes any primary.
+        trust: run code outside the package that the run names.
 
     Returns:
         the bundle's card.
@@ -95,7 +97,7 @@ def export(
     if not out.parent.is_dir():
         raise ValueError(f"cannot write the bundle {out}: there is no folder {out.parent}")
     card = Run(run).card()
-    recipe, model = load_model(run, settings)
+    recipe, model = load_model(run, settings, trust=trust)
     check_exportable(model, recipe.name)
     domain, particles = _domain_and_particles(recipe, card, data)
 
@@ -269,7 +271,7 @@ def _compare(
         if key in type(model).sampling and recipe.model.get(key) != value
     ]
     if smooth:
-        _, unrounded = load_model(run, [*settings, *smooth])
+        _, unrounded = load_model(run, [*settings, *smooth], trust=True)  # as its twin was
         other = folder / "unrounded"
         shutil.copytree(folder, other)
         _save({GRAPH: graph_of(unrounded, whole=False)}, other)

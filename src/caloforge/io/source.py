@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge._lookup import nearest
-from caloforge.detectors import DETECTORS, Detector, detector_named
+from caloforge.detectors import DETECTORS, Detector
 from caloforge.events import SLICE, Events, Primaries, Rows, with_responses
 
 Columns: TypeAlias = dict[str, NDArray[np.generic]]
@@ -122,8 +122,13 @@ def detector_of(given: Detector | None, declared: str | None, shape: Sequence[in
         if declared not in (None, given.name):
             raise ValueError(f"the file is of detector {declared}, wanted {given.name}")
         return given
+    if declared in DETECTORS:
+        return DETECTORS[declared]
     if declared is not None:
-        return detector_named(declared)
+        raise ValueError(
+            f"no detector {declared!r}; there are {', '.join(DETECTORS)}. Code or binnings that a file names are not read: "
+            "give yours by --detector (Python: detector=...)"
+        )
     if shape is None:
         raise ValueError(f"the file does not say its detector: give one of {', '.join(DETECTORS)}")
     for detector in DETECTORS.values():

@@ -73,7 +73,7 @@ READOUTS: dict[str, type[Readout]] = {
 CLASSIFIERS: dict[str, type[Classifier]] = {"zero_response": ZeroResponse}
 
 
-def _class(recipe: Recipe) -> Any:
+def _class(recipe: Recipe, trust: bool) -> Any:
     tables: dict[str, Any] = {**MODELS, **READOUTS, **CLASSIFIERS}
     name = recipe.model.get("type")
     if not isinstance(name, str):
@@ -81,7 +81,7 @@ def _class(recipe: Recipe) -> Any:
     if name in tables:
         return tables[name]
     if ":" in name:
-        found = outside(name, type)
+        found = outside(name, type, trust=trust)
         if not issubclass(found, Model):
             raise ValueError(
                 f"model.type {name!r} must be a Generator, a Readout or a Classifier, got {found}"
@@ -90,13 +90,17 @@ def _class(recipe: Recipe) -> Any:
     raise ValueError(f"model.type: no model {name!r}{nearest(name, tables)} (there are {', '.join(tables)})")
 
 
-def configuration(recipe: Recipe) -> BaseModel:
+def configuration(recipe: Recipe, *, trust: bool = True) -> BaseModel:
     """Validates the recipe's `model` section against the model's own configuration.
+
+    Args:
+        recipe: the recipe.
+        trust: whether the recipe is the user's own, so that it may name code outside the package.
 
     Raises:
         ValueError: unknown model or key, or a wrong type; the message gives the path and the nearest name.
     """
-    kind = _class(recipe).config_class
+    kind = _class(recipe, trust).config_class
     values = {key: value for key, value in recipe.model.items() if key != "type"}
     # a section given in part keeps the model's own defaults for the rest, not those of the section's class
     config: BaseModel = validated(kind, merged(kind().model_dump(), values), "model")
@@ -112,12 +116,16 @@ def resolved(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"model": section})
 
 
-def build(recipe: Recipe) -> Model:
+def build(recipe: Recipe, *, trust: bool = True) -> Model:
     """Builds the untrained model of a recipe.
+
+    Args:
+        recipe: the recipe.
+        trust: as for `configuration`.
 
     Raises:
         ValueError: as `configuration`, or an unknown detector.
     """
-    config = configuration(recipe)
-    model: Model = _class(recipe)(detector_named(recipe.detector), config)
+    config = configuration(recipe, trust=trust)
+    model: Model = _class(recipe, trust)(detector_named(recipe.detector, trust=trust), config)
     return model

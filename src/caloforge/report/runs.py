@@ -148,7 +148,7 @@ def comparisons(runs: Sequence[Run], references: Mapping[str, Path]) -> list[Com
 
 def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) -> Comparison:
     first = runs[0]
-    detector = detector_named(first.scores["detector"])
+    detector = detector_named(first.scores["detector"], trust=False)
     wanted = first.scores["sets"][stem]["reference"]
     file = Path(references.get(stem, wanted["path"]))
     if not file.is_file():

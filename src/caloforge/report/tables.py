@@ -496,7 +496,7 @@ def published_table(detector: str) -> Table | None:
             for i, value in enumerate(values)
         )
         rows.append(Row(row.model, row.kind, tuple(Cell(text) for text in texts)))
-    unit = detector_named(detector).unit
+    unit = detector_named(detector, trust=False).unit
     return Table(
         "model",
         (Column("W1", unit), Column("MAE", unit), Column("time", "ms an event")),

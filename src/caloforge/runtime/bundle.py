@@ -131,13 +131,17 @@ def _damaged(folder: Path, name: str) -> ValueError:
     )
 
 
-def check_detector(card: Mapping[str, Any]) -> Detector:
+def check_detector(card: Mapping[str, Any], *, trust: bool = False) -> Detector:
     """Returns the detector of a card.
+
+    Args:
+        card: of a bundle.
+        trust: run code outside the package that the card names.
 
     Raises:
         ValueError: this installation's detector of that name is another one.
     """
-    detector = detector_named(card["detector"])
+    detector = detector_named(card["detector"], trust=trust)
     own = {
         "shape": list(detector.shape),
         "unit": detector.unit,
@@ -181,19 +185,20 @@ class Surrogate:
     zero: Probabilities | None = None
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int = 1) -> Surrogate:
+    def load(cls, path: str | Path, *, threads: int = 1, trust: bool = False) -> Surrogate:
         """Loads a bundle.
 
         Args:
             path: the folder.
             threads: threads of one batch.
+            trust: run code outside the package that the card names.
 
         Raises:
             ValueError: the bundle is incomplete or damaged, of a newer format, or made for another detector.
         """
         folder = Path(path)
         card = read_card(folder)
-        detector = check_detector(card)
+        detector = check_detector(card, trust=trust)
         session = open_bundle(folder, threads)
         got = (session.features, session.noise_dim, session.shape)
         output = (len(card["channel_maps"][card["channels"]]["labels"]),)

@@ -60,17 +60,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_model(path: Path, settings: Sequence[str] = ()) -> tuple[Recipe, Generator | Readout]:
+def load_model(
+    path: Path, settings: Sequence[str] = (), *, trust: bool = False
+) -> tuple[Recipe, Generator | Readout]:
     """Builds the generator or readout of a run folder with its best weights, ready to generate.
 
     Args:
         path: the run folder.
         settings: changes of the model section that may be made after the training, such as "solver.steps=4".
+        trust: run code outside the package that the run names.
 
     Raises:
         ValueError: not a finished run, a setting that only a new training can change, or a classifier.
     """
-    recipe, model = load_any(path, settings)
+    recipe, model = load_any(path, settings, trust=trust)
     if isinstance(model, Classifier):
         raise ValueError(
             f"{recipe.name} is a classifier, which tells whether there is a response and makes none"
@@ -78,24 +81,25 @@ def load_model(path: Path, settings: Sequence[str] = ()) -> tuple[Recipe, Genera
     return recipe, model
 
 
-def load_classifier(path: Path) -> tuple[Recipe, Classifier]:
+def load_classifier(path: Path, *, trust: bool = False) -> tuple[Recipe, Classifier]:
     """Builds the classifier of a run folder with its best weights.
 
     Raises:
         ValueError: not a finished run, or one of another model.
     """
-    recipe, model = load_any(path)
+    recipe, model = load_any(path, trust=trust)
     if not isinstance(model, Classifier):
         raise ValueError(f"{recipe.name} is no classifier: wanted a run of zero_response")
     return recipe, model
 
 
-def load_any(path: Path, settings: Sequence[str] = ()) -> tuple[Recipe, Model]:
+def load_any(path: Path, settings: Sequence[str] = (), *, trust: bool = False) -> tuple[Recipe, Model]:
     """Builds the model of a run folder, whatever it is.
 
     Args:
         path: the run folder.
         settings: changes of the model section that may be made after the training, such as "solver.steps=4".
+        trust: run code outside the package that the run names.
 
     Raises:
         ValueError: not a finished run, or a setting that only a new training can change.
@@ -103,7 +107,7 @@ def load_any(path: Path, settings: Sequence[str] = ()) -> tuple[Recipe, Model]:
     run = Run(path)
     run.card()
     recipe = run.recipe()
-    free = build(recipe).sampling
+    free = build(recipe, trust=trust).sampling
     for setting in settings:
         key = setting.partition("=")[0].strip()
         if not any(key == name or key.startswith(f"{name}.") for name in free):
@@ -112,6 +116,6 @@ def load_any(path: Path, settings: Sequence[str] = ()) -> tuple[Recipe, Model]:
                 f"what can be is {', '.join(free) or 'nothing'}"
             )
     changed = parse(with_settings(recipe.model_dump(), [f"model.{setting}" for setting in settings]))
-    model = build(changed)
+    model = build(changed, trust=trust)
     load_weights(model, run.weights)
     return changed, model.eval()
