@@ -229,7 +229,7 @@ def features_part(host, trials, options) -> None:
 
     def impact(conditions):
         vx, vy, vz, px, py, pz = (conditions.astype(np.float64)[:, column] for column in names)
-        length = ZN.face - np.sign(pz) * vz
+        length = ZN.face.z - np.sign(pz) * vz
         return np.stack([vx + px / np.abs(pz) * length, vy + py / np.abs(pz) * length], 1)
 
     exact = impact(x)

@@ -30,7 +30,7 @@ def made_trials(rows=200, seed=0, shots=5) -> Trials:
     mass = np.full(rows, 0.93957)
     energy = np.sqrt((momentum**2).sum(1) + mass**2) * (1 + 1e-6)
     conditions = np.column_stack([energy, np.zeros((rows, 3)), momentum, mass, np.zeros(rows)])
-    impact = np.hypot(*momentum[:, :2].T) / np.abs(momentum[:, 2]) * ZN.face
+    impact = np.hypot(*momentum[:, :2].T) / np.abs(momentum[:, 2]) * ZN.face.z
     near = np.exp(-((impact / 4) ** 2))
     draws = rng.uniform(size=(rows, shots))
     first, second = draws < near[:, None], (draws < 0.3 * near[:, None]) | (draws > 0.98)

@@ -1,16 +1,20 @@
 """Laws of events and splits: checked at construction, equal to NumPy indexing, parts that never overlap."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from caloforge.detectors import DS3, ZN, ZP
+from caloforge.detectors import DS2, DS3, ZN, ZP
 from caloforge.events import (
     SLICE,
     SLICE_CELLS,
+    Displaced,
     Events,
     Joined,
     Primaries,
     Selected,
+    displaced,
     groups_of,
     in_slices,
     load,
@@ -19,6 +23,7 @@ from caloforge.events import (
     split,
     with_responses,
 )
+from caloforge.metrics.conditional import impact
 
 COLUMNS = ("conditions", "pdg", "group", "fold", "responses")
 PDG = np.array([22, 2112, 3122])
@@ -315,3 +320,40 @@ def test_an_ordered_split_goes_file_by_file(events):
 def test_large_responses_come_in_fewer_rows():
     assert rows_at_once(ZN) == SLICE
     assert rows_at_once(DS3) * DS3.cells <= SLICE_CELLS
+
+
+def test_displaced_vertices_keep_impact_and_momentum():
+    rng = np.random.default_rng(3)
+    momentum = rng.normal(size=(50, 3)) * [0.3, 0.3, 0] + [0, 0, 900]
+    momentum[::2, 2] *= -1
+    vertex = rng.normal(size=(50, 3)) * [0.1, 0.1, 5]
+    energy = np.linalg.norm(momentum, axis=1)
+    conditions = np.column_stack([energy, vertex, momentum, np.zeros(50), np.zeros(50)])
+    primaries = Primaries(ZP, conditions, np.full(50, 22))
+    shifts = rng.normal(size=(50, 3)) * [0.01, 0.01, 6]
+    moved = dataclasses.replace(primaries, conditions=displaced(primaries, shifts))
+    np.testing.assert_allclose(moved.conditions[:, 1:4], vertex + shifts, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(impact(moved), impact(primaries), atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(moved.conditions[:, 4:7], axis=1), energy, rtol=1e-6)
+    assert (np.sign(moved.conditions[:, 6]) == np.sign(momentum[:, 2])).all()
+    np.testing.assert_array_equal(moved.conditions[:, [0, 7, 8]], primaries.conditions[:, [0, 7, 8]])
+
+
+def test_a_displaced_source_is_the_same_row_by_row_and_leaves_its_source_alone():
+    conditions = np.array([[1000, 0, 0, 0, 0.1, 0, 999, 0.9396, 0]] * 6, np.float32)
+    events = Events(ZN, conditions, np.full(6, 2112), responses=np.ones((6, 44, 44)))
+    source = Displaced(events, (0.01, 0.01, 6.0), seed=1)
+    whole = source.slices(slice(None))
+    np.testing.assert_array_equal(whole.conditions, source.primaries.conditions)
+    np.testing.assert_array_equal(source.slices(np.array([4, 1])).conditions, whole.conditions[[4, 1]])
+    np.testing.assert_array_equal(whole.group, events.group)
+    assert len(np.unique(whole.conditions[:, 3])) == 6
+    assert (events.conditions == conditions).all()
+    other = Displaced(events, (0.01, 0.01, 6.0), seed=2)
+    assert not np.array_equal(other.primaries.conditions, whole.conditions)
+
+
+def test_vertices_are_displaced_before_detectors_with_a_face_only():
+    primaries = Primaries(DS2, np.ones((2, 1)), np.full(2, -11))
+    with pytest.raises(ValueError, match="displaced vertices need a face"):
+        displaced(primaries, np.zeros((2, 3)))

@@ -711,22 +711,43 @@ def export_command(
         ),
     ] = None,
     trust: Trust = False,
+    a_side: Annotated[
+        str | None,
+        typer.Option(
+            metavar="full-simulation|image",
+            help="For o2: towers of the A side as full simulation has them since April 2024, or as before "
+            "[default: full-simulation].",
+            show_default=False,
+        ),
+    ] = None,
+    unknown: Annotated[
+        str | None,
+        typer.Option(
+            metavar="dark|as-is",
+            help="For o2: species that were never trained on, such as nuclei, leave no response, or what the "
+            "models say [default: dark].",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write a trained model as ONNX: a bundle, which `sample` runs without PyTorch, or files for a host."""
     paths = [_run_path(run) for run in runs]
     classifier = _run_path(zero) if zero else None
     if target not in ("bundle", "o2", "geant4"):
         raise ValueError(f"--target must be one of bundle, o2, geant4, got {target!r}")
-    if threshold is not None and target != "o2":
-        raise ValueError(f"--threshold is for --target o2, not for {target}")
+    only_o2 = {"threshold": threshold, "a_side": a_side, "unknown": unknown}
+    chosen: dict[str, Any] = {name: value for name, value in only_o2.items() if value is not None}
+    if chosen and target != "o2":
+        option = next(iter(chosen)).replace("_", "-")
+        raise ValueError(f"--{option} is for --target o2, not for {target}")
     if target == "o2" and (settings or files):
         raise ValueError("--set and --data are for a bundle, not for --target o2")
     if target == "o2":
-        from caloforge.export.o2 import THRESHOLD, export_o2
+        from caloforge.export.o2 import export_o2
 
         if classifier is None:
             raise ValueError("--target o2 needs the zero response: --zero RUN")
-        export_o2(paths, classifier, out, threshold=THRESHOLD if threshold is None else threshold)
+        export_o2(paths, classifier, out, **chosen)
         output.print(f"wrote {out}: classifier, neutron and proton, each with its scales")
         return
     if len(paths) != 1:

@@ -23,6 +23,9 @@ from caloforge.events import Split
 Config = TypeVar("Config", bound=BaseModel)
 
 
+_Length = Annotated[float, Field(ge=0)]
+
+
 class DataConfig(BaseModel):
     """Training data.
 
@@ -30,6 +33,8 @@ class DataConfig(BaseModel):
         files: events files; empty means the sample that ships with the package.
         split: `canonical`, `grouped` or `paper` (see `caloforge.events`).
         particles: PDG names to keep, such as ["n", "Lambda"]; empty keeps all.
+        beam_spot: standard deviations in cm, in x, y and z, by which vertices are displaced in the training of a
+            detector with a face; each ray still meets the face where it did (`events.displaced`). Zeros: not at all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +42,7 @@ class DataConfig(BaseModel):
     files: tuple[str, ...] = ()
     split: Split = "canonical"
     particles: tuple[str, ...] = ()
+    beam_spot: tuple[_Length, _Length, _Length] = (0.01, 0.01, 6.0)
 
 
 class TrainingConfig(BaseModel):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 
 EDGE = 0.1
-"""Length, in cm, below which the position is resolved linearly near the axis."""
+"""Length, in cm, below which the position is resolved linearly near the centre of the face."""
 
 VERTEX = 0.01
 """Length, in cm, below which vz is resolved linearly."""
@@ -314,8 +314,8 @@ def _incident(conditions: Tensor | None) -> Tensor:
 class ImpactFeatures(nn.Module):
     """Appends to the conditions what they mean at the detector.
 
-    - (x, y), where the straight line of the particle meets the plane of the detector's face, as it is and as
-      arcsinh(x / EDGE), which is fine near the axis, where the quadrants meet;
+    - (x, y), where the straight line of the particle meets the plane of the detector's face, from the centre of
+      the face, as it is and as arcsinh(x / EDGE), which is fine near the centre, where the quadrants meet;
     - ln E, and arcsinh(vz / VERTEX), since decays make vz heavy-tailed;
     - for neutral particles the place within the grid of fibres: with a = pi x / pitch and b = pi y / pitch, the
       products of sin a, cos a with sin b, cos b, and their harmonics. Fibres alternate between two readouts like
@@ -345,20 +345,25 @@ class ImpactFeatures(nn.Module):
 
     def impact(self, conditions: Tensor) -> Tensor:
         """Returns where the straight line meets the face, in cm from the axis, (B, 2) float64."""
-        return _impact(conditions[:, self._columns], self._face)
+        return _impact(conditions[:, self._columns], self._face.z)
 
     def cell(self, conditions: Tensor) -> Tensor:
         """Returns the same in cells from the first, (B, 2), of the dtype of the conditions."""
         cells = [
-            place / self._pitch + middle
-            for place, middle in zip(self.impact(conditions).unbind(1), self._middle, strict=True)
+            position / self._pitch + middle
+            for position, middle in zip(self._from_centre(conditions), self._middle, strict=True)
         ]
         return torch.stack(cells, 1).to(conditions.dtype)
+
+    def _from_centre(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns x and y of the impact in cm from the centre of the face, each (B,) float64."""
+        x, y = self.impact(conditions).unbind(1)
+        return x - self._face.x, y - self._face.y
 
     def forward(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to (B, size)."""
         energy, *_, vz, _, _, _, charge = (conditions[:, column].double() for column in self._columns)
-        x, y = self.impact(conditions).unbind(1)
+        x, y = self._from_centre(conditions)
         neutral = (charge == 0).double()
         a, b = math.pi * x / self._pitch, math.pi * y / self._pitch
         sin_a, cos_a, sin_b, cos_b = torch.sin(a), torch.cos(a), torch.sin(b), torch.cos(b)
@@ -414,7 +419,7 @@ class BendingFeatures(nn.Module):
         """Maps conditions in physical units, (B, F), to (B, 7)."""
         needed = conditions[:, self._columns].double()
         energy, *_, pz, charge = needed.unbind(1)
-        x, y = (_impact(needed, self._face) / 10).unbind(1)
+        x, y = (_impact(needed, self._face.z) / 10).unbind(1)
         k = charge * 1000 / energy.clamp(min=1)
         side = torch.sign(pz) * k
         return torch.stack([k, k * x, k * y, k * k, side, side * x, side * y], 1).to(conditions.dtype)

@@ -101,7 +101,12 @@ def test_geometry_and_features():
     for detector in (ZN, ZP):
         assert detector.features == ("energy", "vx", "vy", "vz", "px", "py", "pz", "mass", "charge")
         assert [feature.unit for feature in detector.conditions] == ["GeV"] + ["cm"] * 3 + ["GeV"] * 4 + ["e"]
-        assert (detector.unit, detector.face) == ("photons", 11_260.0)
+        assert (detector.unit, detector.face.z) == ("photons", 11_260.0)
+
+
+def test_the_zp_stands_beside_the_beam_and_the_zn_in_it():
+    assert (ZN.face.x, ZN.face.y) == (0, 0)
+    assert (ZP.face.x, ZP.face.y) == (24.34, 0)
 
 
 def test_values_are_frozen():

@@ -22,7 +22,15 @@ from caloforge.models.base import as_function, probabilities_in_memory
 from caloforge.runtime.expansion import SIZE, expand, words
 from caloforge.runtime.hits import responds
 from caloforge.runtime.noise import standard_normals
-from caloforge.runtime.o2_host import Host, channels_of, counts_of, features_of, parse_scales, shared_noise
+from caloforge.runtime.o2_host import (
+    Host,
+    channels_of,
+    counts_of,
+    features_of,
+    parse_scales,
+    shared_noise,
+    turned,
+)
 from caloforge.runtime.session import Session
 from caloforge.training.checkpoint import load_classifier, load_model
 from made import made_events
@@ -191,6 +199,46 @@ def test_the_hash_agrees_with_numpy_word_by_word():
     assert not {node.op_type for node in proto.graph.node} & {"RandomNormal", "RandomUniform", "BitCast"}
 
 
+@BY_DETECTOR
+def test_the_a_side_agrees_with_full_simulation_tower_by_tower(detector):
+    """Full simulation negates x and y for pz > 0, and towers are numbered by them."""
+    model = SimpleNamespace(detector=detector, noise_dim=NOISE)
+    conditions = conditions_with(np.ones((2, 3)), 2)
+    conditions[:, 6] = [-600, 600]
+    primaries = Primaries(ZN, conditions, np.full(2, 22))
+    given = {"noise": np.tile(noise_of(1), (2, 1)), "features": features_of(primaries)}
+    images = {}
+    for a_side in ("image", "full-simulation"):
+        graph = o2._generator_graph(made_graph(detector), made_probabilities(), detector.name, model, a_side)
+        (flat,) = session(graph).run(None, given)
+        images[a_side] = np.stack([counts_of(image.ravel(), detector) for image in flat])
+    plain, full = images["image"], images["full-simulation"]
+    assert plain.any()
+    np.testing.assert_array_equal(full[0], plain[0])
+    np.testing.assert_array_equal(full[1], plain[1][::-1, ::-1])
+    np.testing.assert_array_equal(full, turned(plain, primaries))
+    common, *towers = channels_of(plain[1])
+    swapped = towers[::-1]  # 1 <-> 4 and 2 <-> 3, quadrants as well as strips
+    np.testing.assert_array_equal(channels_of(full[1]), [common, *swapped])
+
+
+def test_unknown_species_are_dark_and_known_ones_are_not():
+    species = o2.known_species(read_json(shipped(ZERO)[0] / "card.json"))
+    known = [(0, 0), (0.939565, 0), (0.938272, -1), (1.67245, -1)]  # gamma, n, p~, Omega-
+    nuclei = [
+        (1.87561, 1),
+        (2.80892, 1),
+        (3.72738, 2),
+        (1.87561, 0),
+    ]  # d, t, alpha, a deuteron without charge
+    conditions = conditions_with(np.ones((8, 3)), 8)
+    conditions[:, 7:9] = [*known, *nuclei]
+    given = {"features": features(conditions)}
+    for table, answers in ((species, [1] * 4 + [0] * 4), (None, [1] * 8)):
+        (got,) = session(o2._classifier_graph(made_probabilities(), ZN, 0.5, table)).run(None, given)
+        assert got[:, 0].tolist() == answers
+
+
 def test_scales_files_leave_features_as_they_are():
     mean, scale = parse_scales(o2.scales_text(9))
     assert not mean.any()
@@ -241,6 +289,10 @@ def test_other_arguments_are_refused(tmp_path):
         o2.export_o2(runs, *shipped(ZERO), tmp_path / "no" / "out")
     with pytest.raises(ValueError, match="must be a probability below 1"):
         o2.export_o2(runs, *shipped(ZERO), tmp_path / "out", threshold=1.0)
+    with pytest.raises(ValueError, match="a_side must be one of full-simulation, image, got 'left'"):
+        o2.export_o2(runs, *shipped(ZERO), tmp_path / "out", a_side="left")
+    with pytest.raises(ValueError, match="unknown must be one of dark, as-is, got 'bright'"):
+        o2.export_o2(runs, *shipped(ZERO), tmp_path / "out", unknown="bright")
     unrounded = made_run(tmp_path / "unrounded", "factorized_flow_matching", rounding="none")
     with pytest.raises(ValueError, match="gives unrounded counts"):
         o2.export_o2([unrounded, runs[1]], *shipped(ZERO), tmp_path / "out")
@@ -296,6 +348,7 @@ def test_the_host_gives_what_the_models_give(exported):
         assert (lit != hit).sum() <= 2
         both = np.flatnonzero(lit & hit)
         wanted = as_function(model)(primaries.conditions[both], normals[both])
+        wanted = turned(wanted, primaries.select(both))
         got = events.responses[both]
         # single photons on the edge of the rounding, as the export allows (there at most 1 %)
         assert np.abs(wanted - got.astype(np.float64)).max() <= 1
@@ -358,6 +411,8 @@ def test_the_command(caloforge, exported, tmp_path):
         (["--target", "o2"], "needs the zero response"),
         (["--target", "root"], "must be one of bundle, o2, geant4"),
         (["--threshold", "0.1"], "--threshold is for --target o2"),
+        (["--a-side", "image"], "--a-side is for --target o2"),
+        (["--unknown", "dark"], "--unknown is for --target o2"),
         (["--target", "geant4"], "needs a voxel detector, with the axes r, phi, z .* zn, with the axes x, y"),
         (["zp-flow_matching"], "--target bundle takes one run, got 2"),
         (["--target", "o2", "--zero", ZERO, "--set", "dark=0"], "--set and --data are for a bundle"),

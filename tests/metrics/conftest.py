@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from caloforge.detectors import ZN, ChannelMap, Detector
+from caloforge.detectors import ZN, ChannelMap, Detector, Face
 from caloforge.events import Events, Primaries
 from caloforge.metrics import Observables
 
@@ -18,7 +18,7 @@ TINY = Detector(
     conditions=ZN.conditions,
     channels={"paper": ChannelMap(("left", "right"), np.stack([LEFT, 1 - LEFT]), "test")},
     title="Tiny",
-    face=1000.0,
+    face=Face(1000.0),
 )
 
 

@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from caloforge.detectors import ZN, ZP
+from caloforge.events import Primaries
 from caloforge.runtime.o2_host import (
     Model,
     channels_of,
@@ -15,6 +16,7 @@ from caloforge.runtime.o2_host import (
     parse_scales,
     separate_noise,
     shared_noise,
+    smeared,
 )
 from made import made_events
 
@@ -102,3 +104,13 @@ def test_noise_is_shared_or_not():
     np.testing.assert_array_equal(shared(3, "zn"), shared(3, "zp"))
     assert (separate(3, "zn") != separate(3, "zp")).all()
     assert (shared(3, "zn") != shared(4, "zn")).all()
+
+
+def test_vertices_are_smeared_together_within_a_collision_and_directions_stay():
+    conditions = np.tile(np.array([[1000, 0, 0, 0, 0.1, 0, 999, 0.9396, 0]], np.float32), (400, 1))
+    primaries = Primaries(ZN, conditions, np.full(400, 2112))
+    moved = smeared(primaries, (0.01, 0.01, 6.0), seed=1, event=np.repeat(np.arange(200), 2))
+    np.testing.assert_array_equal(moved.conditions[::2], moved.conditions[1::2])
+    np.testing.assert_array_equal(moved.conditions[:, 4:], conditions[:, 4:])
+    np.testing.assert_allclose(moved.conditions[::2, 1:4].std(0), [0.01, 0.01, 6], rtol=0.2)
+    assert len(np.unique(smeared(primaries, (0.01, 0.01, 6.0), seed=1).feature("vz"))) == 400

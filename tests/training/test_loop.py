@@ -11,8 +11,10 @@ import torch
 from caloforge.events import Joined
 from caloforge.io import create, open_events
 from caloforge.io.run import Run, read_weights
+from caloforge.metrics.conditional import impact
 from caloforge.models.base import BatchRandom, shuffled_batches
 from caloforge.recipe import parse, to_toml
+from caloforge.runtime.domain import Domain
 from caloforge.training import loop
 from caloforge.training.checkpoint import load_checkpoint, load_model, load_weights
 
@@ -258,3 +260,34 @@ def test_options_of_the_training(events_file, tmp_path):
     # bf16 has three digits
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.1)
     assert losses[0] != losses[1]
+
+
+def test_a_training_sees_vertices_from_within_the_beam_spot_and_its_guard_knows_them(
+    events_file, tmp_path, monkeypatch
+):
+    seen = []
+
+    def watched(self, batch, rng, backward):
+        seen.append(batch.primaries)
+        return {"loss": 0.0}
+
+    monkeypatch.setattr("caloforge.models.base.LossStage.step", watched)
+    events = open_events(events_file)
+    start = events.primaries
+    loop.train(recipe(events_file), tmp_path / "run")
+    assert all(np.ptp(batch.feature("vz")) > 5 for batch in seen)
+    assert not np.array_equal(seen[0].conditions, seen[5].conditions)  # each epoch anew
+    (low, high), where = np.percentile(impact(start), [0, 100], axis=0), impact(seen[0])
+    assert (where > low - 0.01).all()
+    assert (where < high + 0.01).all()
+    spot = parse(recipe(events_file).model_dump() | {"seed": 4})
+    inside = Domain.from_card(Run(tmp_path / "run").card()["domain"]).inside(
+        loop.in_beam_spot(events, spot, "other").primaries
+    )
+    assert inside.mean() > 0.9
+
+    seen.clear()
+    unmoved = recipe(events_file).model_dump()
+    unmoved["data"]["beam_spot"] = (0, 0, 0)
+    loop.train(parse(unmoved), tmp_path / "unmoved")
+    assert all(np.isin(batch.feature("vz"), start.feature("vz")).all() for batch in seen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caloforge.detectors.base import ChannelMap, Detector, Feature, Layer
+from caloforge.detectors.base import ChannelMap, Detector, Face, Feature, Layer
 from caloforge.detectors.calochallenge import DS2, DS3, from_xml
 from caloforge.detectors.zdc import ZN, ZP
 
@@ -12,6 +12,7 @@ __all__ = [
     "DS2",
     "DS3",
     "Detector",
+    "Face",
     "Feature",
     "Layer",
     "ZN",

@@ -81,6 +81,21 @@ class Layer:
         return r * np.cos(alpha), r * np.sin(alpha), r
 
 
+@dataclass(frozen=True)
+class Face:
+    """Says where a detector's front face is, seen from the interaction point, on either side.
+
+    Attributes:
+        z: distance |z| of the plane, in cm.
+        x: centre of the face, in cm from the beam axis.
+        y: likewise.
+    """
+
+    z: float
+    x: float = 0.0
+    y: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Detector:
     """Describes a detector to every other part of the package.
@@ -93,8 +108,7 @@ class Detector:
         channels: named readouts.
         title: name for figures and tables.
         pitch: cell size along each axis, in cm, for showing lengths.
-        face: distance |z| from the interaction point to the front face, in cm; None where primaries
-            enter the detector directly.
+        face: where the front face is; None where primaries enter the detector directly.
     """
 
     name: str
@@ -104,7 +118,7 @@ class Detector:
     channels: Mapping[str, ChannelMap]
     title: str
     pitch: float | None = None
-    face: float | None = None
+    face: Face | None = None
     layers: tuple[Layer, ...] = ()
     layer_depth: float | None = None
     pdg: int | None = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.detectors.base import ChannelMap, Detector, Feature
+from caloforge.detectors.base import ChannelMap, Detector, Face, Feature
 
 CONDITIONS = (
     Feature("energy", "GeV", "total energy of the primary"),
@@ -29,6 +29,9 @@ CONDITIONS = (
 
 FACE = 11_260.0
 """Distance |z| of the front faces from the interaction point, in cm."""
+
+ZP_CENTRE = 24.34
+"""Centre of the ZP's face in x, in cm from the beam axis, on both sides: photons fly straight to it."""
 
 
 def _one_hot(index: NDArray[np.intp], labels: tuple[str, ...], source: str) -> ChannelMap:
@@ -70,7 +73,7 @@ ZN = Detector(
     channels={"paper": _paper((44, 44)), "o2": _o2((44, 44), _zn_towers((44, 44)))},
     title="ALICE ZN",
     pitch=0.16,
-    face=FACE,
+    face=Face(FACE),
 )
 
 ZP = Detector(
@@ -81,5 +84,5 @@ ZP = Detector(
     channels={"paper": _paper((56, 30)), "o2": _o2((56, 30), _zp_towers((56, 30)))},
     title="ALICE ZP",
     pitch=0.4,
-    face=FACE,
+    face=Face(FACE, x=ZP_CENTRE),
 )

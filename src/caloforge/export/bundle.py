@@ -191,10 +191,11 @@ def check_same_features(classifier: Detector, generator: Detector) -> None:
         [f"{feature.name} [{feature.unit}]" for feature in detector.conditions]
         for detector in (classifier, generator)
     )
-    if first != second or classifier.face != generator.face:
+    distances = [detector.face.z if detector.face else None for detector in (classifier, generator)]
+    if first != second or distances[0] != distances[1]:
         raise ValueError(
             f"the zero response was trained for primaries with {', '.join(first)} and a face at "
-            f"{classifier.face} cm; {generator.name} has {', '.join(second)} and {generator.face} cm"
+            f"{distances[0]} cm; {generator.name} has {', '.join(second)} and {distances[1]} cm"
         )
 
 

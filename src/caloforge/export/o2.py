@@ -17,6 +17,13 @@ classifier's probabilities whether this module responds (`runtime.hits`), and to
 nothing responds the generator's branch is not computed at all, and the output is 0. Equal normals given to both
 graphs decide both modules together, as in a bundle.
 
+Sides. Since April 2024 full simulation turns x and y of a module around on the A side (pz > 0), and the fast path does
+not: with `a_side = "full-simulation"` the image is rotated by 180 degrees there, so that towers agree with it, with
+`"image"` it is left as it is, for versions before. The rotation keeps the chessboard of the two kinds of fibre.
+
+Species. What was never trained on, nuclei for one, is known by mass and charge; with `unknown = "dark"` the classifier
+says that it leaves no response, with `"as-is"` the models answer as if they knew it.
+
 Counts n > 0 are written as ln(1 + n + 0.01): O2 takes int(exp(.) - 1) in float32, which would often give n - 1.
 """
 
@@ -24,10 +31,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +48,12 @@ from caloforge.io.files import sha256, write_json, write_text
 from caloforge.io.run import Run
 from caloforge.models import Classifier, Generator
 from caloforge.models.base import as_function, probabilities_in_memory
+from caloforge.particles import mass_and_charge
 from caloforge.runtime import expansion
+from caloforge.runtime.domain import MASS_TOLERANCE, SMALL_MASS
 from caloforge.runtime.hits import MODULES, responds
 from caloforge.runtime.noise import standard_normals
-from caloforge.runtime.o2_host import NAMES, Model, counts_of, features_of
+from caloforge.runtime.o2_host import NAMES, Model, counts_of, features_of, turned
 from caloforge.samples import samples_of
 from caloforge.training.checkpoint import load_classifier, load_model
 
@@ -70,7 +79,22 @@ THRESHOLD = 1e-4
 """Probability of a response in any module below which the classifier says that there is none."""
 
 
-def export_o2(runs: Sequence[Path], zero: Path, out: Path, *, threshold: float = THRESHOLD) -> dict[str, Any]:
+ASide = Literal["full-simulation", "image"]
+"""What towers of the A side agree with: full simulation since April 2024, or the image as it was trained."""
+
+Unknown = Literal["dark", "as-is"]
+"""What to make of species that were never trained on: no response, or what the models say."""
+
+
+def export_o2(
+    runs: Sequence[Path],
+    zero: Path,
+    out: Path,
+    *,
+    threshold: float = THRESHOLD,
+    a_side: ASide = "full-simulation",
+    unknown: Unknown = "dark",
+) -> dict[str, Any]:
     """Exports runs for O2.
 
     Args:
@@ -78,6 +102,8 @@ def export_o2(runs: Sequence[Path], zero: Path, out: Path, *, threshold: float =
         zero: the run folder of a zero-response classifier.
         out: the folder to write, which must not exist.
         threshold: the classifier's; primaries less likely to respond are not simulated.
+        a_side: whether images are rotated by 180 degrees for pz > 0, as full simulation does.
+        unknown: what the classifier says of species that it was not trained on.
 
     Returns:
         the card.
@@ -91,22 +117,30 @@ def export_o2(runs: Sequence[Path], zero: Path, out: Path, *, threshold: float =
         raise ValueError(f"cannot write {out}: there is no folder {out.parent}")
     if not 0 <= threshold < 1:
         raise ValueError(f"the threshold must be a probability below 1, got {threshold}")
+    for option, value, choices in (
+        ("a_side", a_side, get_args(ASide)),
+        ("unknown", unknown, get_args(Unknown)),
+    ):
+        if value not in choices:
+            raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
     onnx = require("onnx", "export")
     generators = _generators(runs)
     _, classifier = load_classifier(zero)
     check_same_features(classifier.detector, next(iter(generators.values()))[1].detector)
     probabilities = graph_of_classifier(classifier)
+    species = known_species(Run(zero).card()) if unknown == "dark" else None
 
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     try:
         onnx.save(
-            _classifier_graph(probabilities, classifier.detector, threshold), temporary / "classifier.onnx"
+            _classifier_graph(probabilities, classifier.detector, threshold, species),
+            temporary / "classifier.onnx",
         )
         agreement = {}
         for module, (_, model) in generators.items():
-            graph = _generator_graph(graph_of(model, whole=True), probabilities, module, model)
+            graph = _generator_graph(graph_of(model, whole=True), probabilities, module, model, a_side)
             onnx.save(graph, temporary / f"{NAMES[module]}.onnx")
-            agreement[module] = _compare(temporary / f"{NAMES[module]}.onnx", model, classifier)
+            agreement[module] = _compare(temporary / f"{NAMES[module]}.onnx", model, classifier, a_side)
         for name in (CLASSIFIER, *NAMES.values()):
             write_text(temporary / f"{name}_scales.txt", scales_text(len(classifier.detector.features)))
         files = sorted(path.name for path in temporary.iterdir())
@@ -120,6 +154,8 @@ def export_o2(runs: Sequence[Path], zero: Path, out: Path, *, threshold: float =
             | {CLASSIFIER: _origin(zero)},
             "threshold": threshold,
             "margin": MARGIN,
+            "a_side": a_side,
+            "unknown": unknown,
             "noise_dim": expansion.SIZE,
             "features": list(classifier.detector.features),
             "units": ["GeV", "cm", "cm", "cm", "GeV", "GeV", "GeV", "MeV", "e/3"],
@@ -156,7 +192,14 @@ def _generators(runs: Sequence[Path]) -> dict[str, tuple[Path, Generator]]:
     return {module: found[module] for module in MODULES}
 
 
-def _compare(path: Path, model: Generator, classifier: Classifier) -> dict[str, int]:
+def known_species(card: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Returns mass in GeV and charge in e of the species that a run was trained on, by its card, (S, 2)."""
+    return np.unique([mass_and_charge(int(pdg)) for pdg in card["domain"]["particles"]], axis=0)
+
+
+def _compare(
+    path: Path, model: Generator, classifier: Classifier, a_side: ASide = "full-simulation"
+) -> dict[str, int]:
     """Compares a generator's graph, as the host reads it, with PyTorch.
 
     Raises:
@@ -174,6 +217,8 @@ def _compare(path: Path, model: Generator, classifier: Classifier) -> dict[str, 
     hit = responds(detector.name, probabilities_in_memory(classifier, particles.conditions), u)
     wanted = as_function(model)(particles.conditions, normals)
     wanted[~hit] = 0
+    if a_side == "full-simulation":
+        wanted = turned(wanted, particles)
     got = np.stack(
         [counts_of(host(ten, one), detector) for ten, one in zip(noise, features_of(particles), strict=True)]
     )
@@ -258,18 +303,44 @@ def _model(nodes: _Nodes, inputs: Sequence[tuple[str, int]], output: str, shape:
     return proto
 
 
-def _classifier_graph(probabilities: Any, detector: Detector, threshold: float) -> Any:
-    """Says 1 where P(any) reaches the threshold, else 0."""
+def _classifier_graph(
+    probabilities: Any, detector: Detector, threshold: float, species: NDArray[np.float64] | None = None
+) -> Any:
+    """Says 1 where P(any) reaches the threshold and mass and charge are of a known species, (S, 2), else 0."""
     nodes = _Nodes("n")
     conditions = _conditions(nodes, "features", detector)
     found = nodes.include(probabilities, "zero/", conditions=conditions)
     either = nodes("Gather", found, nodes.constant(np.array([2])), axis=1)
     possible = nodes("GreaterOrEqual", either, nodes.constant(np.array(threshold, np.float32)))
+    if species is not None:
+        possible = nodes("And", possible, _is_known(nodes, conditions, detector, species))
     nodes("Cast", possible, name="trace", to=nodes.onnx.TensorProto.FLOAT)
     return _model(nodes, [("features", len(detector.features))], "trace", [1])
 
 
-def _generator_graph(generator: Any, probabilities: Any, module: str, model: Generator) -> Any:
+def _is_known(nodes: _Nodes, conditions: str, detector: Detector, species: NDArray[np.float64]) -> str:
+    """Returns whether mass and charge are those of a species, (B, 1), by the tolerances of the domain guard."""
+    mass, charge = (
+        nodes("Gather", conditions, nodes.constant(np.array([detector.features.index(name)])), axis=1)
+        for name in ("mass", "charge")
+    )
+    masses, charges = species.T.astype(np.float32)
+    allowed = np.maximum(MASS_TOLERANCE * masses, SMALL_MASS)
+
+    def near(value: str, expected: NDArray[np.float32], tolerance: NDArray[np.float32]) -> str:
+        distance = nodes("Abs", nodes("Sub", value, nodes.constant(expected[None])))
+        return nodes("Less", distance, nodes.constant(tolerance[None]))
+
+    alike = nodes("And", near(mass, masses, allowed), near(charge, charges, np.full_like(charges, 0.1)))
+    count = nodes(
+        "ReduceMax", nodes("Cast", alike, to=nodes.onnx.TensorProto.FLOAT), nodes.constant(np.array([1]))
+    )
+    return nodes("Cast", count, to=nodes.onnx.TensorProto.BOOL)
+
+
+def _generator_graph(
+    generator: Any, probabilities: Any, module: str, model: Generator, a_side: ASide = "image"
+) -> Any:
     """Puts hash, zero response, generator and O2's way of writing counts together."""
     onnx = require("onnx", "export")
     helper, kinds = onnx.helper, onnx.TensorProto
@@ -295,6 +366,8 @@ def _generator_graph(generator: Any, probabilities: Any, module: str, model: Gen
     noise = _normals(lit, high, low, model.noise_dim)
     counts = lit.include(generator, "generator/", conditions=conditions, noise=noise)
     counts = lit("Transpose", lit("Cast", counts, to=kinds.DOUBLE), perm=[0, 2, 1])
+    if a_side == "full-simulation":
+        counts = _turned(lit, counts, conditions, detector)
     written = lit("Log", lit("Add", counts, lit.constant(np.array(1 + MARGIN))))
     zero = lit.constant(np.array(0.0))
     written = lit("Where", lit("Greater", counts, zero), written, zero)
@@ -313,6 +386,16 @@ def _generator_graph(generator: Any, probabilities: Any, module: str, model: Gen
     nodes("If", some, name="image", then_branch=branch("lit", lit), else_branch=branch("dark", dark))
     inputs = [("noise", expansion.SIZE), ("features", len(detector.features))]
     return _model(nodes, inputs, "image", [height, width])
+
+
+def _turned(nodes: _Nodes, counts: str, conditions: str, detector: Detector) -> str:
+    """Rotates the images, (B, ny, nx), of particles with pz > 0 by 180 degrees."""
+    starts, ends, steps = (
+        nodes.constant(np.array([value] * 2)) for value in (-1, np.iinfo(np.int64).min, -1)
+    )
+    rotated = nodes("Slice", counts, starts, ends, nodes.constant(np.array([1, 2])), steps)
+    pz = nodes("Gather", conditions, nodes.constant(np.array([[detector.features.index("pz")]])), axis=1)
+    return nodes("Where", nodes("Greater", pz, nodes.constant(np.array(0, np.float32))), rotated, counts)
 
 
 def _halves(nodes: _Nodes, noise: str, count: int) -> tuple[str, str]:

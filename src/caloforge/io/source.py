@@ -126,8 +126,8 @@ def detector_of(given: Detector | None, declared: str | None, shape: Sequence[in
         return DETECTORS[declared]
     if declared is not None:
         raise ValueError(
-            f"no detector {declared!r}; there are {', '.join(DETECTORS)}. Code or binnings that a file names are not read: "
-            "give yours by --detector (Python: detector=...)"
+            f"no detector {declared!r}; there are {', '.join(DETECTORS)}. Code or binnings that a file names are not "
+            "read: give yours by --detector (Python: detector=...)"
         )
     if shape is None:
         raise ValueError(f"the file does not say its detector: give one of {', '.join(DETECTORS)}")

@@ -67,7 +67,7 @@ def impact(primaries: Primaries) -> NDArray[np.float64]:
         primaries.feature(name).astype(np.float64) for name in ("vx", "vy", "vz", "px", "py", "pz")
     )
     with np.errstate(divide="ignore", invalid="ignore"):
-        length = (detector.face - np.sign(pz) * vz) / np.abs(pz)
+        length = (detector.face.z - np.sign(pz) * vz) / np.abs(pz)
         return np.stack([vx + px * length, vy + py * length], axis=1)
 
 

@@ -110,8 +110,13 @@ class ZeroResponse(Classifier):
             raise ValueError(
                 f"zero_response needs the condition mass; {detector.name} has {', '.join(detector.features)}"
             )
-        assert detector.pitch is not None  # or the derived features had refused it
-        centred = [(-size * detector.pitch / 2, size * detector.pitch / 2) for size in detector.shape]
+        pitch, face = detector.pitch, detector.face
+        assert pitch is not None  # or the derived features had refused it
+        assert face is not None
+        centred = [
+            (centre - size * pitch / 2, centre + size * pitch / 2)
+            for centre, size in zip((face.x, face.y), detector.shape, strict=True)
+        ]
         self.edges: Tensor
         self.register_buffer("edges", torch.tensor([centred, BESIDE]), persistent=False)
         self.kinds: Tensor

@@ -172,7 +172,7 @@ def coordinates(primaries: Primaries) -> tuple[tuple[str, ...], NDArray[np.float
     vx, vy, vz, px, py, pz = (
         x[:, detector.features.index(name)] for name in ("vx", "vy", "vz", "px", "py", "pz")
     )
-    length = (detector.face - np.sign(pz) * vz) / np.maximum(np.abs(pz), 1e-6)
+    length = (detector.face.z - np.sign(pz) * vz) / np.maximum(np.abs(pz), 1e-6)
     impact = np.column_stack([vx + px * length, vy + py * length])
     return (*detector.features, "impact x", "impact y"), np.concatenate([x, impact], 1)
 

@@ -13,14 +13,16 @@ primary:
    flat[44 i + j], to four quadrants (i and j both odd or both even) and the rest, without truncation, rounded at
    the end.
 
-One thread, one primary at a time.
+Vertices are smeared in O2 before all this (`smeared`), and the axes of full simulation are turned on the A side
+(`turned`). One thread, one primary at a time.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,35 @@ def counts_of(flat: Floats, detector: Detector) -> NDArray[np.int64]:
     width, height = detector.shape
     counts = np.trunc(np.expm1(flat.astype(np.float32))).astype(np.int64)
     return np.asarray(counts.reshape(height, width).T)
+
+
+def turned(images: NDArray[Any], primaries: Primaries) -> NDArray[Any]:
+    """Turns images, (N, Nx, Ny), to O2's local axes of full simulation: by 180 degrees on the A side, pz > 0.
+
+    So it is since April 2024; before, the axes were those of the image on both sides.
+    """
+    a_side = primaries.feature("pz") > 0
+    return np.where(a_side[:, None, None], images[:, ::-1, ::-1], images)
+
+
+def smeared(
+    primaries: Primaries, spot: Sequence[float], seed: int, event: NDArray[Any] | None = None
+) -> Primaries:
+    """Displaces vertices as O2 does with its diamond: all primaries of a collision together, directions unchanged.
+
+    Args:
+        primaries: N primaries as a generator of collisions gives them, from one point.
+        spot: standard deviations in x, y and z in cm; O2's default is 0.01 each, real beams have 6 in z.
+        seed: another seed, other vertices.
+        event: number of the collision of each primary, (N,); each is one of its own where not given.
+    """
+    numbers = np.arange(len(primaries)) if event is None else event
+    collisions, index = np.unique(numbers, return_inverse=True)
+    shifts = np.random.default_rng(seed).standard_normal((len(collisions), 3)) * spot
+    conditions = primaries.conditions.copy()
+    columns = [primaries.detector.features.index(name) for name in ("vx", "vy", "vz")]
+    conditions[:, columns] += shifts[index].astype(np.float32)
+    return dataclasses.replace(primaries, conditions=conditions)
 
 
 def channels_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -26,7 +26,17 @@ from torch import Tensor
 
 from caloforge._lookup import require
 from caloforge.detectors import detector_named
-from caloforge.events import Events, EventSource, Joined, Part, Selected, of_particles, split
+from caloforge.events import (
+    Displaced,
+    Events,
+    EventSource,
+    Joined,
+    Part,
+    Selected,
+    can_displace,
+    of_particles,
+    split,
+)
 from caloforge.io import open_events, open_trials
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
@@ -149,6 +159,14 @@ def joined(sources: Iterable[EventSource], *, trials: bool) -> EventSource:
     return Joined(list(sources))
 
 
+def in_beam_spot(source: EventSource, recipe: Recipe, *parts: int | str) -> EventSource:
+    """Returns the source with vertices displaced as the recipe says, by the recipe's seed and `parts`."""
+    spot = recipe.data.beam_spot
+    if not any(spot) or not can_displace(source.primaries.detector):
+        return source
+    return Displaced(source, spot, derived_seed(recipe.seed, "beam spot", *parts))
+
+
 @dataclass
 class Fitting:
     """One stage in training, from where `history` stands.
@@ -206,7 +224,8 @@ class Fitting:
         started, first, before = time.monotonic(), history.step, history.seconds
         rate = 0.0
         self.model.train()
-        for number, batch in enumerate(stage.batches(self.train, rng)):
+        train = in_beam_spot(self.train, self.recipe, history.stage, history.epoch)
+        for number, batch in enumerate(stage.batches(train, rng)):
             if number < history.step:
                 continue
             values = self._step(number, batch)
@@ -360,7 +379,8 @@ def _train(
         raise ValueError(
             f"no training events: {len(source)} events in {', '.join(files)}, none of them in the training part"
         )
-    train_part, validation = Selected(source, parts["train"]), Selected(source, parts["validation"])
+    train_part: EventSource = Selected(source, parts["train"])
+    validation = in_beam_spot(Selected(source, parts["validation"]), recipe, "validation")
     hashes = {path: sha256(path) for path in files}
     history = History(list(hashes.values()))
     state: dict[str, Any] = {}
@@ -378,7 +398,7 @@ def _train(
     report = reporter() if fabric.is_global_zero else silent
 
     started = time.monotonic()
-    stages = model.stages(train_part)
+    stages = model.stages(in_beam_spot(train_part, recipe, "normalization"))
     prepared = time.monotonic() - started
     if resume:
         model.load_state_dict(state["model"])
@@ -424,6 +444,7 @@ def _card(
     history: History,
 ) -> dict[str, Any]:
     rows = _rows(files, parts)
+    trained_on = in_beam_spot(Selected(source, parts["train"]), recipe, "normalization")
     return {
         "name": recipe.name,
         "type": recipe.model["type"],
@@ -435,7 +456,7 @@ def _card(
         "data": [
             {"name": Path(path).name, "sha256": hashes[path], "rows": rows[i]} for i, path in enumerate(files)
         ],
-        "domain": Domain.fit(source.primaries.select(parts["train"])).to_card(),
+        "domain": Domain.fit(trained_on.primaries).to_card(),
         "split": recipe.data.split,
         "particles": list(recipe.data.particles),
         "seed": recipe.seed,
