@@ -47,6 +47,7 @@ def witness(tmp_path, monkeypatch):
         "Model = MODELS['flow_matching']\n"
     )
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr("caloforge._lookup._TRUSTED", set())
     monkeypatch.delitem(sys.modules, "witness_of_import", raising=False)
     return tmp_path / "ran"
 
@@ -87,7 +88,7 @@ def test_events_of_shipped_generators_lie_beside_their_scores(caloforge, tmp_pat
     ["../x", "/tmp/x", "a/b", "..", ".", "", ".hidden", "a\\b", "a\x00b", "a\nb", "-x", "x" * 300],
 )
 def test_a_recipe_is_named_within_its_folder(name):
-    with pytest.raises(ValueError, match="letters, digits, spaces"):
+    with pytest.raises(ValueError, match="1 to 200 characters"):
         parse({"name": name, "detector": "zn", "model": {"type": "linear"}})
 
 
@@ -98,7 +99,7 @@ def test_a_detector_that_a_data_file_names_is_not_imported(tmp_path, witness, de
         writer.append(made_events())
     with h5py.File(path, "r+") as file:
         file.attrs["detector"] = declared
-    with pytest.raises(ValueError, match="Code or binnings that a file names"):
+    with pytest.raises(ValueError, match="which is not r"):
         open_events(path)
     assert not witness.exists()
 

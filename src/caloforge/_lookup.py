@@ -10,6 +10,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_TRUSTED: set[str] = set()
+"""Names of outside code that the user gave to this process, so that files may repeat them."""
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns ", did you mean 'x'?" for the closest known name, or an empty string."""
@@ -28,16 +31,17 @@ def outside(path: str, kind: type[T], *, trust: bool) -> T:
     Raises:
         ValueError: not to be trusted, the path cannot be imported, or it names something else.
     """
-    if not trust:
+    if not trust and path not in _TRUSTED:
         raise ValueError(
             f"a file names {path!r}, code outside caloforge, which is not run because a file says so: name it "
-            "yourself, or give --trust (Python: trust=True) where you trust who made the file"
+            "yourself (a detector by --detector), or give --trust (Python: trust=True) where you trust its maker"
         )
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"cannot import {path!r}: {error}") from error
+    _TRUSTED.add(path)
     if not isinstance(found, kind):
         raise ValueError(f"{path!r} must be a {kind.__name__}, got {type(found).__name__}")
     return found

@@ -941,6 +941,7 @@ def report(
         list[str] | None,
         typer.Option(help="Where a reference now lies, if not where it was.", show_default=False),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Write one self-contained page: runs side by side with floors, figures and published results; studies."""
     from caloforge.report import write_report
@@ -950,7 +951,7 @@ def report(
         if (path / "card.json").is_file() and _is_classifier(path):
             raise ValueError(f"{path} is a classifier: a report compares generators and readouts")
     references = {path.stem: path for path in map(_data_path, reference or [])}
-    write_report(paths, out, references)
+    write_report(paths, out, references, trust)
     output.print(f"wrote {out}")
 
 

@@ -73,10 +73,10 @@ class TrainingConfig(BaseModel):
 
 def _folder_name(name: str) -> str:
     """Checks that a name can be that of a folder, here and not elsewhere."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+ =,()-]{0,199}", name):
+    if not re.fullmatch(r"(?![.-])[^/\\\x00-\x1f\x7f]{1,200}", name):
         raise ValueError(
-            "the name of a recipe is that of its folder: up to 200 letters, digits, spaces and _ . + = , ( ) -, "
-            "beginning with a letter, a digit or _"
+            "the name of a recipe is that of its folder: 1 to 200 characters, none of them / or \\ or a line break, "
+            "and no . or - in front"
         )
     return name
 

@@ -93,7 +93,7 @@ def test_published_separations_have_the_names_of_metrics():
 
 def test_a_run_is_scored_on_the_last_rows(tmp_path, monkeypatch):
     # the model has no setting to sweep
-    monkeypatch.setattr(scoring, "load_model", lambda path, settings=(): load_model(path))
+    monkeypatch.setattr(scoring, "load_model", lambda path, settings=(), trust=False: load_model(path))
     reference = written(tmp_path / "reference.h5", made_showers(rows=100))
     values = recipe.with_settings(recipe.read("ds2-nearest"), [f'data.files=["{reference}"]'])
     train(recipe.parse(values), tmp_path / "run")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge._lookup import nearest
-from caloforge.detectors import DETECTORS, Detector
+from caloforge.detectors import DETECTORS, Detector, detector_named
 from caloforge.events import SLICE, Events, Primaries, Rows, with_responses
 
 Columns: TypeAlias = dict[str, NDArray[np.generic]]
@@ -122,13 +122,10 @@ def detector_of(given: Detector | None, declared: str | None, shape: Sequence[in
         if declared not in (None, given.name):
             raise ValueError(f"the file is of detector {declared}, wanted {given.name}")
         return given
-    if declared in DETECTORS:
-        return DETECTORS[declared]
+    if declared is not None and ".xml" in declared:
+        raise ValueError(f"the file names the binning {declared!r}, which is not read: give it by --detector")
     if declared is not None:
-        raise ValueError(
-            f"no detector {declared!r}; there are {', '.join(DETECTORS)}. Code or binnings that a file names are not "
-            "read: give yours by --detector (Python: detector=...)"
-        )
+        return detector_named(declared, trust=False)
     if shape is None:
         raise ValueError(f"the file does not say its detector: give one of {', '.join(DETECTORS)}")
     for detector in DETECTORS.values():

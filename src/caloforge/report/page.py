@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge import metrics
-from caloforge.detectors import Detector
+from caloforge.detectors import Detector, detector_named
 from caloforge.events import EventSource
 from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
@@ -57,13 +57,16 @@ LOG_COLUMNS = ("stage", "epoch", "step", "seconds", "samples_per_second")
 """Columns of a log that are no loss."""
 
 
-def write_report(runs: Sequence[Path], out: Path, references: Mapping[str, Path] | None = None) -> None:
+def write_report(
+    runs: Sequence[Path], out: Path, references: Mapping[str, Path] | None = None, trust: bool = False
+) -> None:
     """Writes the report of one or more runs and studies as one HTML file.
 
     Args:
         runs: run folders with `scores.json` and study folders with `trials.json`; the order is that of the page.
         out: the page; it appears whole or not at all.
         references: reference files by the name of the set, where they are no longer where the scores say.
+        trust: run code outside the package that the scores name.
 
     Raises:
         ValueError: no runs, no scores, a reference that is missing or is another file, or generated events that
@@ -72,6 +75,8 @@ def write_report(runs: Sequence[Path], out: Path, references: Mapping[str, Path]
     studies = [study.read_study(path) for path in runs if study.is_study(path)]
     folders = [path for path in runs if not study.is_study(path)]
     found = read_runs(folders) if folders or not studies else []
+    for run in found:
+        detector_named(run.scores["detector"], trust=trust)  # once allowed, the name may be repeated
     parts = comparisons(found, references or {})
     write_text(out, _page(found, parts, studies))
 

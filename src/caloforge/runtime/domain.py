@@ -71,9 +71,17 @@ class Domain:
     rows: int
 
     @classmethod
-    def fit(cls, primaries: Primaries) -> Domain:
-        """Takes the statistics of training particles."""
+    def fit(cls, primaries: Primaries, displaced: Primaries | None = None) -> Domain:
+        """Takes the statistics of training particles.
+
+        Args:
+            primaries: the training particles.
+            displaced: the same with vertices from within the beam spot, which are inside as well.
+        """
         names, x = coordinates(primaries)
+        rows = len(x)
+        if displaced is not None:
+            x = np.concatenate([x, coordinates(displaced)[1]])
         quantiles = np.quantile(x, np.linspace(0, 1, _QUANTILES), axis=0).T
         scores = _scores(x, quantiles)
         mean = scores.mean(0)
@@ -86,7 +94,7 @@ class Domain:
             mean=mean,
             whitening=whitening,
             distance=float(np.linalg.norm((scores - mean) @ whitening.T, axis=1).max()),
-            rows=len(x),
+            rows=rows,
         )
 
     @classmethod

@@ -444,7 +444,8 @@ def _card(
     history: History,
 ) -> dict[str, Any]:
     rows = _rows(files, parts)
-    trained_on = in_beam_spot(Selected(source, parts["train"]), recipe, "normalization")
+    trained_on = Selected(source, parts["train"])
+    displaced = in_beam_spot(trained_on, recipe, "normalization")
     return {
         "name": recipe.name,
         "type": recipe.model["type"],
@@ -456,7 +457,9 @@ def _card(
         "data": [
             {"name": Path(path).name, "sha256": hashes[path], "rows": rows[i]} for i, path in enumerate(files)
         ],
-        "domain": Domain.fit(trained_on.primaries).to_card(),
+        "domain": Domain.fit(
+            trained_on.primaries, displaced.primaries if displaced is not trained_on else None
+        ).to_card(),
         "split": recipe.data.split,
         "particles": list(recipe.data.particles),
         "seed": recipe.seed,
