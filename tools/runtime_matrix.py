@@ -122,7 +122,7 @@ def first_step(model: Any, given: Any) -> dict[str, Any]:
 
 
 def run(folder: Path) -> list[dict[str, Any]]:
-    """Runs every graph that has cases with the ONNX Runtime of this environment, all particles at once and one by one."""
+    """Runs every graph that has cases with the ONNX Runtime of this environment, at once and one by one."""
     import time
 
     import numpy as np
