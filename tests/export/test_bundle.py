@@ -84,7 +84,7 @@ def test_a_bundle_gives_what_its_run_gives(tmp_path, name, flow_run, exported):
 @pytest.mark.slow
 def test_the_card_says_what_it_is(exported, flow_run):
     card = read_json(exported / "card.json")
-    assert (card["format"], card["detector"], card["noise_dim"], card["opset"]) == (1, "zn", 5, 20)
+    assert (card["format"], card["detector"], card["noise_dim"], card["opset"]) == (1, "zn", 5, 18)
     assert (card["rounding"], card["agreement"]["batches"]) == ("floor", [1, 3, 17, 256])
     assert "uniform" in card["rounding_rule"]
     assert card["recipe"]["model"]["solver"]["steps"] == 3

@@ -1,5 +1,7 @@
 """Graphs: what they hold, and that they give what PyTorch gives. Tracing takes seconds, so most are slow."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -38,13 +40,16 @@ def test_inputs_output_and_batch(graph):
     }
     assert shapes == {"conditions": ["batch", 9], "noise": ["batch", 5], "channels": ["batch", 5]}
     assert graph.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.INT32
-    assert [opset.version for opset in graph.opset_import] == [20]
+    assert [opset.version for opset in graph.opset_import] == [18]
 
 
 @pytest.mark.slow
 def test_nothing_of_the_machine_is_left(graph):
     assert list(graph.metadata_props) == []
-    assert not any(node.name or node.doc_string or node.metadata_props for node in nodes(graph.graph))
+    assert not any(node.doc_string or node.metadata_props for node in nodes(graph.graph))
+    names = [node.name for node in nodes(graph.graph)]
+    assert all(re.fullmatch(r"n\d+", name) for name in names)
+    assert len(set(names)) == len(names)  # ONNX Runtime 1.20 refuses two nodes of one name
     for text in (b".py", b"site-packages", b"/home", b"caloforge/"):
         assert text not in graph.SerializeToString()
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from caloforge._lookup import require
 from caloforge.detectors import Detector, detector_named
 from caloforge.events import Joined, Primaries, of_particles, split
+from caloforge.export.kernels import LOWEST
 from caloforge.export.onnx import OPSET, check_exportable, graph_of, graph_of_classifier, graphs_of_tokens
 from caloforge.io import open_events
 from caloforge.io.files import read_json, sha256
@@ -120,6 +121,7 @@ def export(
             "rounding": rounding,
             "rounding_rule": ROUNDING[rounding],
             "opset": OPSET,
+            "onnxruntime": f">={LOWEST}",
             "agreement": agreement,
             "domain": domain.to_card(),
             "weights": sha256(Run(run).weights),

@@ -42,7 +42,15 @@ from numpy.typing import NDArray
 from caloforge._lookup import require
 from caloforge.detectors import Detector
 from caloforge.export.bundle import check_same_features
-from caloforge.export.onnx import OPSET, check_exportable, check_single_graph, graph_of, graph_of_classifier
+from caloforge.export.kernels import LOWEST, check_kernels
+from caloforge.export.onnx import (
+    OPSET,
+    check_exportable,
+    check_single_graph,
+    graph_of,
+    graph_of_classifier,
+    lower,
+)
 from caloforge.io import open_events
 from caloforge.io.files import sha256, write_json, write_text
 from caloforge.io.run import Run
@@ -65,9 +73,6 @@ UNITS = {"mass": 1e-3, "charge": 1 / 3}
 
 MARGIN = 0.01
 """Added to counts above 0, so that float32 and truncation give them back."""
-
-IR_VERSION = 9
-"""Opset 18 needs 8; newer ones than this would shut out older versions of ONNX Runtime."""
 
 EVENTS = 32
 """Particles with which each graph is compared with PyTorch."""
@@ -160,6 +165,7 @@ def export_o2(
             "features": list(classifier.detector.features),
             "units": ["GeV", "cm", "cm", "cm", "GeV", "GeV", "GeV", "MeV", "e/3"],
             "opset": OPSET,
+            "onnxruntime": f">={LOWEST}",
             "exported_by": {name: version(name) for name in ("caloforge", "torch", "onnx", "onnxscript")},
             "files": {name: sha256(temporary / name) for name in files},
         }
@@ -298,7 +304,8 @@ def _model(nodes: _Nodes, inputs: Sequence[tuple[str, int]], output: str, shape:
     proto = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="caloforge"
     )
-    proto.ir_version = IR_VERSION
+    lower(proto)
+    check_kernels(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
@@ -405,11 +412,16 @@ def _halves(nodes: _Nodes, noise: str, count: int) -> tuple[str, str]:
     def number(value: int) -> str:
         return nodes.constant(np.array(value, np.uint64))
 
+    def wrapping(operator: str, first: str, second: str) -> str:
+        """Adds or multiplies words: as signed numbers, which have the same bits and for which kernels are older."""
+        signed = (nodes("Cast", value, to=kinds.INT64) for value in (first, second))
+        return nodes("Cast", nodes(operator, *signed), to=kinds.UINT64)
+
     def mix(z: str) -> str:
         for shift, factor in zip(expansion.SHIFTS, (expansion.FIRST, expansion.SECOND, None), strict=True):
             z = nodes("BitwiseXor", z, nodes("BitShift", z, number(shift), direction="RIGHT"))
             if factor is not None:
-                z = nodes("Mul", z, number(factor))
+                z = wrapping("Mul", z, number(factor))
         return z
 
     largest = expansion.LARGEST
@@ -434,12 +446,12 @@ def _halves(nodes: _Nodes, noise: str, count: int) -> tuple[str, str]:
             nodes("BitwiseAnd", mixed, number(0xFFFFFFFF)),
         )
     )
-    key = mix(nodes("Add", nodes("BitShift", upper, number(32), direction="LEFT"), lower))
+    key = mix(wrapping("Add", nodes("BitShift", upper, number(32), direction="LEFT"), lower))
     increment = nodes(
         "BitwiseOr", mix(nodes("BitwiseXor", key, nodes.constant(table[expansion.SIZE :]))), number(1)
     )
     counter = nodes.constant(np.arange(count, dtype=np.uint64))
-    drawn = mix(nodes("Add", key, nodes("Mul", counter, increment)))
+    drawn = mix(wrapping("Add", key, wrapping("Mul", counter, increment)))
     high = nodes("BitShift", drawn, number(32), direction="RIGHT")
     low = nodes("BitwiseAnd", drawn, number(0xFFFFFFFF))
     return nodes("Cast", high, to=kinds.FLOAT), nodes("Cast", low, to=kinds.FLOAT)

@@ -18,10 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from caloforge._lookup import require
+from caloforge.export.kernels import check_kernels
 from caloforge.export.loops import fix_shapes, make_loops
 from caloforge.models import Classifier, Generator, Readout
 from caloforge.models.autoregressive_flow import MAF
@@ -29,8 +31,11 @@ from caloforge.models.base import DrawsTokens
 from caloforge.nn.stored import Stored
 from caloforge.runtime.tokens import GIVEN, STEP
 
-OPSET = 20
-"""The first with Gelu as one operator."""
+OPSET = 18
+"""The greatest that ONNX Runtime 1.14 reads."""
+
+IR_VERSION = 8
+"""Of the file format: likewise."""
 
 INPUTS = ("conditions", "noise")
 
@@ -207,6 +212,7 @@ def _trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[st
     make_loops(program.model)
     proto = program.model_proto
     _tidy(proto)
+    lower(proto)
     _check(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
@@ -280,6 +286,63 @@ def _tidy(proto: Any) -> None:
             del node.metadata_props[:]
 
 
+def lower(proto: Any) -> None:
+    """Writes a graph for the oldest ONNX Runtime: no operator that came later, and a name of its own for each node.
+
+    There the cosine of float64 has no kernel, the sine has: cos(x) = sin(x + pi/2). And before 1.18 an optimizer looks
+    for the third input of a LayerNormalization whether there is one or not: a shift of 0 is given.
+    """
+    onnx = require("onnx", "export")
+    proto.ir_version = IR_VERSION
+    quarter = "quarter_turn"
+    double = _doubles(proto)
+    turned = 0
+    for graph in graphs(proto.graph):
+        nodes = list(graph.node)
+        del graph.node[:]
+        for node in nodes:
+            if node.op_type == "Cos" and node.output[0] in double:
+                shifted = f"{node.output[0]}_turned"
+                graph.node.append(onnx.helper.make_node("Add", [node.input[0], quarter], [shifted]))
+                node.op_type = "Sin"
+                node.input[0] = shifted
+                turned += 1
+            graph.node.append(node)
+    if turned:
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(np.pi / 2), quarter))
+    _give_shifts(proto)
+    for number, node in enumerate(node for graph in graphs(proto.graph) for node in graph.node):
+        node.name = f"n{number}"
+
+
+def _give_shifts(proto: Any) -> None:
+    """Gives each LayerNormalization without a shift one of 0, within the graph that it is in."""
+    onnx = require("onnx", "export")
+    every = list(graphs(proto.graph))
+    scales = {value.name: value for graph in every for value in graph.initializer}
+    for graph in every:
+        shifts = {}
+        for node in graph.node:
+            if node.op_type == "LayerNormalization" and len(node.input) == 2 and node.input[1] in scales:
+                name = f"{node.input[1]}_shift"
+                zeros = np.zeros_like(onnx.numpy_helper.to_array(scales[node.input[1]]))
+                shifts[name] = onnx.numpy_helper.from_array(zeros, name)
+                node.input.append(name)
+        graph.initializer.extend(shifts.values())
+
+
+def _doubles(proto: Any) -> set[str]:
+    """Returns the names of all values of type float64, of the graph and those within its nodes."""
+    onnx = require("onnx", "export")
+    inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+    return {
+        value.name
+        for graph in graphs(inferred.graph)
+        for value in (*graph.value_info, *graph.output, *graph.input)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
+    }
+
+
 def _move_weights(graph: Any) -> None:
     outer = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     weights = {weight.name: weight for weight in graph.initializer}
@@ -304,3 +367,4 @@ def _check(proto: Any) -> None:
         first, *rest = value.type.tensor_type.shape.dim
         if first.HasField("dim_value") or not all(size.dim_value > 0 for size in rest):
             raise ValueError(f"only the batch of {value.name} may be dynamic, got {value.type.tensor_type}")
+    check_kernels(proto)
