@@ -24,7 +24,7 @@ import numpy as np
 from caloforge._lookup import nearest
 from caloforge.detectors import Detector
 from caloforge.events import Primaries
-from caloforge.io.hdf5 import Table, dataset, further_of, open_file, rows_of, texts
+from caloforge.io.hdf5 import Table, dataset, further_of, open_file, response_shape, rows_of, texts
 from caloforge.io.source import (
     NONE_FURTHER,
     Columns,
@@ -55,9 +55,8 @@ def holds_showers(path: Path) -> bool:
 
 def _particles(file: h5py.File, given: Detector | None) -> ParticleRows:
     energies = dataset(file, ENERGIES)
-    showers = file.get(SHOWERS)
     declared = texts(file.attrs.get("detector"))
-    shape = showers.shape[1:] if isinstance(showers, h5py.Dataset) else None
+    shape = response_shape(file, SHOWERS)
     detector = detector_of(given, declared[0] if declared else None, shape)
     if not is_challenge(detector):
         raise ValueError(f"the file holds {ENERGIES} and {SHOWERS}, which {detector.name} has not")

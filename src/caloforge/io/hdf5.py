@@ -14,6 +14,8 @@ Attributes of the file: `detector`, and `provenance` as JSON. Others are ignored
 from __future__ import annotations
 
 import io
+import math
+import mmap
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +39,7 @@ from caloforge.io.source import (
     check_features,
     check_lengths,
     check_shape,
+    check_stored,
     detector_of,
     missing,
     parse_provenance,
@@ -48,19 +51,89 @@ CACHE_BYTES = 16 * 2**20
 """A chunk has to fit the cache, or it is decompressed again for every read within it."""
 
 
+HEAP = b"GCOL\x01\x00\x00\x00"
+"""How a global heap begins, in which HDF5 keeps texts."""
+
+HEAP_RANGE = 2**26
+"""Bytes at either end of a large file in which heaps are looked for."""
+
+
+def _check_heaps(path: Path) -> None:
+    """Raises ValueError where a heap declares more than it holds: the HDF5 library would walk through it for ever."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        ranges = [(0, len(content))]
+        if len(content) > 4 * HEAP_RANGE:
+            ranges = [(0, HEAP_RANGE), (len(content) - HEAP_RANGE, len(content))]
+        for first, last in ranges:
+            start = content.find(HEAP, first, last)
+            while start >= 0:
+                size = int.from_bytes(content[start + 8 : start + 16], "little")
+                stop = min(start + size, len(content))
+                position = start + 16
+                while stop - position >= 16:
+                    index = int.from_bytes(content[position : position + 2], "little")
+                    declared = int.from_bytes(content[position + 8 : position + 16], "little")
+                    step = 16 + -(-declared // 8) * 8 if index else declared
+                    if step < 16 or position + step > stop:
+                        raise ValueError("damaged: a text declares more than is stored")
+                    position += step
+                start = content.find(HEAP, start + 8, last)
+
+
 def open_file(path: Path) -> h5py.File:
     """Opens a file to read."""
+    _check_heaps(path)
     try:
         return h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
+    except BlockingIOError as error:
+        raise ValueError("a writer holds the file: wait until it is done") from error
     except OSError as error:
+        if "unable to lock file" in str(error):
+            raise ValueError("a writer holds the file: wait until it is done") from error
         raise ValueError(f"truncated, or not an HDF5 file ({error})") from error
 
 
+CHUNK_LIMIT = 2**28
+"""Bytes of a chunk, which is decompressed as a whole."""
+
+
 def dataset(file: h5py.File, key: str) -> h5py.Dataset:
-    """Returns a data set by its key; the error for a missing one names the nearest."""
-    if not isinstance(file.get(key), h5py.Dataset):
+    """Returns a data set of numbers by its key; nothing of it is read yet.
+
+    Raises:
+        ValueError: none of that name (the message gives the nearest), one whose values lie in other files or are no
+            real numbers, or one that declares more than is stored.
+    """
+    if isinstance(file.get(key, getlink=True), h5py.ExternalLink):
+        raise ValueError(f"{key} is a link to another file, which is not followed")
+    try:
+        values = file.get(key)
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"{key} cannot be opened ({error})") from error
+    if not isinstance(values, h5py.Dataset):
         raise missing(key, file)
-    return file[key]
+    plan = values.id.get_create_plist()
+    if values.is_virtual:
+        raise ValueError(
+            f"{key} is a virtual data set, whose values lie in other files: copy it into one file"
+        )
+    if plan.get_layout() == h5py.h5d.CONTIGUOUS and plan.get_external_count():
+        raise ValueError(f"{key} keeps its values outside the file: copy them into it")
+    if values.dtype.kind not in "iufb":
+        raise ValueError(f"{key} must be numbers, got {values.dtype}")
+    if not values.shape:
+        raise ValueError(
+            f"{key} must have one entry a row, got {'none' if values.shape is None else 'a single value'}"
+        )
+    check_stored(key, values.size * values.dtype.itemsize, values.id.get_storage_size())
+    if values.chunks and math.prod(values.chunks) * values.dtype.itemsize > CHUNK_LIMIT:
+        raise ValueError(f"{key} has chunks of shape {values.chunks}, more than {CHUNK_LIMIT:,} bytes each")
+    return values
+
+
+def response_shape(file: h5py.File, key: str) -> tuple[int, ...] | None:
+    """Returns the shape of one response, None where the file has none."""
+    return dataset(file, key).shape[1:] if key in file or file.get(key, getlink=True) is not None else None
 
 
 def texts(values: Any) -> list[str] | None:
@@ -74,8 +147,7 @@ def _particles(file: h5py.File, given: Detector | None) -> ParticleRows:
     conditions = dataset(file, "conditions")
     keys = [key for key in PARTICLE_COLUMNS if key == "pdg" or key in file]
     columns = {key: dataset(file, key) for key in keys}
-    responses = file.get("responses")
-    shape = responses.shape[1:] if isinstance(responses, h5py.Dataset) else None
+    shape = response_shape(file, "responses")
     declared = texts(file.attrs.get("detector"))
     detector = detector_of(given, declared[0] if declared else None, shape)
     names = texts(conditions.attrs.get("names"))
@@ -141,6 +213,8 @@ def further_of(path: Path, known: Sequence[str]) -> FurtherColumns:
         for name, column in file.items()
         if name not in known and isinstance(column, h5py.Dataset) and column.shape == (rows,)
     )
+    for name in names:
+        dataset(file, name)
     return FurtherColumns(names, lambda start, stop: {name: file[name][start:stop] for name in names})
 
 

@@ -71,12 +71,18 @@ def _shape(tree: Any) -> tuple[int, ...] | None:
     kind = getattr(tree["responses"].interpretation, "to_dtype", None)
     if kind is None:
         raise ValueError(f"responses must be arrays of one shape, got {tree['responses'].typename}")
-    return tuple(kind.shape)
+    shape = getattr(kind, "shape", None)
+    if shape is None:
+        raise ValueError(f"responses must be arrays of one shape, got {tree['responses'].typename}")
+    return tuple(shape)
 
 
 def _array(branch: Any, start: int | None = None, stop: int | None = None) -> NDArray[np.generic]:
     with _damage(f"branch {branch.name!r} is truncated or damaged"):
-        return np.asarray(branch.array(library="np", entry_start=start, entry_stop=stop))
+        values = np.asarray(branch.array(library="np", entry_start=start, entry_stop=stop))
+    if values.dtype.kind not in "iufb":
+        raise ValueError(f"branch {branch.name!r} must hold one number, or an array of one shape, an entry")
+    return values
 
 
 def _particles(file: Any, given: Detector | None) -> ParticleRows:
@@ -116,7 +122,8 @@ def _reader(path: Path) -> RangeReader:
 def provenance(path: Path) -> dict[str, Any]:
     """Returns what the writer was given; empty for foreign files."""
     with _open(path) as file:
-        return dict(_metadata(file).get("provenance", {}))
+        found = _metadata(file).get("provenance")
+        return dict(found) if isinstance(found, dict) else {}
 
 
 def further(path: Path) -> FurtherColumns:

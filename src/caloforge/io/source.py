@@ -30,6 +30,9 @@ RangeReader: TypeAlias = Callable[[int, int], NDArray[np.generic]]
 
 PARTICLE_COLUMNS = ("pdg", "group", "fold")
 
+LEAST_DECLARED, MOST_COMPRESSED = 2**26, 1100
+"""Bytes that may be declared whatever is stored, and how far compression may go beyond: deflate reaches 1 in 1032."""
+
 NONE_FURTHER: Mapping[str, np.dtype[Any]] = MappingProxyType({})
 
 
@@ -74,17 +77,49 @@ class NoResponsesError(ValueError):
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Puts the file's name before what is wrong with it.
+    """Puts the file's name before what is wrong with it, in one line.
+
+    The libraries of the formats raise whatever the bytes of a broken file lead them to, so every exception is one of
+    the file's here, but for a package that is missing.
 
     Raises:
-        ValueError: in place of any ValueError or OSError inside.
+        ValueError: in place of any exception inside.
     """
     try:
         yield
+    except ImportError:
+        raise
     except NoResponsesError as error:
-        raise NoResponsesError(f"{path}: {error}") from error
+        raise NoResponsesError(f"{path}: {one_line(error)}") from error
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {one_line(error)}") from error
+    except MemoryError as error:
+        raise ValueError(f"{path}: what it declares does not fit into memory") from error
+    except Exception as error:
+        raise ValueError(f"{path}: damaged ({type(error).__name__}: {one_line(error)})") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the message of an error in one line of at most 500 characters that a terminal can show."""
+    text = " ".join(str(error).split())[:500]
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def check_stored(name: str, declared: int, stored: int) -> None:
+    """Checks the size that a file declares against what is stored, before anything is allocated.
+
+    Args:
+        name: of the column.
+        declared: bytes of its values.
+        stored: bytes in the file.
+
+    Raises:
+        ValueError: no compression could make so much of so little.
+    """
+    if declared > LEAST_DECLARED + MOST_COMPRESSED * stored:
+        raise ValueError(
+            f"{name} declares {declared:,} bytes, and {stored:,} are stored: the file is cut or made up"
+        )
 
 
 def check_file(path: Path) -> None:
@@ -118,6 +153,8 @@ def detector_of(given: Detector | None, declared: str | None, shape: Sequence[in
     Raises:
         ValueError: the two disagree, or nothing tells the detector.
     """
+    if declared is not None and not isinstance(declared, str):
+        raise ValueError(f"the file names its detector by {type(declared).__name__}, wanted a text")
     if given is not None:
         if declared not in (None, given.name):
             raise ValueError(f"the file is of detector {declared}, wanted {given.name}")
@@ -275,6 +312,17 @@ def gather(
     return responses
 
 
+def check_fits(responses: NDArray[np.generic], index: NDArray[np.intp]) -> None:
+    """Raises ValueError where a finite cell is more than float32, in which it is kept, can hold."""
+    if responses.dtype.kind == "f" and responses.dtype.itemsize > 4:
+        bad = np.abs(responses) > np.finfo(np.float32).max
+        if bad.any():
+            row = int(np.argmax(bad.reshape(len(bad), -1).any(1)))
+            raise ValueError(
+                f"responses must fit float32, got {responses[row][bad[row]].flat[0]} in row {index[row]}"
+            )
+
+
 class FileSource:
     """Events whose responses stay in their file until they are asked for. Can be pickled.
 
@@ -312,6 +360,7 @@ class FileSource:
                 self._read = self._open_reader(self.path)
             responses = gather(index, self._edges, self._read, self.primaries.detector.shape)
             check_cells(responses, index)
+            check_fits(responses, index)
             return with_responses(self.primaries.select(index), responses)
 
 
@@ -409,6 +458,6 @@ def parse_provenance(text: object) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -272,7 +272,8 @@ def _parquet_reader(path: Path) -> RangeReader:
 def parquet_provenance(path: Path) -> dict[str, Any]:
     """Returns what the writer was given; empty for foreign files."""
     with _open_parquet(path) as file:
-        return dict(_metadata(file).get("provenance", {}))
+        found = _metadata(file).get("provenance")
+        return dict(found) if isinstance(found, dict) else {}
 
 
 def parquet_further(path: Path) -> FurtherColumns:
