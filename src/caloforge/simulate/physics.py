@@ -44,7 +44,7 @@ class DataSet:
         variable: environment variable that names its folder.
         archive: file name before the version.
         sha256: of the archive.
-        megabytes: size of the archive, rounded.
+        megabytes: size of the archive, roughly.
     """
 
     name: str
@@ -204,13 +204,20 @@ def wheel_cache() -> Path:
     return Path.home() / ".geant4_pybind"
 
 
+def download_folder() -> Path:
+    """Returns the folder to which data sets are downloaded where none is given: `GEANT4_DATA_DIR`, or the wheel's."""
+    return Path(os.environ.get(DATA_DIR) or wheel_cache())
+
+
 def _configured() -> dict[str, Path]:
     """Asks an installed Geant4 for its data sets, by variable."""
     program = shutil.which("geant4-config")
     if program is None:
         return {}
     try:
-        answer = subprocess.run([program, "--datasets"], capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
+        answer = subprocess.run(  # noqa: S603
+            [program, "--datasets"], capture_output=True, text=True, timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return {}
     lines = [line.split() for line in answer.stdout.splitlines()]  # name, variable, folder
@@ -265,7 +272,7 @@ def find_data(
 
 
 def _missing(missing: Sequence[DataSet], physics: str, folder: Path | None) -> str:
-    sets = ", ".join(f"{one.folder} ({one.megabytes:g} MB)" for one in missing)
+    sets = ", ".join(f"{one.folder} (about {one.megabytes:g} MB)" for one in missing)
     where = (
         f"in {folder}"
         if folder is not None
@@ -331,7 +338,9 @@ def _fetch(url: str, archive: Path, one: DataSet, progress: Callable[[str, int, 
                 digest.update(block)
                 done += len(block)
                 progress(one.file, done, total)
-    except (OSError, urllib.error.URLError) as error:
+    except urllib.error.HTTPError as error:
+        raise OSError(f"cannot download {url}: {error}") from error
+    except OSError as error:  # a URLError too, whose reason says more than it does
         raise OSError(f"cannot download {url}: {getattr(error, 'reason', error)}") from error
     if digest.hexdigest() != one.sha256:
         raise ValueError(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -22,9 +21,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, Literal, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ from caloforge.simulate.geometry import Setup, setup_named
 from caloforge.simulate.physics import PARTICLES, DataFolders, check_physics, find_data, needed
 
 Spectrum = Literal["log", "flat", "fixed"]
+
+WORKER = "caloforge.simulate.worker"
 
 MEV = {"MeV": 1.0, "GeV": 1000.0}
 
@@ -89,7 +92,7 @@ class Job:
             raise ValueError(f"energies must be above 0, got {self.energy[0]:g}")
         if self.spectrum == "fixed" and self.energy[0] != self.energy[1]:
             raise ValueError(f"a fixed energy is given twice, got {self.energy[0]:g} and {self.energy[1]:g}")
-        if not (0 <= self.theta[0] and self.theta[1] < np.pi / 2):
+        if self.theta[0] < 0 or self.theta[1] >= np.pi / 2:
             raise ValueError(f"theta must lie between 0 and pi/2, got {self.theta[0]:g} to {self.theta[1]:g}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"a seed lies between 0 and 2^63 - 1, got {self.seed}")
@@ -123,8 +126,14 @@ class Job:
                 )
             for name, (low, high) in (("theta", self.theta), ("phi", self.phi)):
                 # an azimuth of particles along the axis says nothing
-                if name not in names and (low, high) != (0.0, 0.0) and not (name == "phi" and self.theta[1] == 0):
-                    raise ValueError(f"{detector.name} has no condition {name}: particles come along the axis")
+                if (
+                    name not in names
+                    and (low, high) != (0.0, 0.0)
+                    and not (name == "phi" and self.theta[1] == 0)
+                ):
+                    raise ValueError(
+                        f"{detector.name} has no condition {name}: particles come along the axis"
+                    )
 
 
 @dataclass(frozen=True)
@@ -201,7 +210,7 @@ class Plan:
         sets = [one.folder for one in needed(self.job.physics)]
         return {
             "simulation": "Geant4",
-            "geant4_pybind": version_of("geant4-pybind"),
+            "geant4_pybind": wheel_version(),
             "data_sets": {"origin": self.data.origin, "folders": sets},
             **dataclasses.asdict(self.job),
             "energy_unit": self.setup.energy_unit,
@@ -215,14 +224,16 @@ class Plan:
         return hashlib.sha256(json.dumps(self.origin, sort_keys=True).encode()).hexdigest()
 
 
-def require_geant4() -> None:
-    """Checks that the wheel is there, without importing it.
+def wheel_version() -> str:
+    """Returns the version of the wheel, without importing it.
 
     Raises:
-        ImportError: it is not; the message says what to install.
+        ImportError: it is not there; the message says what to install.
     """
-    if importlib.util.find_spec("geant4_pybind") is None:
-        raise ImportError("this needs the package geant4-pybind: pip install 'caloforge[geant4]'")
+    try:
+        return version_of("geant4-pybind")
+    except PackageNotFoundError:
+        raise ImportError("this needs the package geant4-pybind: pip install 'caloforge[geant4]'") from None
 
 
 def make_plan(job: Job, g4data: Path | None = None) -> Plan:
@@ -236,7 +247,7 @@ def make_plan(job: Job, g4data: Path | None = None) -> Plan:
         ImportError: Geant4 is not installed.
         ValueError: something does not fit, or data sets are missing.
     """
-    require_geant4()
+    wheel_version()
     setup = job.setup()
     job.check(setup)
     return Plan(job, setup, find_data(job.physics, g4data))
@@ -376,10 +387,10 @@ def write_part(path: Path, **arrays: Any) -> None:
 def _read(path: Path, plan: Plan) -> dict[str, Any]:
     """Reads what a part says about itself; its arrays are read when they are asked for."""
     try:
-        with np.load(path) as part:
+        with path.open("rb") as file, np.load(file) as part:
             about = {name: str(part[name]) for name in ("digest", "geant4")}
             rows = int(part["rows"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} is not a part, or damaged ({error}): remove it and --resume") from error
     if about["digest"] != plan.digest:
         raise ValueError(f"{path} is of another job: remove it and --resume")
@@ -398,14 +409,14 @@ def _events_of(
         with np.load(_part(folder, number)) as part:
             responses = part[f"responses_{index}"][:rows]
         first = number * plan.job.part
-        event = np.arange(first, first + rows)
+        event = np.arange(first, first + rows, dtype=np.int32)
         shots = shots_of(plan.job, plan.setup.energy_unit, number, rows)
         yield Events(
             detector,
             conditions=shots.conditions(detector),
-            pdg=np.full(rows, pdg),
+            pdg=np.full(rows, pdg, np.int32),
             group=event,
-            fold=event % 10,
+            fold=(event % 10).astype(np.int8),
             responses=responses.reshape(-1, *detector.shape),
         )
 
@@ -449,7 +460,7 @@ class _Process:
         environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-m", "caloforge.simulate.worker", json.dumps(task)],
+            [sys.executable, "-P", "-m", WORKER, json.dumps(task)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -499,8 +510,10 @@ def reason_of(text: str, code: int, part: int) -> str:
     if ours:
         return ours[-1]
     how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    if code in (-6, 134):
+        how = "aborted (exit code 134)"
     why = ""
-    starts = [number for number, line in enumerate(lines) if line.startswith("*** G4Exception")]
+    starts = [number for number, line in enumerate(lines) if line.startswith("*** G4Exception :")]
     if starts:
         exception = lines[starts[-1] :]
         stop = next((k for k, line in enumerate(exception) if k and line.startswith(("***", "---"))), 6)

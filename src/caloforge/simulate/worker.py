@@ -29,7 +29,9 @@ FLUSH = 2**16
 def _logical_volumes(g4: Any, setup: Setup, kept: list[Any]) -> tuple[Any, Any]:
     """Places all volumes and returns the world and the logical volumes that are counted."""
     nist = g4.G4NistManager.Instance()
-    reach = np.abs([volume.centre for volume in setup.volumes]) + [volume.shape.half for volume in setup.volumes]
+    reach = np.abs([volume.centre for volume in setup.volumes]) + [
+        volume.shape.half for volume in setup.volumes
+    ]
     half = np.maximum(reach.max(0), np.abs(setup.front)) * 1.05 + 10.0
     solid = g4.G4Box("world", *map(float, half))
     logical = g4.G4LogicalVolume(solid, nist.FindOrBuildMaterial("G4_Galactic"), "world")
@@ -49,7 +51,13 @@ def _logical_volumes(g4: Any, setup: Setup, kept: list[Any]) -> tuple[Any, Any]:
                 )
         kept.append(
             g4.G4PVPlacement(
-                None, g4.G4ThreeVector(*volume.centre), logicals[key], "placed", logical, False, volume.cell or 0
+                None,
+                g4.G4ThreeVector(*volume.centre),
+                logicals[key],
+                "placed",
+                logical,
+                False,
+                volume.cell or 0,
             )
         )
     return world, counted
