@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from caloforge.detectors.base import ChannelMap, Detector, Face, Feature, Layer
 from caloforge.detectors.calochallenge import DS2, DS3, from_xml
+from caloforge.detectors.crystals import CRYSTALS
 from caloforge.detectors.zdc import ZN, ZP
 
 __all__ = [
+    "CRYSTALS",
     "DETECTORS",
     "ChannelMap",
     "DS2",
@@ -21,7 +23,7 @@ __all__ = [
     "from_xml",
 ]
 
-DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (ZN, ZP, DS2, DS3)}
+DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (ZN, ZP, DS2, DS3, CRYSTALS)}
 
 
 def detector_named(name: str, *, trust: bool = True) -> Detector:

@@ -1,0 +1,345 @@
+"""What is simulated: volumes of a material, a scorer that turns energy deposits into responses, and a name for both.
+
+A `Setup` is plain data and imports no Geant4, so that it can be checked, hashed and compared before a process starts:
+
+- `volumes`: boxes and tubes, placed in vacuum; those with a `cell` are counted.
+- `scorer`: how deposits become the cells of a response.
+
+Three kinds of scorer, all with `response = deposit * scale`, and 0 below `threshold`:
+
+- `volumes`: cell k is the sum over the volumes with `cell` k. Counted by Geant4 in C++, and free.
+- `steps`: each counted volume is a sheet of layer `cell`; a step's deposit goes into the ring and angle of its
+  middle. Nothing divides the sheet, so the mesh does not change the physics and several meshes share the same showers.
+- `replicas`: the same mesh, cut into the sheet as Geant4 replicas and counted in C++. Faster, but every border ends a
+  step, and in thin silicon the energy depends on the steps: finer cells give less energy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from types import FunctionType
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge._lookup import nearest, outside
+from caloforge.detectors import CRYSTALS, DS2, DS3, Detector
+
+Vector = tuple[float, float, float]
+Kind = Literal["volumes", "steps", "replicas"]
+
+TUNGSTEN_DEPTH, SILICON_DEPTH = 1.4, 0.3
+"""Depths of the sheets of DS2 and DS3 [mm]; two of each are a layer."""
+
+SAMPLING_FRACTION = 0.033
+"""What the energy in silicon is divided by in DS2 and DS3."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box along the axes.
+
+    Attributes:
+        size: full lengths in x, y and z [mm].
+    """
+
+    size: Vector
+
+    @property
+    def half(self) -> Vector:
+        """Half lengths in x, y and z [mm]."""
+        x, y, z = self.size
+        return x / 2, y / 2, z / 2
+
+
+@dataclass(frozen=True)
+class Tube:
+    """A hollow or full cylinder along z.
+
+    Attributes:
+        inner: inner radius [mm].
+        outer: outer radius [mm].
+        length: full length [mm].
+    """
+
+    inner: float
+    outer: float
+    length: float
+
+    @property
+    def half(self) -> Vector:
+        """Half lengths of the box around it, in x, y and z [mm]."""
+        return self.outer, self.outer, self.length / 2
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A piece of matter.
+
+    Attributes:
+        shape: a box or a tube.
+        material: a name of Geant4's data base (NIST): "G4_W", "G4_PbWO4".
+        centre: its middle in x, y and z [mm].
+        cell: the cell, or for a mesh the layer, to which its deposits belong; None where they are not counted.
+    """
+
+    shape: Box | Tube
+    material: str
+    centre: Vector
+    cell: int | None = None
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Turns deposits into the cells of a response, as the head of this module says.
+
+    Attributes:
+        kind: `volumes`, `steps` or `replicas`.
+        scale: response of a deposit of 1 MeV.
+        threshold: responses below are 0.
+    """
+
+    kind: Kind = "volumes"
+    scale: float = 1.0
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"a scorer is one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+
+    def responses(self, deposits: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Returns the responses to deposits in MeV, in the same shape."""
+        scaled = deposits * self.scale
+        return np.where(scaled < self.threshold, 0.0, scaled).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Everything that is simulated but the particles.
+
+    Attributes:
+        detectors: what the output holds; several see the same showers, each in a file of its own.
+        volumes: all matter there is, in vacuum.
+        scorer: turns deposits into responses.
+        particle: shot where none is named, in Geant4's words.
+        energy_unit: of the energies asked for, MeV or GeV.
+        origin: where particles start [mm]; the middle of the front, the lowest z, where not given.
+        theta: polar angles asked for where none are named, least and greatest [rad].
+        phi: the same for azimuths [rad].
+
+    Raises:
+        ValueError: volumes and detectors do not fit together, or two boxes overlap.
+    """
+
+    detectors: tuple[Detector, ...]
+    volumes: tuple[Volume, ...]
+    scorer: Scorer = field(default_factory=Scorer)
+    particle: str = "e-"
+    energy_unit: Literal["MeV", "GeV"] = "GeV"
+    origin: Vector | None = None
+    theta: tuple[float, float] = (0.0, 0.0)
+    phi: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not self.detectors:
+            raise ValueError("a setup needs one detector at least")
+        cells = {volume.cell for volume in self.volumes if volume.cell is not None}
+        if not cells:
+            raise ValueError(f"{self.name}: no volume has a cell, so nothing would be counted")
+        for detector in self.detectors:
+            mesh = self.scorer.kind != "volumes"
+            if mesh and not detector.layers:
+                raise ValueError(f"{detector.name} has no layers: a scorer of {self.scorer.kind} needs them")
+            count = len(detector.layers) if mesh else detector.cells
+            if not cells <= set(range(count)):
+                what = "layers" if mesh else "cells"
+                raise ValueError(
+                    f"{detector.name} has {what} 0 to {count - 1}, the volumes count for {min(cells)} to {max(cells)}"
+                )
+            if detector.energy is None:
+                raise ValueError(f"{detector.name} must have a condition energy or incident_energy")
+        if self.scorer.kind == "replicas":
+            if len(self.detectors) > 1:
+                raise ValueError(
+                    f"replicas hold the mesh of one detector, got {self.name}: use steps for several"
+                )
+            _check_even(self.detectors[0])
+        _check_overlaps(self.volumes)
+
+    @property
+    def name(self) -> str:
+        """Names of the detectors."""
+        return "+".join(detector.name for detector in self.detectors)
+
+    @property
+    def front(self) -> Vector:
+        """Where particles start [mm]."""
+        if self.origin is not None:
+            return self.origin
+        return 0.0, 0.0, min(volume.centre[2] - volume.shape.half[2] for volume in self.volumes)
+
+    @property
+    def digest(self) -> str:
+        """A hash of volumes, scorer and meshes, which tells setups apart."""
+        meshes = [(detector.name, detector.shape, detector.layers) for detector in self.detectors]
+        text = repr((self.volumes, self.scorer, self.front, meshes))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_even(detector: Detector) -> None:
+    first = detector.layers[0]
+    widths = np.diff(first.edges)
+    alike = all((layer.edges, layer.angles) == (first.edges, first.angles) for layer in detector.layers)
+    if not alike or first.edges[0] != 0 or not np.allclose(widths, widths[0], rtol=1e-6):
+        raise ValueError(
+            f"replicas need layers alike with rings of one width, {detector.name} has others: use steps"
+        )
+
+
+def _check_overlaps(volumes: tuple[Volume, ...]) -> None:
+    """Compares all boxes; Geant4 would warn at best, and lose energy."""
+    boxes = [volume for volume in volumes if isinstance(volume.shape, Box)]
+    if not boxes:
+        return
+    half = np.array([volume.shape.half for volume in boxes])
+    centre = np.array([volume.centre for volume in boxes])
+    for k in range(len(boxes) - 1):
+        room = half[k] + half[k + 1 :] - np.abs(centre[k] - centre[k + 1 :])
+        overlapping = np.flatnonzero((room > 1e-6).all(1))
+        if len(overlapping):
+            other = boxes[k + 1 + int(overlapping[0])]
+            raise ValueError(
+                f"two volumes overlap: {boxes[k].material} at {boxes[k].centre} and {other.material} at {other.centre}"
+            )
+
+
+def sampling_calorimeter(*detectors: Detector, scoring: Kind = "steps") -> Setup:
+    """Builds the stack of DS2 and DS3: in each layer two sheets of 1.4 mm tungsten and 0.3 mm silicon.
+
+    Particles enter at the origin along z. The silicon's energy is divided by 0.033, and voxels of less than the
+    detector's threshold are empty.
+
+    Args:
+        detectors: `DS2`, `DS3` or both, or others with as many layers.
+        scoring: `steps` or `replicas`.
+    """
+    edge = 2 * 400.0  # a hundred radiation lengths of tungsten to either side
+    volumes = []
+    for sheet in range(2 * len(detectors[0].layers)):
+        front = sheet * (TUNGSTEN_DEPTH + SILICON_DEPTH)
+        for material, start, depth, cell in (
+            ("G4_W", front, TUNGSTEN_DEPTH, None),
+            ("G4_Si", front + TUNGSTEN_DEPTH, SILICON_DEPTH, sheet // 2),
+        ):
+            box = Box((edge, edge, depth))
+            volumes.append(Volume(box, material, (0.0, 0.0, round(start + depth / 2, 6)), cell))
+    scorer = Scorer(scoring, 1 / SAMPLING_FRACTION, max(detector.threshold for detector in detectors))
+    return Setup(detectors, tuple(volumes), scorer, particle="e+", origin=(0.0, 0.0, 0.0))
+
+
+def crystal_box(depth: float = 200.0) -> Setup:
+    """Builds `CRYSTALS`: 20 x 20 blocks of lead tungstate, 2 x 2 cm each, hit in the middle of the front.
+
+    Energies and responses are in MeV. Photons come within 0.3 rad of the axis; cells under 0.5 MeV are empty.
+
+    Args:
+        depth: of the crystals [mm].
+    """
+    rows, columns = CRYSTALS.shape
+    pitch = 10 * (CRYSTALS.pitch or 0)  # cm to mm
+    volumes = tuple(
+        Volume(
+            Box((pitch, pitch, depth)),
+            "G4_PbWO4",
+            ((i - (rows - 1) / 2) * pitch, (j - (columns - 1) / 2) * pitch, depth / 2),
+            i * columns + j,
+        )
+        for i in range(rows)
+        for j in range(columns)
+    )
+    return Setup(
+        (CRYSTALS,),
+        volumes,
+        Scorer("volumes", threshold=0.5),
+        particle="gamma",
+        energy_unit="MeV",
+        origin=(0.0, 0.0, 0.0),
+        theta=(0.0, 0.3),
+        phi=(-np.pi, np.pi),
+    )
+
+
+SAMPLING: dict[str, tuple[Detector, ...]] = {"ds2": (DS2,), "ds3": (DS3,), "ds2+ds3": (DS2, DS3)}
+
+SETUPS: dict[str, Callable[[], Setup]] = {
+    **{name: partial(sampling_calorimeter, *detectors) for name, detectors in SAMPLING.items()},
+    "crystals": crystal_box,
+}
+
+
+def setup_named(name: str, scoring: str | None = None) -> Setup:
+    """Builds the setup of that name.
+
+    Args:
+        name: a key of `SETUPS`, or `package.module:FUNCTION` for a function of one's own that returns a `Setup`.
+        scoring: `steps` or `replicas`, for DS2 and DS3.
+
+    Raises:
+        ValueError: no such setup, a function that returns something else, or a scoring that does not fit.
+    """
+    if scoring is not None:
+        if name not in SAMPLING or scoring not in ("steps", "replicas"):
+            raise ValueError(
+                f"the scoring is steps or replicas, of {', '.join(SAMPLING)}; got {scoring!r} of {name}"
+            )
+        return sampling_calorimeter(*SAMPLING[name], scoring="steps" if scoring == "steps" else "replicas")
+    if name in SETUPS:
+        return SETUPS[name]()
+    if ":" not in name:
+        raise ValueError(
+            f"no detector {name!r} to simulate; there are {', '.join(SETUPS)}, or package.module:FUNCTION"
+            f"{nearest(name, SETUPS)}"
+        )
+    setup = outside(name, FunctionType, trust=True)()  # the user names it, no file does
+    if not isinstance(setup, Setup):
+        raise ValueError(f"{name} must return a Setup, got {type(setup).__name__}")
+    return setup
+
+
+def layer_of(setup: Setup) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Returns middles in z of the counted sheets [mm], ascending, and the layer of each."""
+    sheets = sorted((volume.centre[2], volume.cell) for volume in setup.volumes if volume.cell is not None)
+    depths = [depth for depth, _ in sheets]
+    if any(low == high for low, high in pairwise(depths)):
+        raise ValueError("a mesh needs one sheet at each depth, got two side by side")
+    return np.array(depths), np.array([layer for _, layer in sheets], np.intp)
+
+
+def mesh_cells(
+    detector: Detector, layer: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.float64]
+) -> NDArray[np.intp]:
+    """Returns the cell of each position in a detector of layers, or -1 outside of its rings.
+
+    Args:
+        detector: the detector.
+        layer: index of the layer, (N,).
+        x: position across the axis [mm], (N,).
+        y: the same, (N,).
+    """
+    radius = np.hypot(x, y)
+    alpha = np.arctan2(y, x)
+    first = np.cumsum([0, *(one.cells for one in detector.layers)])
+    cells = np.full(len(layer), -1, np.intp)
+    for number in np.unique(layer):
+        one = detector.layers[number]
+        rows = np.flatnonzero(layer == number)
+        ring = np.searchsorted(one.edges, radius[rows], side="right") - 1
+        angle = np.floor((alpha[rows] + np.pi) / (2 * np.pi) * one.angles).astype(np.intp) % one.angles
+        inside = (ring >= 0) & (ring < one.radii)
+        cells[rows] = np.where(inside, first[number] + angle * one.radii + ring, -1)
+    return cells

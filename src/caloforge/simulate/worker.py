@@ -1,0 +1,300 @@
+"""The process that simulates one part: the only place where Geant4 is imported.
+
+It is started by `produce` with the data sets in its environment, and ends by itself when the production is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge._lookup import require
+from caloforge.simulate.geometry import Box, Setup, Volume, layer_of, mesh_cells
+from caloforge.simulate.physics import DATA_SETS, EM_LISTS
+from caloforge.simulate.produce import ERROR, Job, Shots, shots_of, write_part
+
+COLLECTION = ("cells", "deposit")
+
+FLUSH = 2**16
+"""Steps that are kept as Python numbers before they become arrays."""
+
+
+def _logical_volumes(g4: Any, setup: Setup, kept: list[Any]) -> tuple[Any, Any]:
+    """Places all volumes and returns the world and the logical volumes that are counted."""
+    nist = g4.G4NistManager.Instance()
+    reach = np.abs([volume.centre for volume in setup.volumes]) + [
+        volume.shape.half for volume in setup.volumes
+    ]
+    half = np.maximum(reach.max(0), np.abs(setup.front)) * 1.05 + 10.0
+    solid = g4.G4Box("world", *map(float, half))
+    logical = g4.G4LogicalVolume(solid, nist.FindOrBuildMaterial("G4_Galactic"), "world")
+    world = g4.G4PVPlacement(None, g4.G4ThreeVector(), logical, "world", None, False, 0)
+    kept += [solid, logical, world]
+    logicals: dict[Any, Any] = {}
+    counted: list[Any] = []
+    for volume in setup.volumes:
+        key = (volume.shape, volume.material, volume.cell is not None)
+        if key not in logicals:
+            logicals[key] = _logical_volume(g4, nist, volume, f"volume{len(logicals)}", kept)
+            if volume.cell is not None:
+                counted.append(
+                    _replicas(g4, setup, volume, logicals[key], kept)
+                    if setup.scorer.kind == "replicas"
+                    else logicals[key]
+                )
+        kept.append(
+            g4.G4PVPlacement(
+                None,
+                g4.G4ThreeVector(*volume.centre),
+                logicals[key],
+                "placed",
+                logical,
+                False,
+                volume.cell or 0,
+            )
+        )
+    return world, counted
+
+
+def _logical_volume(g4: Any, nist: Any, volume: Volume, name: str, kept: list[Any]) -> Any:
+    material = nist.FindOrBuildMaterial(volume.material)
+    if material is None:
+        raise ValueError(f"Geant4's data base has no material {volume.material!r}")
+    if isinstance(volume.shape, Box):
+        solid = g4.G4Box(name, *volume.shape.half)
+    else:
+        tube = volume.shape
+        solid = g4.G4Tubs(name, tube.inner, tube.outer, tube.length / 2, 0.0, 2 * np.pi)
+    logical = g4.G4LogicalVolume(solid, material, name)
+    kept += [solid, logical]
+    return logical
+
+
+def _replicas(g4: Any, setup: Setup, volume: Volume, sheet: Any, kept: list[Any]) -> Any:
+    """Cuts angles and rings into a sheet and returns the logical volume of the innermost cut."""
+    layer = setup.detectors[0].layers[0]
+    radius, half = layer.edges[-1], volume.shape.half[2]
+    width, angle = radius / layer.radii, 2 * np.pi / layer.angles
+    material = sheet.GetMaterial()
+    disk, segment, ring = (
+        g4.G4Tubs("disk", 0.0, radius, half, -np.pi, 2 * np.pi),
+        g4.G4Tubs("segment", 0.0, radius, half, -angle / 2, angle),
+        g4.G4Tubs("ring", 0.0, width, half, -angle / 2, angle),
+    )
+    disks, segments, rings = (g4.G4LogicalVolume(solid, material, "mesh") for solid in (disk, segment, ring))
+    kept += [disk, segment, ring, disks, segments, rings]
+    kept.append(g4.G4PVPlacement(None, g4.G4ThreeVector(), disks, "disk", sheet, False, 0))
+    kept.append(g4.G4PVReplica("segment", segments, disks, g4.kPhi, layer.angles, angle, -np.pi))
+    kept.append(g4.G4PVReplica("ring", rings, segments, g4.kRho, layer.radii, width, 0.0))
+    return rings
+
+
+def _check_elements(g4: Any, material: Any) -> None:
+    tables = Path(os.environ[DATA_SETS[0].variable]) / "brem_SB"
+    for element in material.GetElementVector():
+        if not (tables / f"br{round(element.GetZ())}").exists():
+            raise ValueError(
+                f"{material.GetName()} contains {element.GetName()}, for which the substitute data sets have no tables"
+            )
+
+
+class Counter:
+    """Collects what the events deposit, for all detectors of a setup.
+
+    Attributes:
+        deposits: of each detector, one array (cells,) an event [MeV].
+        seconds: CPU time of each event.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.deposits: list[list[NDArray[np.float64]]] = [[] for _ in setup.detectors]
+        self.seconds: list[float] = []
+        self.steps: list[tuple[float, float, float, float]] = []
+        self._open = [np.zeros(detector.cells) for detector in setup.detectors]
+        self._started = time.process_time()
+        if setup.scorer.kind == "steps":
+            depths, self._layers = layer_of(setup)
+            self._borders = (depths[1:] + depths[:-1]) / 2
+
+    def flush(self) -> None:
+        """Adds the steps to the cells."""
+        if not self.steps:
+            return
+        energy, *ends = np.array(self.steps).T
+        x, y, z = (sums / 2 for sums in ends)  # of both ends of a step
+        self.steps.clear()
+        layer = self._layers[np.searchsorted(self._borders, z)]
+        for detector, cells in zip(self.setup.detectors, self._open, strict=True):
+            index = mesh_cells(detector, layer, x, y)
+            inside = index >= 0
+            cells += np.bincount(index[inside], energy[inside], minlength=len(cells))
+
+    def end_event(self, hits: Any) -> None:
+        """Closes an event; `hits` is Geant4's map of cells, where it counts them."""
+        if hits is None:
+            self.flush()
+        else:
+            for cell, deposit in hits:
+                self._open[0][cell] += deposit
+        for deposits, cells in zip(self.deposits, self._open, strict=True):
+            deposits.append(cells)
+        self._open = [np.zeros(len(cells)) for cells in self._open]
+        now = time.process_time()
+        self.seconds.append(now - self._started)
+        self._started = now
+
+
+def run(job: Job, setup: Setup, shots: Shots, parent: int, substitutes: bool) -> tuple[Counter, str]:
+    """Simulates the shots in this process and returns what they deposit, and the version of Geant4.
+
+    Args:
+        job: what is simulated.
+        setup: its volumes and scorer.
+        shots: the particles.
+        parent: process id of the production; this process ends when it has gone.
+        substitutes: whether elements may be missing in the tables.
+    """
+    g4: Any = require("geant4_pybind", "geant4")
+    counter = Counter(setup)
+    kept: list[Any] = []  # Geant4 holds plain pointers: what Python lets go of is lost
+    counted: list[Any] = []
+    by_steps = setup.scorer.kind == "steps"
+
+    class Construction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
+        def Construct(self) -> Any:  # noqa: N802
+            world, volumes = _logical_volumes(g4, setup, kept)
+            counted.extend(volumes)
+            return world
+
+        def ConstructSDandField(self) -> None:  # noqa: N802
+            sensitive = Sensitive(COLLECTION[0]) if by_steps else g4.G4MultiFunctionalDetector(COLLECTION[0])
+            g4.G4SDManager.GetSDMpointer().AddNewDetector(sensitive)
+            kept.append(sensitive)
+            if not by_steps:
+                scorer = _primitive(g4, setup)
+                sensitive.RegisterPrimitive(scorer)
+                kept.append(scorer)
+            for volume in counted:
+                self.SetSensitiveDetector(volume, sensitive)
+
+    class Sensitive(g4.G4VSensitiveDetector):  # type: ignore[misc]
+        def ProcessHits(self, step: Any, history: Any) -> bool:  # noqa: N802
+            energy = step.GetTotalEnergyDeposit()
+            if energy:
+                ends = step.GetPreStepPoint().GetPosition() + step.GetPostStepPoint().GetPosition()
+                counter.steps.append((energy, ends.x, ends.y, ends.z))
+                if len(counter.steps) >= FLUSH:
+                    counter.flush()
+            return True
+
+    class Electromagnetic(g4.G4VModularPhysicsList):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.RegisterPhysics(getattr(g4, job.physics)())
+
+    class Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.gun = g4.G4ParticleGun(1)
+            self.gun.SetParticleByName(job.particle)
+            self.gun.SetParticlePosition(g4.G4ThreeVector(*setup.front))
+            self.shot = 0
+
+        def GeneratePrimaries(self, event: Any) -> None:  # noqa: N802
+            if os.getppid() != parent:
+                os._exit(1)
+            self.gun.SetParticleEnergy(float(shots.energy[self.shot]))
+            direction = g4.G4ThreeVector(*map(float, shots.directions[self.shot]))
+            self.gun.SetParticleMomentumDirection(direction)
+            self.gun.GeneratePrimaryVertex(event)
+            self.shot += 1
+
+    class Ending(g4.G4UserEventAction):  # type: ignore[misc]
+        def EndOfEventAction(self, event: Any) -> None:  # noqa: N802
+            if by_steps:
+                counter.end_event(None)
+                return
+            number = g4.G4SDManager.GetSDMpointer().GetCollectionID("/".join(COLLECTION))
+            counter.end_event(event.GetHCofThisEvent().GetHC(number))
+
+    class Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
+        def Build(self) -> None:  # noqa: N802
+            for action in (Gun(), Ending()):
+                self.SetUserAction(action)
+                kept.append(action)
+
+    # two threads hang, so the manager is the serial one
+    manager = g4.G4RunManagerFactory.CreateRunManager(g4.G4RunManagerType.Serial)
+    physics = Electromagnetic() if job.physics in EM_LISTS else getattr(g4, job.physics)()
+    for part in (Construction(), physics, Actions()):
+        manager.SetUserInitialization(part)
+        kept.append(part)
+    commands = g4.G4UImanager.GetUIpointer()
+    manager.Initialize()
+    if substitutes:
+        for volume in counted:
+            _check_elements(g4, volume.GetMaterial())
+    # a list's own default has no effect from Python
+    commands.ApplyCommand(f"/run/setCut {job.cut} mm")
+    g4.HepRandom.setTheSeeds([*shots.seeds, 0])
+    manager.BeamOn(len(shots.energy))
+    return counter, version_name(g4.G4VERSION_NUMBER)
+
+
+def _primitive(g4: Any, setup: Setup) -> Any:
+    if setup.scorer.kind == "volumes":
+        return g4.G4PSEnergyDeposit(COLLECTION[1], 0)
+    layers = setup.detectors[0].layers
+    # the sheet, its segment and its ring lie 3, 1 and 0 levels up
+    return g4.G4PSEnergyDeposit3D(COLLECTION[1], len(layers), layers[0].angles, layers[0].radii, 3, 1, 0)
+
+
+def version_name(number: int) -> str:
+    """Writes Geant4's version number: 1141 is 11.4.1."""
+    return f"{number // 100}.{number // 10 % 10}.{number % 10}"
+
+
+def main(text: str) -> None:
+    """Simulates the part that the text describes, in JSON, and writes it."""
+    task = json.loads(text)
+    job = Job.parse(task["job"])
+    setup = job.setup()
+    if setup.digest != task["geometry_sha256"]:
+        raise ValueError(f"{job.detector} returns other volumes each time")
+    shots = shots_of(job, setup.energy_unit, task["part"], task["rows"])
+    counter, version = run(job, setup, shots, task["parent"], task["substitutes"])
+    if len(counter.seconds) != task["rows"]:
+        raise ValueError(f"Geant4 simulated {len(counter.seconds)} of {task['rows']} events")
+    responses = {
+        f"responses_{index}": setup.scorer.responses(np.array(deposits))
+        for index, deposits in enumerate(counter.deposits)
+    }
+    write_part(
+        Path(task["path"]),
+        digest=np.array(task["digest"]),
+        geant4=np.array(version),
+        rows=np.array(task["rows"]),
+        energy=shots.energy,
+        seconds=np.array(counter.seconds),
+        **responses,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except (ValueError, OSError, ImportError) as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"{ERROR}{error}\n")
+        sys.stderr.flush()
+        os._exit(2)
+    sys.stdout.flush()
+    os._exit(0)  # Geant4's own end crashes when Python holds its objects
