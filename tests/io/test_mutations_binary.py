@@ -1,5 +1,6 @@
 """A law: a valid file changed at random is read, or refused with a ValueError or OSError in one line; nothing else."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -134,7 +135,9 @@ def test_many_changed_files_are_read_or_refused_in_bounded_memory_and_time(tmp_p
     start, crashes = 0, 0
     while start < MANY:
         command = [sys.executable, __file__, str(tmp_path), name, str(start)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=500)
+        paths = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}  # where `made` lies
+        result = subprocess.run(command, capture_output=True, text=True, timeout=500, env=paths)
+        assert (tmp_path / "done").is_file(), result.stderr[-2000:]
         done = (tmp_path / "done").read_text()
         if result.returncode >= 0:
             assert result.returncode == 0, result.stderr[-2000:]

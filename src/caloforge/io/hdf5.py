@@ -57,27 +57,63 @@ HEAP = b"GCOL\x01\x00\x00\x00"
 HEAP_RANGE = 2**26
 """Bytes at either end of a large file in which heaps are looked for."""
 
+ATTRIBUTES = (b"detector\x00", b"provenance\x00", b"names\x00", b"units\x00")
+"""Attributes that are read, as an object's header has their names."""
+
+ATTRIBUTE_HEAD = 96
+"""Bytes behind its name in which an attribute has its type and shape, and then its texts."""
+
 
 def _check_heaps(path: Path) -> None:
-    """Raises ValueError where a heap declares more than it holds: the HDF5 library would walk through it for ever."""
+    """Looks at the texts of attributes before the HDF5 library does, which walks or allocates for ever where they lie.
+
+    Raises:
+        ValueError: a heap declares more than it holds, or an attribute a text that no heap has.
+    """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         ranges = [(0, len(content))]
         if len(content) > 4 * HEAP_RANGE:
             ranges = [(0, HEAP_RANGE), (len(content) - HEAP_RANGE, len(content))]
+        heaps: dict[int, dict[int, int]] = {}
         for first, last in ranges:
             start = content.find(HEAP, first, last)
             while start >= 0:
-                size = int.from_bytes(content[start + 8 : start + 16], "little")
-                stop = min(start + size, len(content))
-                position = start + 16
-                while stop - position >= 16:
-                    index = int.from_bytes(content[position : position + 2], "little")
-                    declared = int.from_bytes(content[position + 8 : position + 16], "little")
-                    step = 16 + -(-declared // 8) * 8 if index else declared
-                    if step < 16 or position + step > stop:
-                        raise ValueError("damaged: a text declares more than is stored")
-                    position += step
+                heaps[start] = _sizes(content, start)
                 start = content.find(HEAP, start + 8, last)
+        for first, last in ranges:
+            for name in ATTRIBUTES:
+                start = content.find(name, first, last)
+                while start >= 0:
+                    _check_texts(content, start + len(name), heaps)
+                    start = content.find(name, start + 1, last)
+
+
+def _sizes(content: mmap.mmap, start: int) -> dict[int, int]:
+    """Returns the sizes of a heap's objects by their index."""
+    stop = min(start + _number(content, start + 8, 8), len(content))
+    position, sizes = start + 16, {}
+    while stop - position >= 16:
+        index, declared = _number(content, position, 2), _number(content, position + 8, 8)
+        step = 16 + -(-declared // 8) * 8 if index else declared
+        if step < 16 or position + step > stop:
+            raise ValueError("damaged: a text declares more than is stored")
+        sizes[index] = declared
+        position += step
+    return sizes
+
+
+def _check_texts(content: mmap.mmap, start: int, heaps: Mapping[int, Mapping[int, int]]) -> None:
+    """Checks the references that follow an attribute's name: length (4 bytes), address of a heap (8), index (4)."""
+    found = (start + k for k in range(4, ATTRIBUTE_HEAD) if _number(content, start + k, 8) in heaps)
+    position = next(found, None)
+    while position is not None and (sizes := heaps.get(_number(content, position, 8))) is not None:
+        if _number(content, position - 4, 4) > sizes.get(_number(content, position + 8, 4), 0):
+            raise ValueError("damaged: an attribute declares a text that is not stored")
+        position += 16
+
+
+def _number(content: mmap.mmap, start: int, size: int) -> int:
+    return int.from_bytes(content[start : start + size], "little")
 
 
 def open_file(path: Path) -> h5py.File:
