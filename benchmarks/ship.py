@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from caloforge import samples
-from caloforge.io.files import read_json, write_json
+from caloforge.io.files import read_json, sha256, write_json
 from caloforge.io.run import Run, read_weights, write_weights
 from caloforge.models import Generator, build
 from caloforge.recipe import Recipe
@@ -58,7 +58,13 @@ def ship(run: Run) -> Path:
             f"weights in {folder} must have at most {LIMIT:,} bytes a file and {TOTAL:,} in all, got {sizes}"
         )
     without = f", without {', '.join(left_out)}, which only the training needs" if left_out else ""
-    target.write_card({**card, "storage": f"large weights in float16, trained in float32{without}"})
+    target.write_card(
+        {
+            **card,
+            "weights": sha256(target.weights),
+            "storage": f"large weights in float16, trained in float32{without}",
+        }
+    )
     return folder
 
 

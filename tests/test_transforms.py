@@ -1,8 +1,19 @@
+import numpy as np
 import pytest
 import torch
 
-from caloforge.detectors import DS2, ZN
-from caloforge.transforms import BendingFeatures, Compose, LayerEnergies, Log1p, Logit, Standardize, Transform
+from caloforge.detectors import DS2, ZN, ZP
+from caloforge.events import Primaries, displaced
+from caloforge.transforms import (
+    BendingFeatures,
+    Compose,
+    LayerEnergies,
+    Log1p,
+    Logit,
+    PromptRays,
+    Standardize,
+    Transform,
+)
 from made_showers import made_showers
 
 
@@ -153,3 +164,22 @@ def test_layers_hold_exactly_the_energy_they_are_given(dtype):
 def test_layer_energies_need_the_energy():
     with pytest.raises(ValueError, match="needs the incident energies"):
         LayerEnergies([1, 2])(torch.ones(1, 3))
+
+
+def test_prompt_rays_do_not_hang_on_the_place_in_the_beam_spot():
+    rng = np.random.default_rng(4)
+    momentum = np.column_stack(
+        [rng.normal(0, 0.5, (40, 2)), rng.choice([-1, 1], 40) * rng.uniform(200, 3000, 40)]
+    )
+    energy = np.linalg.norm(momentum, axis=1)
+    origin = np.column_stack([energy, np.zeros((40, 3)), momentum, np.zeros((40, 2))])
+    primaries = Primaries(ZP, origin, np.full(40, 22))
+    rays = PromptRays(ZP)
+    at_origin = torch.from_numpy(primaries.conditions)
+    np.testing.assert_array_equal(rays(at_origin), at_origin)  # to the bit
+    moved = displaced(primaries, rng.normal(size=(40, 3)) * [0.01, 0.01, 6])
+    np.testing.assert_allclose(rays(torch.from_numpy(moved)), at_origin, rtol=2e-5, atol=2e-5)
+    decay = displaced(primaries, np.tile([0.5, 0, 0], (40, 1)))
+    np.testing.assert_array_equal(rays(torch.from_numpy(decay)), decay)
+    energies = torch.ones(3, 1)
+    assert PromptRays(DS2)(energies) is energies

@@ -8,8 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from caloforge.detectors import ZN, detector_named
-from caloforge.io import create, open_events
+from caloforge.detectors import DS2, ZN, detector_named
+from caloforge.io import carried, create, open_events, provenance
+from caloforge.io.run import Run, read_weights, write_weights
 from caloforge.recipe import parse
 from caloforge.samples import sample, weights
 from caloforge.training.checkpoint import load_model
@@ -127,3 +128,103 @@ def test_code_that_a_run_names_is_run_with_trust_alone(caloforge, tmp_path, witn
 def test_a_detector_that_the_user_names_is_imported(witness):
     assert detector_named("witness_of_import:DETECTOR") is ZN
     assert witness.exists()
+
+
+def test_weights_are_those_that_the_training_left(caloforge, tmp_path, few):
+    name = "zn-factorized_latent_flow_matching"
+    run = shutil.copytree(weights()[name], tmp_path / "run")
+    tensors = read_weights(run / "weights.safetensors")
+    first = min(tensors)
+    write_weights(run / "weights.safetensors", {**tensors, first: tensors[first] + 1})
+    for words in (("sample", run, few, tmp_path / "a.h5"), ("export", run, "--out", tmp_path / "bundle")):
+        code, _, err = caloforge(*words)
+        assert (code, "is not what the training left" in err, err.count("\n")) == (2, True, 1)
+    assert not (tmp_path / "a.h5").exists()
+
+
+@pytest.mark.parametrize("name", weights())
+def test_cards_that_ship_hold_the_hash_of_their_weights(name):
+    run = Run(weights()[name])
+    assert run.card()["weights"] == run.check_weights()
+
+
+def test_a_run_asks_about_particles_outside_as_a_bundle_does(caloforge, tmp_path):
+    """900 GeV of a model that was trained up to 100."""
+    rows = "\n".join(f"{energy},{DS2.pdg}" for energy in (5e3, 9e5, 5e4))
+    path, out = tmp_path / "showers.csv", tmp_path / "out.h5"
+    path.write_text(f"incident_energy,pdg\n{rows}\n")
+    words = ("sample", "ds2-calodream", path, out)
+    code, _, err = caloforge(*words)
+    assert (code, "1 of 3 particles are outside" in err, out.exists()) == (2, True, False)
+    code, _, err = caloforge(*words, "--on-outside", "warn")
+    assert (code, err.startswith("warning: 1 of 3 particles are outside")) == (0, True)
+    assert carried(out).read(0, 3)["in_domain"].tolist() == [1, 0, 1]
+    assert provenance(out)["outside_domain"] == 1
+    code, _, err = caloforge(*words, "--on-outside", "maybe")
+    assert (code, "error, warn, flag, got 'maybe'" in err) == (2, True)
+
+
+LOOKALIKES = (
+    "scores.json", "events.h5", "report.html", "results.md", "card.json", "weights.safetensors", "recipe.toml",
+    "log.csv", "checkpoint.pt", "journal.log", "best.toml", "plan.json", ".events.partial-1.h5.keep", "sample:zn",
+    "generated/few.h5", "images/a.png", "runs/scores.json", "studies/scores.json",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_no_verb_changes_what_it_was_not_given(caloforge, tmp_path, few, monkeypatch):
+    """Every verb, in a folder full of files of the names that verbs write."""
+    monkeypatch.chdir(tmp_path)
+    name, readout = "zn-factorized_latent_flow_matching", "zn-channel_flow_matching"
+    for folder in (
+        ".",
+        f"runs/{name}",
+        f"runs/{readout}",
+        "runs/zn-linear",
+        f"bundles/{name}",
+        f"studies/{readout}",
+    ):
+        for file in LOOKALIKES:
+            path = tmp_path / folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"of somebody: {folder}/{file}")
+    made = tmp_path / "made"
+    made.mkdir()
+    before = hashes(tmp_path)
+    bundle = ("--bundle", made / "bundle")
+    outside = ("--on-outside", "flag")
+    done = (
+        ("data", "inspect", few),
+        ("data", "convert", few, made / "few.npz"),
+        ("data", "merge", few, few, made / "two.h5"),
+        ("train", "zn-linear", "--out", made / "linear"),
+        ("sample", name, few, made / "sampled.h5", *outside),
+        ("export", name, "--out", made / "bundle"),
+        ("sample", made / "bundle", few, made / "bundled.h5", *outside),
+        ("generate", few, made / "produced.h5", *bundle),
+        ("generate", few, made / "shards.h5", *bundle, "--write-submit", "slurm", "--shards", 1),
+        ("evaluate", name, "--reference", few, "--repeats", 1, "--out", made / "scores.json"),
+        ("evaluate", readout, "--reference", few, "--repeats", 1),
+        ("evaluate", made / "linear", "--reference", few),
+        ("report", made / "linear", "--out", made / "page.html"),
+        ("info",),
+    )
+    refused = (
+        ("train", "zn-linear", "--data", few),
+        ("tune", readout, "--space", "none", "--trials", 1),
+        ("export", name, "--out", f"bundles/{name}"),
+        ("evaluate", "runs/zn-linear", "--reference", few),
+        ("evaluate", name, "--reference", "none.h5"),
+        ("report", "runs/zn-linear"),
+        ("compare", made / "comparison", "--shipped", "--only", "nothing"),
+        ("simulate", "nothing", made / "g4.h5", "--events", 1, "--energy", 1, 1),
+        ("demo", "--out", "runs"),
+    )
+    for words in done:
+        assert caloforge(*words)[0] == 0, words
+    for words in refused:
+        assert caloforge(*words)[0] == 2, words
+    after = hashes(tmp_path)
+    assert {path: after.get(path) for path in before} == before
+    fresh = {path.split("/")[0] for path in set(after) - set(before)}
+    assert fresh == {"made", f"{readout}.scores.json"}

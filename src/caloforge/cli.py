@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,9 +30,11 @@ from rich.progress import (
 from rich.table import Table
 
 from caloforge import __version__, samples
+from caloforge._errors import explained, one_line
 
 if TYPE_CHECKING:
     from caloforge.detectors import Detector
+    from caloforge.events import ParticleSource
     from caloforge.io import Summary
     from caloforge.recipe import Recipe
     from caloforge.runtime.production import Job
@@ -74,19 +78,29 @@ Trust = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")]
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Events at once.")]
-Seed = Annotated[int, typer.Option(min=0, help="Event k is a function of the seed and k.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Event k is a function of the seed and k.")]
 
 
 def main() -> None:
-    """Runs the command line; errors of the user's making exit with code 2."""
+    """Runs the command line; errors of the user's making exit with code 2, defects with code 1, each in one line."""
+    # wherever it stands
+    words = [word for word in sys.argv[1:] if word != "--traceback"]
+    full = len(words) < len(sys.argv) - 1
+    warnings.showwarning = lambda message, *_, **__: _warn(str(message))
     try:
-        app()
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        messages.print(f"error: {error}", markup=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        code = app(words, prog_name="caloforge", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
         messages.print("interrupted")
         sys.exit(130)
+    except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            output.print(str(error), markup=False)
+            sys.exit(2)
+        if full:
+            traceback.print_exc()
+        line, code = explained(error)
+        messages.print(line, markup=False)
+    sys.exit(code)
 
 
 def _version(wanted: bool) -> None:
@@ -100,8 +114,15 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    _: Annotated[
+        bool, typer.Option("--traceback", help="Show where an error came from, for a report of a defect.")
+    ] = False,
 ) -> None:
     """Fast generative surrogates of calorimeter simulation: train, sample, evaluate, report."""
+
+
+def _warn(text: str) -> None:
+    messages.print(f"warning: {one_line(text)}", markup=False)
 
 
 def _data_path(name: str) -> Path:
@@ -151,8 +172,12 @@ def _report_steps(bar: Progress) -> Callable[[str, int, int], None]:
 def inspect_command(file: Source, detector: DetectorName = None) -> None:
     """Show what a data file holds; every row is read and checked."""
     from caloforge.io import open_data, summarize
+    from caloforge.runtime.doubts import doubts
 
-    _print_summary(summarize(open_data(_data_path(file), _detector(detector))), file)
+    found = open_data(_data_path(file), _detector(detector))
+    _print_summary(summarize(found), file)
+    for doubt in doubts(found):
+        _warn(doubt)
 
 
 def _detector(name: str | None) -> Detector | None:
@@ -570,18 +595,18 @@ def sample(
         typer.Option("--exact", help="Fill every batch of a bundle up, however few events are asked for."),
     ] = False,
     on_outside: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="error|warn|flag",
-            help="Particles unlike those of a bundle's training: refuse them, or generate and mark them "
-            "in the column in_domain, with or without a warning [default: error].",
-            show_default=False,
+            help="Particles unlike those of the training: refuse them, or generate and mark them "
+            "in the column in_domain, with or without a warning.",
         ),
-    ] = None,
+    ] = "error",
     trust: Trust = False,
 ) -> None:
     """Generate one response for each particle of a file, in constant memory."""
     from caloforge.runtime.bundle import is_bundle
+    from caloforge.runtime.domain import check_choice
 
     path = _run_path(run)
     if is_bundle(path):
@@ -590,27 +615,34 @@ def sample(
                 "--set and --device are for a run: a bundle is exported with its settings, for the CPU"
             )
         numbers = {"seed": seed, "first_event": first_event, "batch_size": batch_size, "exact": exact}
-        _sample_bundle(path, primaries, out, threads or 1, on_outside or "error", numbers, trust)
+        _sample_bundle(path, primaries, out, threads or 1, on_outside, numbers, trust)
         return
-    if threads or exact or on_outside:
-        raise ValueError(f"--threads, --exact and --on-outside are for a bundle, and {run} is a run")
+    if threads or exact:
+        raise ValueError(f"--threads and --exact are for a bundle, and {run} is a run")
+    check_choice(on_outside)
     batch_size = batch_size or 256
 
     from caloforge.evaluation.scoring import origin_of
     from caloforge.io import carried, create, open_particles
-    from caloforge.io.files import sha256
     from caloforge.io.run import Run
     from caloforge.models.base import Generator, as_function
     from caloforge.runtime.generate import Generated, generate
     from caloforge.training.checkpoint import load_model
+    from caloforge.training.devices import check_device
 
+    check_device(device)
     recipe, model = load_model(path, settings or [], trust=trust)
     if not isinstance(model, Generator):
         raise ValueError(f"{run} predicts channel sums only: sample needs a generator of responses")
     particles = open_particles(_data_path(primaries), model.detector)
+    source = Generated(
+        as_function(model.to(device)), model.noise_dim, particles, seed, first_event, batch_size
+    )
+    marks = _marks(Run(path).card(), particles, on_outside)
     origin = {
         **origin_of(recipe),
-        "weights": sha256(Run(path).weights),
+        "weights": Run(path).check_weights(),
+        **_outside(marks),
         "seed": seed,
         "first_event": first_event,
         "batch_size": batch_size,
@@ -619,12 +651,9 @@ def sample(
         "version": __version__,
     }
     columns = carried(_data_path(primaries)).read
-    source = Generated(
-        as_function(model.to(device)), model.noise_dim, particles, seed, first_event, batch_size
-    )
     with create(out, model.detector, origin) as writer, _bar("events") as bar:
         task = bar.add_task("sample", total=len(particles), text="")
-        generate(source, writer, lambda done: bar.update(task, completed=done), carried=columns)
+        generate(source, writer, lambda done: bar.update(task, completed=done), marks, columns)
     output.print(f"wrote {len(particles)} events to {out}")
 
 
@@ -638,8 +667,6 @@ def _sample_bundle(
     trust: bool,
 ) -> None:
     """Generates events with a bundle; PyTorch is not imported."""
-    import numpy as np
-
     from caloforge.io import carried, create, open_particles
     from caloforge.runtime.bundle import Surrogate, origin_of_bundle
     from caloforge.runtime.domain import check_choice
@@ -649,24 +676,34 @@ def _sample_bundle(
     surrogate = Surrogate.load(path, threads=threads, trust=trust)
     particles = open_particles(_data_path(primaries), surrogate.detector)
     source = surrogate.source(particles, **numbers)
-    inside, problem = surrogate.domain.inspect(particles)
-    if problem and on_outside == "error":
-        raise ValueError(f"{problem}; --on-outside warn or flag generates them")
-    if problem and on_outside == "warn":
-        messages.print(f"warning: {problem}", markup=False)
+    marks = _marks(surrogate.card, particles, on_outside)
     origin = {
         **origin_of_bundle(surrogate.card, path),
         **numbers,
         "batch_size": source.batch_size,
-        "outside_domain": int(np.count_nonzero(~inside)),
+        **_outside(marks),
         "version": __version__,
     }
     columns = carried(_data_path(primaries)).read
-    marks = {} if on_outside == "error" else {"in_domain": inside}
     with create(out, surrogate.detector, origin) as writer, _bar("events") as bar:
         task = bar.add_task("sample", total=len(particles), text="")
         generate(source, writer, lambda done: bar.update(task, completed=done), marks, columns)
     output.print(f"wrote {len(particles)} events to {out}")
+
+
+def _marks(card: Mapping[str, Any], particles: ParticleSource, on_outside: str) -> dict[str, Any]:
+    """Returns the column that marks particles outside of the domain, where particles outside are allowed."""
+    from caloforge.runtime.domain import Domain
+
+    if "domain" not in card:
+        _warn(f"the card of {card['name']}, of an older version, has no domain: no particle is checked")
+        return {}
+    inside = Domain.from_card(card["domain"]).check(particles, on_outside, _warn)
+    return {} if on_outside == "error" else {"in_domain": inside}
+
+
+def _outside(marks: dict[str, Any]) -> dict[str, int]:
+    return {"outside_domain": int((~marks["in_domain"]).sum()) if marks else 0}
 
 
 @app.command("generate")
@@ -712,6 +749,7 @@ def generate_command(
             "--transfer", help="With --write-submit htcondor: copy the files, for sites that share no disk."
         ),
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """Generate a production: in parts, by many workers; what is killed is resumed, to the same bytes."""
     from caloforge.io import open_particles
@@ -723,24 +761,20 @@ def generate_command(
     check_choice(on_outside)
     if transfer and not write_submit:
         raise ValueError("--transfer is for a submit file: it goes with --write-submit htcondor")
-    job = Job(bundle.absolute(), seed, first_event, readout, part)  # type: ignore[arg-type]
+    job = Job(bundle.absolute(), seed, first_event, readout, part, trust)  # type: ignore[arg-type]
     share, path = Shard.parse(shard), _data_path(primaries)
     if dask and jobs > 1:
         raise ValueError("--jobs is for processes of this machine, --dask for those of a cluster")
     if dask:
         cluster.check_address(dask)
-    surrogate = Surrogate.load(bundle)
+    surrogate = Surrogate.load(bundle, trust=trust)
     particles = open_particles(path, surrogate.detector)
     check_production(job, particles, out.absolute(), shards if write_submit else 1)
     if write_submit:
         _write_submit(write_submit, job, path, out, shards, jobs, on_outside, transfer)
         return
-    if on_outside != "flag":
-        problem = surrogate.domain.explain(particles)
-        if problem and on_outside == "error":
-            raise ValueError(f"{problem}; --on-outside warn or flag generates them")
-        if problem:
-            messages.print(f"warning: {problem}", markup=False)
+    if on_outside != "flag":  # parts mark them as they are made
+        surrogate.domain.check(particles, on_outside, _warn)
     workers = cluster.dask(dask) if dask else processes(jobs) if jobs > 1 else None
     with _bar("events") as bar:
         task = bar.add_task("generate", total=None, text="")
@@ -753,7 +787,7 @@ def generate_command(
             workers=workers,
             resume=resume,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
-            say=lambda text: messages.print(f"warning: {text}", markup=False),
+            say=_warn,
         )
     output.print(f"wrote {written}")
 
@@ -789,6 +823,7 @@ def _write_submit(
         "on-outside": on_outside,
     }
     command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    command += ["--trust"] if job.trust else []
     file = out.with_suffix(".sub" if system == "htcondor" else ".sh")
     write_text(file, submit_file(system, [*command, "--resume"], shards, cores=jobs, transfer=copied))
     last = Shard(shards - 1, shards).output(out)
@@ -947,7 +982,9 @@ def evaluate(
     from caloforge.evaluation.classifier import suite
     from caloforge.evaluation.scoring import evaluate_events, evaluate_run, parse_sweep
     from caloforge.io.files import write_json
+    from caloforge.training.devices import check_device
 
+    check_device(device)
     networks = suite(classifiers) if classifiers else None
 
     references = [_data_path(name) for name in reference]

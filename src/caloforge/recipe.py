@@ -64,7 +64,7 @@ class TrainingConfig(BaseModel):
     accelerator: str = "auto"
     devices: int = Field(1, ge=1)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    threads: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, le=1024)
     compile: bool = False
     validate_every: int = Field(1, ge=1)
     checkpoint_every: float = Field(60.0, ge=0)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.detectors import Detector
+from caloforge.events import RAY
 
 EDGE = 0.1
 """Length, in cm, below which the position is resolved linearly near the centre of the face."""
@@ -391,6 +392,48 @@ class ImpactFeatures(nn.Module):
             *(neutral * wave for wave in within),
         ]
         return torch.cat([conditions, torch.stack(derived, 1).to(conditions.dtype)], 1)
+
+
+class PromptRays(nn.Module):
+    """Writes conditions as if every prompt particle came from the origin, its ray through the same point of the face.
+
+    For networks that read vertex and momentum as they are, as the published ones do, and were trained on primaries from
+    one point: where in the beam spot a prompt particle was born then changes nothing. A particle from farther away than
+    `PROMPT` stays as it is, and so does everything before a detector without a face.
+
+    Args:
+        detector: whose conditions they are.
+    """
+
+    PROMPT = (0.1, 0.1, 30.0)
+    """Vertices of prompt particles, |x|, |y| and |z| in cm."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self._face = detector.face if set(RAY) <= set(detector.features) else None
+        self._columns = [detector.features.index(name) for name in RAY] if self._face else []
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to the same, (B, F)."""
+        if self._face is None:
+            return conditions
+        vx, vy, vz, px, py, pz = (conditions[:, column].double() for column in self._columns)
+        ahead, side = pz.abs().clamp(min=1e-6), torch.sign(pz)
+        length = (self._face.z - side * vz) / self._face.z
+        slope_x, slope_y = vx / self._face.z + px / ahead * length, vy / self._face.z + py / ahead * length
+        forward = torch.sqrt(px * px + py * py + pz * pz) / torch.sqrt(
+            1 + slope_x * slope_x + slope_y * slope_y
+        )
+        zero = torch.zeros_like(vx)
+        turned = (zero, zero, zero, slope_x * forward, slope_y * forward, side * forward)
+        limits = torch.as_tensor(self.PROMPT, dtype=vx.dtype, device=vx.device)
+        inside = [v.abs() < limit for v, limit in zip((vx, vy, vz), limits.unbind(), strict=True)]
+        moved = vx.abs() + vy.abs() + vz.abs() > 0
+        prompt = inside[0] & inside[1] & inside[2] & moved
+        columns = list(conditions.unbind(1))
+        for column, value in zip(self._columns, turned, strict=True):
+            columns[column] = torch.where(prompt, value.to(conditions.dtype), columns[column])
+        return torch.stack(columns, 1)
 
 
 class BendingFeatures(nn.Module):

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from caloforge.runtime.bundle import GRAPH
 from caloforge.runtime.session import Session
 from made import made_events
-from made_bundle import NOISE
+from made_bundle import NOISE, made_graph
 
 
 def inputs(rows):
@@ -65,5 +65,21 @@ def test_a_graph_with_other_inputs(tmp_path):
 
 
 def test_no_threads(bundle):
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(ValueError, match="threads must be 1 to 1024, got 0"):
         Session(bundle / GRAPH, 0)
+
+
+def test_a_graph_that_reads_other_files_is_refused(tmp_path):
+    """Whoever made the bundle would choose which file of this machine is taken for weights."""
+    onnx.save(made_graph(), tmp_path / "whole.onnx")
+    Session(tmp_path / "whole.onnx")
+    path = tmp_path / "graph.onnx"
+    onnx.save(made_graph(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert (tmp_path / "weights.bin").exists()
+    with pytest.raises(ValueError, match=r"graph.onnx keeps tensors in another file"):
+        Session(path)
+    content = path.read_bytes()
+    at = content.index(b"\x08location")
+    path.write_bytes(content[:at] + b"\x88\x00location" + content[at + 9 :])  # the same length, in two bytes
+    with pytest.raises(ValueError, match="keeps tensors in another file"):
+        Session(path)

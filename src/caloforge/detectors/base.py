@@ -156,6 +156,11 @@ class Detector:
         return int(np.prod(self.shape))
 
     @property
+    def counts(self) -> bool:
+        """Whether responses are whole numbers, photons, and not energies."""
+        return self.unit == "photons"
+
+    @property
     def features(self) -> tuple[str, ...]:
         """Names of the condition vector, in order."""
         return tuple(feature.name for feature in self.conditions)

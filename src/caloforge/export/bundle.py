@@ -10,7 +10,6 @@ rounding too: such events are counted, and more than one in a hundred is refused
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +25,7 @@ from caloforge.events import Joined, Primaries, of_particles, split
 from caloforge.export.kernels import LOWEST
 from caloforge.export.onnx import OPSET, check_exportable, graph_of, graph_of_classifier, graphs_of_tokens
 from caloforge.io import open_events
-from caloforge.io.files import read_json, sha256
+from caloforge.io.files import check_new_folder, new_folder, read_json, sha256
 from caloforge.io.run import Run
 from caloforge.models import Classifier, Generator, Readout
 from caloforge.models.base import DrawsTokens, as_function, probabilities_in_memory
@@ -93,10 +92,7 @@ def export(
         ValueError: no finished run, a model that is no network, training data that are needed and missing, a graph
             that does not agree with PyTorch. Nothing is left then.
     """
-    if out.exists():
-        raise ValueError(f"cannot write the bundle {out}: it exists already")
-    if not out.parent.is_dir():
-        raise ValueError(f"cannot write the bundle {out}: there is no folder {out.parent}")
+    check_new_folder(out)
     card = Run(run).card()
     recipe, model = load_model(run, settings, trust=trust)
     check_exportable(model, recipe.name)
@@ -105,9 +101,8 @@ def export(
     classifier = _classifier(model, zero) if zero else None
 
     rounding = recipe.model.get("rounding", "")
-    whole = model.detector.unit == "photons" and rounding not in ("", "none")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    try:
+    whole = model.detector.counts and rounding not in ("", "none")
+    with new_folder(out) as temporary:
         _save({GRAPH: graph_of(model, whole=whole), **graphs_of_tokens(model)}, temporary)
         agreement = _compare(recipe, run, settings, model, temporary, particles)
         full = {
@@ -132,10 +127,6 @@ def export(
             _save({ZERO: graph_of_classifier(classifier)}, temporary)
             full |= _zero_response(zero, classifier, temporary, particles, full["domain"])
         write_card(temporary, full)
-        temporary.chmod(0o755)  # a temporary folder is its owner's alone
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return full
 
 
@@ -373,7 +364,7 @@ def disagreement(
         # only where every sum of every event is whole, to float32, are sums drawn as whole numbers
         if all((np.abs(values - np.rint(values)) <= 1e-6 * values + 1e-3).all() for values in sums):
             flipped = (np.rint(sums[0]) != np.rint(sums[1])).any(1)
-        if detector.unit != "photons":
+        if not detector.counts:
             flipped |= ((first > 0) != (second > 0)).reshape(len(first), -1).any(1)
     kept = ~flipped
     difference = np.abs(np.log1p(first[kept]) - np.log1p(second[kept]))

@@ -29,8 +29,6 @@ Counts n > 0 are written as ln(1 + n + 0.01): O2 takes int(exp(.) - 1) in float3
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +50,7 @@ from caloforge.export.onnx import (
     lower,
 )
 from caloforge.io import open_events
-from caloforge.io.files import sha256, write_json, write_text
+from caloforge.io.files import check_new_folder, new_folder, sha256, write_json, write_text
 from caloforge.io.run import Run
 from caloforge.models import Classifier, Generator
 from caloforge.models.base import as_function, probabilities_in_memory
@@ -116,10 +114,7 @@ def export_o2(
     Raises:
         ValueError: runs that are not these three, or that do not give whole photons. Nothing is left then.
     """
-    if out.exists():
-        raise ValueError(f"cannot write {out}: it exists already")
-    if not out.parent.is_dir():
-        raise ValueError(f"cannot write {out}: there is no folder {out.parent}")
+    check_new_folder(out)
     if not 0 <= threshold < 1:
         raise ValueError(f"the threshold must be a probability below 1, got {threshold}")
     for option, value, choices in (
@@ -135,8 +130,7 @@ def export_o2(
     probabilities = graph_of_classifier(classifier)
     species = known_species(Run(zero).card()) if unknown == "dark" else None
 
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    try:
+    with new_folder(out) as temporary:
         onnx.save(
             _classifier_graph(probabilities, classifier.detector, threshold, species),
             temporary / "classifier.onnx",
@@ -172,10 +166,6 @@ def export_o2(
         write_json(temporary / CARD, card)
         sums = [f"{sha256(temporary / name)}  {name}\n" for name in (CARD, *files)]
         write_text(temporary / SUMS, "".join(sums))
-        temporary.chmod(0o755)  # a temporary folder is its owner's alone
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return card
 
 

@@ -237,7 +237,7 @@ def _writing(path: Path) -> Iterator[None]:
 class EventWriter:
     """Appends events to a new file, which appears when the `with` block ends well and not otherwise.
 
-    Counts that fit are stored as uint16, everything else as float32, decided by the values. A file of
+    Counts that fit are stored as uint16, everything else, energies always, as float32. A file of
     particles alone is written by appending `Primaries`.
     """
 
@@ -300,7 +300,7 @@ class EventWriter:
         self._pending = []
         dtype = None
         if "responses" in columns:
-            dtype = np.float32 if self._detector.layers else narrowest(columns["responses"])
+            dtype = narrowest(columns["responses"]) if self._detector.counts else np.float32
         with _writing(self._path):
             if self._output is None:
                 self._dtype = dtype

@@ -90,6 +90,23 @@ class Run:
             raise ValueError(f"{self.path}/card.json must have format {FORMAT}, got {card.get('format')!r}")
         return card
 
+    def check_weights(self) -> str:
+        """Returns the hash of the weights, after a look whether they are those of the card.
+
+        The first file's hash stands for all: it names those of its further files.
+
+        Raises:
+            ValueError: no weights, or others than the training left. A card of an older version does not tell.
+        """
+        if not self.weights.is_file():
+            raise ValueError(f"there are no weights {self.weights}")
+        wanted, found = self.card().get("weights"), sha256(self.weights)
+        if wanted is not None and found != wanted:
+            raise ValueError(
+                f"{self.weights} is not what the training left: card.json has its sha256 as {wanted}, it is {found}"
+            )
+        return found
+
     def write_log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes the log, one row an epoch; columns are those of any row, in order of appearance."""
         columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -102,8 +102,11 @@ def configuration(recipe: Recipe, *, trust: bool = True) -> BaseModel:
     """
     kind = _class(recipe, trust).config_class
     values = {key: value for key, value in recipe.model.items() if key != "type"}
+    defaults = kind().model_dump()
+    if "rounding" in defaults and not detector_named(recipe.detector, trust=trust).counts:
+        defaults["rounding"] = "none"  # energies are no counts
     # a section given in part keeps the model's own defaults for the rest, not those of the section's class
-    config: BaseModel = validated(kind, merged(kind().model_dump(), values), "model")
+    config: BaseModel = validated(kind, merged(defaults, values), "model")
     return config
 
 

@@ -72,7 +72,7 @@ class FlowImages(nn.Module):
         validation_events: int,
     ) -> None:
         super().__init__()
-        if len(detector.shape) != 2 or detector.unit != "photons":
+        if len(detector.shape) != 2 or not detector.counts:
             raise ValueError(
                 f"flows of images need a detector with two axes that counts photons, {detector.name} has "
                 f"{len(detector.shape)} axes and counts {detector.unit}"

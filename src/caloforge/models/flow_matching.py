@@ -61,7 +61,7 @@ from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, re
 from caloforge.ode.path import Velocity, on_path, velocity_loss
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
-from caloforge.transforms import Log1p, Standardize
+from caloforge.transforms import Log1p, PromptRays, Standardize
 
 
 class FlowMatchingConfig(BaseModel):
@@ -117,6 +117,7 @@ class FlowMatching(Generator):
         shape = image_shape(detector, "flow_matching")
         self.detector, self.config = detector, config
         self.noise_dim = detector.cells + 1
+        self.rays = PromptRays(detector)
         self.standardize = Standardize(len(detector.conditions))
         self.transform = Log1p()
         self.network = UNet(shape, len(detector.conditions), config.network)
@@ -133,7 +134,7 @@ class FlowMatching(Generator):
         return rounded(expected, noise[:, -1], self.order, self.config.rounding)
 
     def _velocity(self, conditions: Tensor) -> Velocity:
-        condition = self.standardize(conditions)
+        condition = self.standardize(self.rays(conditions))
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             output: Tensor = self.network(x, t, repeated(condition, x))
@@ -147,14 +148,14 @@ class FlowMatching(Generator):
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and returns the stages: the velocity, and its solver where one is trained."""
         config = self.config
-        self.standardize.refit(torch.from_numpy(train.primaries.conditions))
+        self.standardize.refit(self.rays(torch.from_numpy(train.primaries.conditions)))
         trained = copy.deepcopy(self.network) if config.average else self.network
         readout = channel_matrix(self.detector).to(self.order.device)
 
         def loss(batch: Events, rng: BatchRandom) -> Tensor:
             device = self.order.device
             x1 = self.transform(torch.from_numpy(batch.responses.astype(np.float32)).to(device))
-            condition = self.standardize(torch.from_numpy(batch.conditions).to(device))
+            condition = self.standardize(self.rays(torch.from_numpy(batch.conditions).to(device)))
             x0, t = rng.normal(*self.detector.shape), rng.uniform()
             x = on_path(x0, x1, t)
             output: Tensor = trained(x, t, condition)

@@ -52,7 +52,7 @@ from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, co
 from caloforge.ode.path import Velocity, on_path, velocity_loss
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
-from caloforge.transforms import Log1p, Standardize
+from caloforge.transforms import Log1p, PromptRays, Standardize
 
 
 class VAEConfig(BaseModel):
@@ -171,6 +171,7 @@ class LatentFlowMatching(Generator):
         self.latent = latent_shape(shape, config.vae.network)
         channels, *size = self.latent
         self.noise_dim = int(np.prod(self.latent)) + 1
+        self.rays = PromptRays(detector)
         self.standardize = Standardize(len(detector.conditions))
         self.standardize_latents = Standardize(channels)
         self.transform = Log1p()
@@ -197,7 +198,7 @@ class LatentFlowMatching(Generator):
         return rounded(self.transform.inverse(image), noise, self.order, self.config.rounding)
 
     def _velocity(self, conditions: Tensor) -> Velocity:
-        return conditioned(self.network, self.standardize(conditions))
+        return conditioned(self.network, self.standardize(self.rays(conditions)))
 
     def _latents(self, mean: Tensor, log_variance: Tensor, rng: BatchRandom) -> Tensor:
         """Draws a sample of the encoder's distribution, (B, C, h, w)."""
@@ -210,7 +211,7 @@ class LatentFlowMatching(Generator):
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and returns the stages: VAE, velocity, and its solver where one is trained."""
-        self.standardize.refit(torch.from_numpy(train.primaries.conditions))
+        self.standardize.refit(self.rays(torch.from_numpy(train.primaries.conditions)))
         stages: list[Stage] = [self._vae_stage(len(train)), self._velocity_stage(len(train))]
         if self.solver is not None:
             stages.append(self._solver_stage(self.solver, len(train)))
@@ -303,7 +304,7 @@ class LatentFlowMatching(Generator):
             mean, log_variance = batch.mean.to(device), batch.log_variance.to(device)
             z = mean if config.latents == "mean" else self._latents(mean, log_variance, rng)
             x1 = self.standardize_latents(z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            condition = self.standardize(torch.from_numpy(batch.conditions).to(device))
+            condition = self.standardize(self.rays(torch.from_numpy(batch.conditions).to(device)))
             x0, t = rng.normal(*self.latent), rng.uniform()
             x = on_path(x0, x1, t)
             velocity: Tensor = trained(x, t, condition)

@@ -52,7 +52,7 @@ from caloforge.nn.gpt import GPT, GPTConfig, Past, invert
 from caloforge.nn.quantizer import Codebook, ProjectedCodebook, straight_through, usage
 from caloforge.nn.rounding import Rounding, normal_to_uniform, rounded
 from caloforge.optim import AdamConfig
-from caloforge.transforms import Log1p, Standardize
+from caloforge.transforms import Log1p, PromptRays, Standardize
 
 
 class ImageCodesConfig(BaseModel):
@@ -256,6 +256,7 @@ class VQGAN(Generator):
         shape = image_shape(detector, "vqgan")
         self.detector, self.config = detector, config
         features = len(detector.conditions)
+        self.rays = PromptRays(detector)
         self.standardize, self.transform = Standardize(features), Log1p()
         self.image = ImageCodes(shape, config.image)
         self.condition = ConditionCodes(features, config.condition)
@@ -283,7 +284,7 @@ class VQGAN(Generator):
 
     def given(self, conditions: Tensor) -> Tensor:
         """Returns condition tokens, (B, G), of conditions (B, F)."""
-        tokens: Tensor = self.condition(self.standardize(conditions))
+        tokens: Tensor = self.condition(self.standardize(self.rays(conditions)))
         return tokens
 
     def next_token(
@@ -308,7 +309,7 @@ class VQGAN(Generator):
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and returns the stages: image tokens, condition tokens, prior."""
-        self.standardize.refit(torch.from_numpy(train.primaries.conditions))
+        self.standardize.refit(self.rays(torch.from_numpy(train.primaries.conditions)))
         events = len(train)
         return [self._image_stage(events), self._condition_stage(events), self._prior_stage(events)]
 
@@ -440,5 +441,6 @@ class VQGAN(Generator):
         return image
 
     def _features(self, events: Events) -> Tensor:
-        features: Tensor = self.standardize(torch.from_numpy(events.conditions).to(self.order.device))
+        conditions = torch.from_numpy(events.conditions).to(self.order.device)
+        features: Tensor = self.standardize(self.rays(conditions))
         return features

@@ -129,12 +129,12 @@ def _choice(noise: Tensor, count: Tensor | int) -> Tensor:
 
 
 def _no_responses(detector: Detector) -> Tensor:
-    dtype = torch.uint16 if detector.unit == "photons" else torch.float32
+    dtype = torch.uint16 if detector.counts else torch.float32
     return torch.empty(0, *detector.shape, dtype=dtype)
 
 
 def _as_stored(detector: Detector, responses: NDArray[np.generic]) -> Tensor:
-    if detector.unit == "photons":
+    if detector.counts:
         if responses.max() > 65_535:
             raise ValueError(f"a cell must hold at most 65535 photons to be stored, got {responses.max()}")
         return torch.from_numpy(as_counts(responses, whole=True))

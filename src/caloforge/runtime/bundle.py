@@ -40,6 +40,7 @@ from caloforge.io.files import read_json, sha256, write_json, write_text
 from caloforge.runtime import hits
 from caloforge.runtime.domain import Domain, OnOutside, check_choice
 from caloforge.runtime.generate import Forward, Generated, Particles, Responds, generate_rows
+from caloforge.runtime.noise import check_numbers
 from caloforge.runtime.session import Probabilities, Session
 from caloforge.runtime.tokens import GIVEN, RESPONSE, STEP, TokenSession
 
@@ -228,12 +229,7 @@ class Surrogate:
                 f"the bundle is for {self.detector.name} with {', '.join(self.detector.features)}, "
                 f"got particles of {theirs.name} with {', '.join(theirs.features)}"
             )
-        inside, problem = self.domain.inspect(primaries)
-        if problem and on_outside == "error":
-            raise ValueError(f"{problem}; 'warn' or 'flag' in place of 'error' generates them all the same")
-        if problem and on_outside == "warn":
-            warnings.warn(problem, stacklevel=2)
-        return inside
+        return self.domain.check(primaries, on_outside, lambda problem: warnings.warn(problem, stacklevel=4))
 
     def source(
         self,
@@ -268,7 +264,7 @@ class Surrogate:
     @property
     def _whole(self) -> bool:
         """Whether the graph rounds to photons."""
-        return self.detector.unit == "photons" and self.card.get("rounding", "none") not in ("", "none")
+        return self.detector.counts and self.card.get("rounding", "none") not in ("", "none")
 
     def _responds(self, seed: int, batch_size: int) -> Responds | None:
         """Returns what decides which events have a response; None where all have."""
@@ -322,6 +318,7 @@ class Surrogate:
         on_outside: OnOutside = "error",
     ) -> NDArray[np.float64]:
         """Predicts channel sums in the detector's unit, (N, K); arguments as for `sample`."""
+        check_numbers(seed, first_event, len(primaries))
         self.check(primaries, on_outside)
         batch = chosen_batch(len(primaries), batch_size, exact)
         numbers = first_event + np.arange(len(primaries))

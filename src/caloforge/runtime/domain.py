@@ -19,7 +19,7 @@ plain numbers in the card of a run and of a bundle.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal, get_args
@@ -123,7 +123,7 @@ class Domain:
 
     def problems(self, primaries: Primaries) -> dict[str, NDArray[np.bool_]]:
         """Returns for each rule, named as in messages, the rows that break it, (N,)."""
-        found = dict(_inconsistent(primaries))
+        found = dict(inconsistencies(primaries))
         found["a PDG id that is not among the training events"] = ~np.isin(primaries.pdg, self.particles)
         _, x = coordinates(primaries)
         for name, column, (low, *_, high) in zip(self.coordinates, x.T, self.quantiles, strict=True):
@@ -156,6 +156,32 @@ class Domain:
             f"{np.count_nonzero(~inside):,} of {len(inside):,} particles are outside the domain the surrogate was "
             f"trained on: {reasons} (the first in {first})"
         )
+
+    def check(
+        self, primaries: ParticleSource, on_outside: str, warn: Callable[[str], None]
+    ) -> NDArray[np.bool_]:
+        """Looks at every particle and does what is wanted about those outside; the one place that does.
+
+        Args:
+            primaries: the particles, in memory or in a file.
+            on_outside: `error` raises, `warn` warns, `flag` does neither.
+            warn: takes the warning.
+
+        Returns:
+            whether each is inside the domain, (N,).
+
+        Raises:
+            ValueError: another choice, or (`error`) particles outside.
+        """
+        check_choice(on_outside)
+        inside, problem = self.inspect(primaries)
+        if problem and on_outside == "error":
+            raise ValueError(
+                f"{problem}; --on-outside warn or flag (Python: on_outside) generates them all the same"
+            )
+        if problem and on_outside == "warn":
+            warn(problem)
+        return inside
 
     def inside(self, primaries: ParticleSource) -> NDArray[np.bool_]:
         """Returns for each particle whether it is inside the domain, (N,)."""
@@ -196,7 +222,7 @@ def _scores(x: NDArray[np.float64], quantiles: NDArray[np.float64]) -> NDArray[n
     return np.stack(columns, 1)
 
 
-def _inconsistent(primaries: Primaries) -> Sequence[tuple[str, NDArray[np.bool_]]]:
+def inconsistencies(primaries: Primaries) -> Sequence[tuple[str, NDArray[np.bool_]]]:
     """Returns the rows that are no particle, rule by rule."""
     names = primaries.detector.features
     found = []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from caloforge.events import Events, ParticleSource, Rows, as_counts, with_responses
 from caloforge.io import EventWriter
-from caloforge.runtime.noise import standard_normals
+from caloforge.runtime.noise import check_numbers, standard_normals
 
 Forward = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 """conditions (B, F), noise (B, D) -> responses (B, *)."""
@@ -73,6 +73,9 @@ def generate_rows(
 class Generated(Generic[Particles]):
     """Events that are generated when they are read; of particles in memory an `EventSource`.
 
+    Raises:
+        ValueError: a seed or event numbers that are none.
+
     Attributes:
         forward: the generator.
         noise_dim: standard normals an event.
@@ -92,6 +95,9 @@ class Generated(Generic[Particles]):
     batch_size: int = 256
     responds: Responds | None = None
     whole: bool = False
+
+    def __post_init__(self) -> None:
+        check_numbers(self.seed, self.first_event, len(self))
 
     def __len__(self) -> int:
         return len(self.primaries)
@@ -113,7 +119,8 @@ class Generated(Generic[Particles]):
             batch_size=self.batch_size,
             responds=self.responds,
         )
-        return with_responses(chosen, as_counts(responses, self.first_event + index, self.whole))
+        checked = as_counts(responses, self.first_event + index, self.whole)
+        return with_responses(chosen, checked if chosen.detector.counts else checked.astype(np.float32))
 
 
 def generate(

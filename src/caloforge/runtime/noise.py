@@ -72,6 +72,16 @@ def uniform_words(seed: int, events: ArrayLike, blocks: int, stream: int = 0) ->
     return philox(counter, (seed & 0xFFFFFFFF, seed >> 32)).reshape(len(numbers), 4 * blocks)
 
 
+def check_numbers(seed: int, first_event: int, events: int) -> None:
+    """Raises ValueError unless the seed and all event numbers are such."""
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be a number from 0 to 2^64 - 1, got {seed}")
+    if first_event < 0 or first_event + events >= 2**63:
+        raise ValueError(
+            f"event numbers lie from 0 to 2^63 - 1: those of {events:,} rows from first event {first_event} do not"
+        )
+
+
 def standard_normals(seed: int, events: ArrayLike, size: int, stream: int = 0) -> NDArray[np.float32]:
     """Draws the noise of each event.
 

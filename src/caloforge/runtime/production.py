@@ -25,7 +25,6 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from glob import escape
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -34,13 +33,14 @@ import numpy as np
 
 from caloforge import __version__
 from caloforge.events import ParticleSource, Primaries, in_slices, rows_at_once
-from caloforge.io import create, provenance, sha256
+from caloforge.io import carried, create, provenance, sha256
 from caloforge.io.files import read_json, write_json, write_text
 from caloforge.io.formats import FORMATS, format_of
 from caloforge.io.merging import slices, write_all
 from caloforge.io.source import Columns, channel_columns
 from caloforge.runtime.bundle import BATCH, Surrogate, origin_of_bundle
 from caloforge.runtime.locking import alone
+from caloforge.runtime.noise import check_numbers
 
 Readout = Literal["responses", "channels", "both"]
 
@@ -60,6 +60,7 @@ class Job:
         first_event: number of the first primary's event.
         readout: responses, the sums of the bundle's channels, or both.
         part: rows of a part, a multiple of 1024.
+        trust: run code outside the package that the bundle names.
     """
 
     bundle: Path
@@ -67,6 +68,7 @@ class Job:
     first_event: int = 0
     readout: Readout = "responses"
     part: int = PART
+    trust: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
@@ -122,8 +124,12 @@ Task = tuple[Job, int, Primaries, Path, str]
 
 
 @lru_cache(1)
-def _surrogate(bundle: Path) -> Surrogate:
-    return Surrogate.load(bundle)
+def _load(bundle: Path, trust: bool) -> Surrogate:
+    return Surrogate.load(bundle, trust=trust)
+
+
+def _surrogate(job: Job) -> Surrogate:
+    return _load(job.bundle, job.trust)
 
 
 def make_part(job: Job, start: int, primaries: Primaries, path: Path, plan: str = "") -> int:
@@ -144,7 +150,7 @@ def make_part(job: Job, start: int, primaries: Primaries, path: Path, plan: str 
         OSError: the file cannot be written.
     """
     _seal(path).unlink(missing_ok=True)
-    surrogate = _surrogate(job.bundle)
+    surrogate = _surrogate(job)
     inside = surrogate.domain.inside(primaries)
     origin = {"outside_domain": int(np.count_nonzero(~inside))}
     with create(path, primaries.detector, origin) as writer:
@@ -247,7 +253,7 @@ def produce(
             another job at work on this output, a format that is not written.
         OSError: workers die again and again without finishing a part, a scheduler is gone, the disk is full.
     """
-    surrogate = _surrogate(job.bundle)
+    surrogate = _surrogate(job)
     _check(surrogate, job, particles)
     rows = len(particles)
     parts = shard.parts(-(-rows // job.part))
@@ -274,7 +280,7 @@ def _produce(
     say: Callable[[str], object],
 ) -> Path:
     """Generates the parts of a shard and joins them; the output is locked."""
-    surrogate, rows = _surrogate(job.bundle), len(particles)
+    surrogate, rows = _surrogate(job), len(particles)
     first, last = parts.start * job.part, min(parts.stop * job.part, rows)
     origin = {
         **origin_of_bundle(surrogate.card, job.bundle),
@@ -333,16 +339,24 @@ def _produce(
         if not any(folder.glob("part-*.h5")):
             _clear(folder)  # nothing is lost, and a job that was refused leaves nothing
         raise
-    for stale in target.parent.glob(f".{escape(target.stem)}.partial-*{escape(target.suffix)}"):
-        stale.unlink(missing_ok=True)  # of a job that was killed while it wrote
     outside = sum(provenance(file(number))["outside_domain"] for number in parts)
     write_all(
-        (found for number in parts for found in slices(file(number))),
+        _with_carried((found for number in parts for found in slices(file(number))), primaries, first),
         target,
         {**origin, "outside_domain": outside},
     )
     _clear(folder)
     return target
+
+
+def _with_carried(
+    parts: Iterator[tuple[Primaries, Columns]], primaries: Path, row: int
+) -> Iterator[tuple[Primaries, Columns]]:
+    """Adds the columns of the primaries' file that go with its rows, such as the number of the collision."""
+    further = carried(primaries)
+    for found, columns in parts:
+        yield found, {**further.read(row, row + len(found)), **columns}
+        row += len(found)
 
 
 def check_production(job: Job, particles: ParticleSource, out: Path, shards: int = 1) -> None:
@@ -351,7 +365,7 @@ def check_production(job: Job, particles: ParticleSource, out: Path, shards: int
     Raises:
         ValueError: a bundle, particles, an output or a number of shards that do not fit.
     """
-    _check(_surrogate(job.bundle), job, particles)
+    _check(_surrogate(job), job, particles)
     _check_output(out)
     parts = -(-len(particles) // job.part)
     if shards > parts:
@@ -374,10 +388,7 @@ def _check_output(path: Path) -> None:
 
 
 def _check(surrogate: Surrogate, job: Job, particles: ParticleSource) -> None:
-    if job.first_event + len(particles) >= 2**63:
-        raise ValueError(
-            f"event numbers must stay below 2^63: {len(particles):,} rows from first event {job.first_event} do not"
-        )
+    check_numbers(job.seed, job.first_event, len(particles))
     theirs = particles.detector
     if theirs.name != surrogate.detector.name:
         raise ValueError(f"the bundle is for {surrogate.detector.name}, got particles of {theirs.name}")

@@ -7,11 +7,29 @@ memory that never shrinks; both are off here. One thread or several give the sam
 from __future__ import annotations
 
 import importlib
+import mmap
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+MOST_THREADS = 1024
+
+EXTERNAL = re.compile(rb"\n[\x08\x88][\x80\x00]*location")
+"""How a tensor of an ONNX graph says in which other file its values lie: a field 1 of 8 bytes, "location"."""
+
+
+def _check_whole(path: Path) -> None:
+    """Raises ValueError where a graph would read its weights from another file, whichever its maker has named."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found = EXTERNAL.search(content)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    if found:
+        raise ValueError(f"{path} keeps tensors in another file, which is not read: save it as one file")
 
 
 class Session:
@@ -82,10 +100,11 @@ def open_graph(path: Path, threads: int) -> Any:
     """Opens a graph with ONNX Runtime.
 
     Raises:
-        ValueError: no graph that this version can run, or no thread.
+        ValueError: no graph that this version can run, one that reads other files, or no thread.
     """
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads must be 1 to {MOST_THREADS}, got {threads}")
+    _check_whole(path)
     runtime: Any = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

@@ -34,7 +34,7 @@ from caloforge import __version__
 from caloforge.detectors import Detector
 from caloforge.events import Events
 from caloforge.io import create, provenance
-from caloforge.io.files import read_json, write_json
+from caloforge.io.files import read_json, replacing, write_json
 from caloforge.simulate.geometry import Setup, setup_named
 from caloforge.simulate.physics import PARTICLES, DataFolders, check_physics, find_data, needed
 
@@ -368,20 +368,8 @@ def _part(folder: Path, number: int) -> Path:
 
 def write_part(path: Path, **arrays: Any) -> None:
     """Writes the arrays of a part; it appears whole, and is on the disk when it does."""
-    temporary = path.with_name(f".{path.stem}.partial-{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _read(path: Path, plan: Plan) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{path} holds the weights of another model: {error}") from None
+        raise ValueError(
+            f"{path} holds the weights of another model: {' '.join(str(error).split())}"
+        ) from None
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -118,4 +120,5 @@ def load_any(path: Path, settings: Sequence[str] = (), *, trust: bool = False) -
     changed = parse(with_settings(recipe.model_dump(), [f"model.{setting}" for setting in settings]))
     model = build(changed, trust=trust)
     load_weights(model, run.weights)
+    run.check_weights()
     return changed, model.eval()

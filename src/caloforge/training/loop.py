@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,8 +45,10 @@ from caloforge.models import Classifier, Generator, Model, Readout, build, resol
 from caloforge.models.base import BatchRandom, Stage
 from caloforge.recipe import Recipe
 from caloforge.runtime.domain import Domain
+from caloforge.runtime.doubts import doubts
 from caloforge.samples import TRIALS, sample, samples_of
 from caloforge.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from caloforge.training.devices import check_training
 from caloforge.trials import Trials, joined_trials
 
 
@@ -343,7 +346,7 @@ def train(
         FloatingPointError: the loss became infinite or NaN.
     """
     recipe = resolved(recipe)
-    build(recipe)  # a bad model section is an error before any data are touched
+    model = build(recipe)  # a bad model section is an error before any data are touched
     run = Run(out)
     if resume:
         if run.recipe() != recipe:
@@ -353,6 +356,7 @@ def train(
     elif run.weights.exists() or run.checkpoint.exists():
         raise ValueError(f"{out} already holds a run: choose another --out, or go on with --resume")
     settings = recipe.training
+    check_training(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     fabric = Fabric(
@@ -361,6 +365,9 @@ def train(
         precision=settings.precision,
         strategy="auto" if settings.devices == 1 else "ddp_spawn",
     )
+    if not isinstance(model, Classifier):
+        for doubt in doubts(joined(training_data(recipe).values(), trials=False)):
+            warnings.warn(doubt, stacklevel=2)
     launched = partial(_train, recipe=recipe, run=run, resume=resume, reporter=reporter, watch=watch)
     fabric.launch(launched)
 
@@ -419,7 +426,8 @@ def _train(
         if not stages:
             save_weights(model, run.weights)
             history.seconds = prepared
-        run.write_card(_card(recipe, model, files, hashes, source, parts, history))
+        card = _card(recipe, model, files, hashes, source, parts, history)
+        run.write_card({**card, "weights": sha256(run.weights)})
 
 
 def _rows(
