@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint docs runtimes clean
+.PHONY: demo test slow lint docs runtimes oldest clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,25 @@ lint: $(VENV)/installed
 runtimes: export OMP_NUM_THREADS = 1
 runtimes: $(VENV)/installed
 	$(BIN)/python tools/runtime_matrix.py build/runtimes
+
+# the default tests with the oldest versions that pyproject.toml allows, but PyTorch, which is that of constraints.txt;
+# old packages warn of what newer ones have dropped
+OLDEST ?= build/oldest
+oldest: export OMP_NUM_THREADS = 1
+oldest: $(OLDEST)/installed
+	$(OLDEST)/bin/python -m pytest -W default $(TWO)
+
+NOT_RESOLVED = ^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)\b
+
+$(OLDEST)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade "pip>=25.1" uv
+	$(OLDEST)/bin/uv pip compile --quiet --resolution lowest-direct --extra all --group test \
+		--constraint constraints.txt --no-header --no-annotate pyproject.toml | grep -Ev '$(NOT_RESOLVED)' > $(OLDEST)/versions.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps --requirement $(OLDEST)/versions.txt
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
 
 docs: $(VENV)/installed
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs

@@ -34,7 +34,6 @@ EXTRAS = {
     "onnxscript": "export",
     "optuna": "tune",
     "pyarrow": "parquet",
-    "pyhepmc": "hepmc",
     "safetensors": "train",
     "sklearn": "train",
     "tensorboard": "tensorboard",
