@@ -86,7 +86,7 @@ def main() -> None:
     # wherever it stands
     words = [word for word in sys.argv[1:] if word != "--traceback"]
     full = len(words) < len(sys.argv) - 1
-    warnings.showwarning = lambda message, *_, **__: _warn(str(message))
+    warnings.showwarning = _show
     try:
         code = app(words, prog_name="caloforge", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -123,6 +123,12 @@ def options(
 
 def _warn(text: str) -> None:
     messages.print(f"warning: {one_line(text)}", markup=False)
+
+
+def _show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Shows a warning as a line; those for programmers, of what libraries will drop, are none of the user's."""
+    if issubclass(category, UserWarning) and not issubclass(category, DeprecationWarning):
+        _warn(str(message))
 
 
 def _data_path(name: str) -> Path:
@@ -323,6 +329,14 @@ def simulate_command(
         ),
     ] = None,
     part: Annotated[int, typer.Option(min=1, help="Events of a part; other parts are other events.")] = 50,
+    fast: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="Of ds2 and ds3: a bundle draws the showers that it was trained on, in place of Geant4.",
+            show_default=False,
+        ),
+    ] = None,
     g4data: Annotated[
         Path | None,
         typer.Option(
@@ -361,6 +375,7 @@ def simulate_command(
         physics,
         scoring,
         part,
+        str(fast.resolve()) if fast else None,
     )
     job.check(setup)
     if download:
@@ -913,17 +928,18 @@ def export_command(
         return
     if len(paths) != 1:
         raise ValueError(f"--target {target} takes one run, got {len(paths)}")
-    if target == "geant4":
-        from caloforge.detectors import detector_named
-        from caloforge.export.geant4 import check_voxels
-        from caloforge.io.run import Run
-
-        recipe = Run(paths[0]).recipe()
-        check_voxels(detector_named(recipe.detector, trust=trust), recipe.name)
     from caloforge.export import export
 
     data = [_data_path(file) for file in files or []]
-    card = export(paths[0], out, settings=settings or [], data=data, zero=classifier, trust=trust)
+    card = export(
+        paths[0],
+        out,
+        settings=settings or [],
+        data=data,
+        zero=classifier,
+        trust=trust,
+        geant4=target == "geant4",
+    )
     found = card["agreement"]
     output.print(
         f"wrote {out}: ONNX Runtime and PyTorch agree to {found['log1p_difference']:.1e} in ln(1 + count), "

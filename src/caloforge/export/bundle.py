@@ -21,16 +21,24 @@ from numpy.typing import NDArray
 
 from caloforge._lookup import require
 from caloforge.detectors import Detector, detector_named
-from caloforge.events import Joined, Primaries, of_particles, split
+from caloforge.events import EventSource, Joined, Primaries, Selected, of_particles, split
+from caloforge.export.geant4 import check_voxels, mesh, par04_graph
 from caloforge.export.kernels import LOWEST
-from caloforge.export.onnx import OPSET, check_exportable, graph_of, graph_of_classifier, graphs_of_tokens
+from caloforge.export.onnx import (
+    OPSET,
+    check_exportable,
+    check_single_graph,
+    graph_of,
+    graph_of_classifier,
+    graphs_of_tokens,
+)
 from caloforge.io import open_events
 from caloforge.io.files import check_new_folder, new_folder, read_json, sha256
 from caloforge.io.run import Run
 from caloforge.models import Classifier, Generator, Readout
 from caloforge.models.base import DrawsTokens, as_function, probabilities_in_memory
 from caloforge.recipe import Recipe
-from caloforge.runtime.bundle import GRAPH, ZERO, channel_maps, open_bundle, write_card
+from caloforge.runtime.bundle import GRAPH, PAR04, ZERO, channel_maps, open_bundle, write_card
 from caloforge.runtime.domain import Domain
 from caloforge.runtime.hits import MODULES
 from caloforge.runtime.noise import standard_normals
@@ -38,6 +46,7 @@ from caloforge.runtime.session import Probabilities, Session
 from caloforge.runtime.tokens import TokenSession
 from caloforge.samples import SAMPLES, sample, samples_of
 from caloforge.training.checkpoint import load_classifier, load_model
+from caloforge.training.loop import domain_of
 from caloforge.trials import OUTCOMES
 
 BATCHES = (1, 3, 17, 256)
@@ -73,6 +82,7 @@ def export(
     data: Sequence[Path] = (),
     zero: Path | None = None,
     trust: bool = False,
+    geant4: bool = False,
 ) -> dict[str, Any]:
     """Exports a run.
 
@@ -84,6 +94,7 @@ def export(
             and they are no longer where they were.
         zero: the run folder of a zero response, for a bundle that takes any primary.
         trust: run code outside the package that the run names.
+        geant4: also write the graph that Geant4's Par04 example reads.
 
     Returns:
         the bundle's card.
@@ -96,6 +107,9 @@ def export(
     card = Run(run).card()
     recipe, model = load_model(run, settings, trust=trust)
     check_exportable(model, recipe.name)
+    if geant4:
+        check_voxels(model.detector, recipe.name)
+        check_single_graph(model, recipe.name)
     domain, particles = _domain_and_particles(recipe, card, data)
 
     classifier = _classifier(model, zero) if zero else None
@@ -126,6 +140,10 @@ def export(
         if zero and classifier:
             _save({ZERO: graph_of_classifier(classifier)}, temporary)
             full |= _zero_response(zero, classifier, temporary, particles, full["domain"])
+        if geant4:
+            full["geant4"] = mesh(model.detector, model.noise_dim)
+            graph = require("onnx", "export").load(temporary / GRAPH)
+            _save({PAR04: par04_graph(graph, model.detector, model.noise_dim)}, temporary)
         write_card(temporary, full)
     return full
 
@@ -192,8 +210,8 @@ def check_same_features(classifier: Detector, generator: Detector) -> None:
         )
 
 
-def _training_particles(recipe: Recipe, card: Mapping[str, Any], data: Sequence[Path]) -> Primaries | None:
-    """Returns the particles of the training rows; None where the files are missing or have changed since.
+def _training_rows(recipe: Recipe, card: Mapping[str, Any], data: Sequence[Path]) -> EventSource | None:
+    """Returns the training rows; None where the files are missing or have changed since.
 
     Files are known by their hash: those given, else the recipe's and the samples that ship.
     """
@@ -207,7 +225,7 @@ def _training_particles(recipe: Recipe, card: Mapping[str, Any], data: Sequence[
     detector = detector_named(recipe.detector)
     paths = [hashes[entry["sha256"]] for entry in card["data"]]
     source = Joined([of_particles(open_events(path, detector), recipe.data.particles) for path in paths])
-    return source.primaries.select(split(source, recipe.data.split, recipe.seed)["train"])
+    return Selected(source, split(source, recipe.data.split, recipe.seed)["train"])
 
 
 def _domain_and_particles(
@@ -218,18 +236,17 @@ def _domain_and_particles(
     Raises:
         ValueError: the training files are needed and are not there.
     """
-    training = _training_particles(recipe, card, data)
+    training = _training_rows(recipe, card, data)
     if training is not None and (data or "domain" not in card):
-        return Domain.fit(training), training
+        return domain_of(training, recipe), training.primaries
     if "domain" not in card or data:
         wanted = ", ".join(entry["name"] for entry in card["data"])
         raise ValueError(
             f"the domain is fitted to the training data, and {wanted} of {recipe.name} are not all there as they "
             "were: say with --data where they are"
         )
-    if training is None:
-        training = open_events(samples_of(recipe.detector)[-1]).primaries
-    return Domain.from_card(card["domain"]), training
+    known = open_events(samples_of(recipe.detector)[-1]) if training is None else training
+    return Domain.from_card(card["domain"]), known.primaries
 
 
 def _scores(run: Run, settings: Sequence[str]) -> dict[str, Any]:

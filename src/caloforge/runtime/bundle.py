@@ -3,6 +3,7 @@
 response.onnx    conditions (B, F), noise (B, D) -> responses (B, *shape), or channels (B, K) for a readout; with
 given.onnx       and
 step.onnx        where an event is drawn token by token: what each takes and gives is in `runtime.tokens`
+par04.onnx       where it was exported for Geant4: (B, D + F) -> cells (B, cells) in Par04's order (`export.geant4`)
 zero.onnx        where the bundle was given a zero response: conditions (B, F) -> P(ZN), P(ZP), P(any) (B, 3)
 card.json        what it is: detector, features and units, channel maps, recipe, data and their hashes, split, seed,
                  scores, rounding rule, domain, opset, how well it agrees with PyTorch, hash of the graph
@@ -47,7 +48,8 @@ from caloforge.runtime.tokens import GIVEN, RESPONSE, STEP, TokenSession
 FORMAT = 1
 GRAPH, CARD, SUMS = RESPONSE, "card.json", "SHA256SUMS"
 ZERO = "zero.onnx"
-OPTIONAL = (GIVEN, STEP, ZERO)
+PAR04 = "par04.onnx"
+OPTIONAL = (GIVEN, STEP, ZERO, PAR04)
 """Graphs that some bundles have beside the response."""
 
 BATCH = 32

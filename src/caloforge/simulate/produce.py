@@ -34,7 +34,9 @@ from caloforge import __version__
 from caloforge.detectors import Detector
 from caloforge.events import Events
 from caloforge.io import create, provenance
-from caloforge.io.files import read_json, replacing, write_json
+from caloforge.io.files import read_json, replacing, sha256, write_json
+from caloforge.runtime.bundle import CARD
+from caloforge.simulate.fast import FastShowers
 from caloforge.simulate.geometry import Setup, setup_named
 from caloforge.simulate.physics import PARTICLES, DataFolders, check_physics, find_data, needed
 
@@ -64,6 +66,7 @@ class Job:
         physics: a name of `physics.PHYSICS`.
         scoring: `steps` or `replicas` for setups that have both, their own where not given.
         part: events of a part.
+        fast: a bundle's folder: it draws the showers of primaries that it was trained on, in place of Geant4.
 
     Raises:
         ValueError: a value out of its range.
@@ -80,6 +83,7 @@ class Job:
     physics: str = "G4EmStandardPhysics"
     scoring: str | None = None
     part: int = PART
+    fast: str | None = None
 
     def __post_init__(self) -> None:
         check_physics(self.physics, self.particle)
@@ -208,11 +212,14 @@ class Plan:
     def origin(self) -> dict[str, Any]:
         """What goes into the provenance and decides whether parts belong together."""
         sets = [one.folder for one in needed(self.job.physics)]
+        job = {name: value for name, value in vars(self.job).items() if name != "fast"}
+        if self.job.fast:
+            job["fast"] = {"name": Path(self.job.fast).name, "bundle": sha256(Path(self.job.fast) / CARD)}
         return {
             "simulation": "Geant4",
             "geant4_pybind": wheel_version(),
             "data_sets": {"origin": self.data.origin, "folders": sets},
-            **dataclasses.asdict(self.job),
+            **job,
             "energy_unit": self.setup.energy_unit,
             "scoring": self.setup.scorer.kind,
             "geometry_sha256": self.setup.digest,
@@ -250,6 +257,8 @@ def make_plan(job: Job, g4data: Path | None = None) -> Plan:
     wheel_version()
     setup = job.setup()
     job.check(setup)
+    if job.fast:
+        FastShowers(Path(job.fast), setup, job.seed)
     return Plan(job, setup, find_data(job.physics, g4data))
 
 

@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge._lookup import require
+from caloforge.simulate.fast import FastShowers
 from caloforge.simulate.geometry import Box, Setup, Volume, layer_of, mesh_cells
-from caloforge.simulate.physics import DATA_SETS, EM_LISTS
+from caloforge.simulate.physics import DATA_SETS, EM_LISTS, PARTICLES
 from caloforge.simulate.produce import ERROR, Job, Shots, shots_of, write_part
 
 COLLECTION = ("cells", "deposit")
+
+BACK = 5.0
+"""Distance in z from the front at which primaries of a fast simulation start, so that they enter [mm]."""
 
 FLUSH = 2**16
 """Steps that are kept as Python numbers before they become arrays."""
@@ -124,18 +128,21 @@ class Counter:
             depths, self._layers = layer_of(setup)
             self._borders = (depths[1:] + depths[:-1]) / 2
 
+    def add(self, points: NDArray[np.float64], energy: NDArray[np.float64]) -> None:
+        """Adds deposits [MeV] at points [mm], (K,) and (K, 3), that no step of Geant4 has made."""
+        layer = self._layers[np.searchsorted(self._borders, points[:, 2])]
+        for detector, cells in zip(self.setup.detectors, self._open, strict=True):
+            index = mesh_cells(detector, layer, points[:, 0], points[:, 1])
+            inside = index >= 0
+            cells += np.bincount(index[inside], energy[inside], minlength=len(cells))
+
     def flush(self) -> None:
         """Adds the steps to the cells."""
         if not self.steps:
             return
         energy, *ends = np.array(self.steps).T
-        x, y, z = (sums / 2 for sums in ends)  # of both ends of a step
         self.steps.clear()
-        layer = self._layers[np.searchsorted(self._borders, z)]
-        for detector, cells in zip(self.setup.detectors, self._open, strict=True):
-            index = mesh_cells(detector, layer, x, y)
-            inside = index >= 0
-            cells += np.bincount(index[inside], energy[inside], minlength=len(cells))
+        self.add(np.stack(ends, 1) / 2, energy)  # between both ends of a step
 
     def end_event(self, hits: Any) -> None:
         """Closes an event; `hits` is Geant4's map of cells, where it counts them."""
@@ -152,13 +159,16 @@ class Counter:
         self._started = now
 
 
-def run(job: Job, setup: Setup, shots: Shots, parent: int, substitutes: bool) -> tuple[Counter, str]:
+def run(
+    job: Job, setup: Setup, shots: Shots, first: int, parent: int, substitutes: bool
+) -> tuple[Counter, str]:
     """Simulates the shots in this process and returns what they deposit, and the version of Geant4.
 
     Args:
         job: what is simulated.
         setup: its volumes and scorer.
         shots: the particles.
+        first: number of the first event, which addresses the noise of a bundle.
         parent: process id of the production; this process ends when it has gone.
         substitutes: whether elements may be missing in the tables.
     """
@@ -167,6 +177,9 @@ def run(job: Job, setup: Setup, shots: Shots, parent: int, substitutes: bool) ->
     kept: list[Any] = []  # Geant4 holds plain pointers: what Python lets go of is lost
     counted: list[Any] = []
     by_steps = setup.scorer.kind == "steps"
+    fast = FastShowers(Path(job.fast), setup, job.seed) if job.fast else None
+    back = BACK if fast else 0.0
+    state = {"event": first - 1, "asked": True}
 
     class Construction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         def Construct(self) -> Any:  # noqa: N802
@@ -205,15 +218,17 @@ def run(job: Job, setup: Setup, shots: Shots, parent: int, substitutes: bool) ->
             super().__init__()
             self.gun = g4.G4ParticleGun(1)
             self.gun.SetParticleByName(job.particle)
-            self.gun.SetParticlePosition(g4.G4ThreeVector(*setup.front))
             self.shot = 0
 
         def GeneratePrimaries(self, event: Any) -> None:  # noqa: N802
             if os.getppid() != parent:
                 os._exit(1)
             self.gun.SetParticleEnergy(float(shots.energy[self.shot]))
-            direction = g4.G4ThreeVector(*map(float, shots.directions[self.shot]))
-            self.gun.SetParticleMomentumDirection(direction)
+            direction = shots.directions[self.shot]
+            start = np.asarray(setup.front) - back * direction / direction[2]
+            self.gun.SetParticlePosition(g4.G4ThreeVector(*map(float, start)))
+            self.gun.SetParticleMomentumDirection(g4.G4ThreeVector(*map(float, direction)))
+            state.update(event=state["event"] + 1, asked=False)
             self.gun.GeneratePrimaryVertex(event)
             self.shot += 1
 
@@ -225,9 +240,32 @@ def run(job: Job, setup: Setup, shots: Shots, parent: int, substitutes: bool) ->
             number = g4.G4SDManager.GetSDMpointer().GetCollectionID("/".join(COLLECTION))
             counter.end_event(event.GetHCofThisEvent().GetHC(number))
 
+    class Stepping(g4.G4UserSteppingAction):  # type: ignore[misc]
+        """Asks for the shower of a primary once, where it enters; what is refused goes on in full."""
+
+        def UserSteppingAction(self, step: Any) -> None:  # noqa: N802
+            if state["asked"] or fast is None:
+                return
+            track, point = step.GetTrack(), step.GetPostStepPoint()
+            entry = point.GetPosition()
+            if entry.z < setup.front[2] - 1e-6:
+                return
+            state["asked"] = True
+            direction = point.GetMomentumDirection()
+            drawn = fast.deposits(
+                point.GetKineticEnergy(),
+                PARTICLES[job.particle],
+                (entry.x, entry.y, entry.z),
+                (direction.x, direction.y, direction.z),
+                int(state["event"]),
+            )
+            if drawn is not None:
+                counter.add(*drawn)
+                track.SetTrackStatus(g4.G4TrackStatus.fKillTrackAndSecondaries)
+
     class Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
         def Build(self) -> None:  # noqa: N802
-            for action in (Gun(), Ending()):
+            for action in (Gun(), Ending(), *([Stepping()] if fast else [])):
                 self.SetUserAction(action)
                 kept.append(action)
 
@@ -270,7 +308,7 @@ def main(text: str) -> None:
     if setup.digest != task["geometry_sha256"]:
         raise ValueError(f"{job.detector} returns other volumes each time")
     shots = shots_of(job, setup.energy_unit, task["part"], task["rows"])
-    counter, version = run(job, setup, shots, task["parent"], task["substitutes"])
+    counter, version = run(job, setup, shots, task["part"] * job.part, task["parent"], task["substitutes"])
     if len(counter.seconds) != task["rows"]:
         raise ValueError(f"Geant4 simulated {len(counter.seconds)} of {task['rows']} events")
     responses = {

@@ -170,6 +170,12 @@ def in_beam_spot(source: EventSource, recipe: Recipe, *parts: int | str) -> Even
     return Displaced(source, spot, derived_seed(recipe.seed, "beam spot", *parts))
 
 
+def domain_of(train: EventSource, recipe: Recipe) -> Domain:
+    """Returns the domain of the training events, those from within the beam spot among them."""
+    displaced = in_beam_spot(train, recipe, "normalization")
+    return Domain.fit(train.primaries, None if displaced is train else displaced.primaries)
+
+
 @dataclass
 class Fitting:
     """One stage in training, from where `history` stands.
@@ -452,8 +458,6 @@ def _card(
     history: History,
 ) -> dict[str, Any]:
     rows = _rows(files, parts)
-    trained_on = Selected(source, parts["train"])
-    displaced = in_beam_spot(trained_on, recipe, "normalization")
     return {
         "name": recipe.name,
         "type": recipe.model["type"],
@@ -465,9 +469,7 @@ def _card(
         "data": [
             {"name": Path(path).name, "sha256": hashes[path], "rows": rows[i]} for i, path in enumerate(files)
         ],
-        "domain": Domain.fit(
-            trained_on.primaries, displaced.primaries if displaced is not trained_on else None
-        ).to_card(),
+        "domain": domain_of(Selected(source, parts["train"]), recipe).to_card(),
         "split": recipe.data.split,
         "particles": list(recipe.data.particles),
         "seed": recipe.seed,
