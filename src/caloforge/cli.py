@@ -13,7 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -159,7 +159,8 @@ def _bar(unit: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
     )
-    with Progress(*columns, console=messages, disable=not messages.is_terminal) as bar:
+    bar = Progress(*columns, console=messages)
+    with bar if messages.is_terminal else nullcontext():  # a bar that was never begun shows nothing
         yield bar
 
 
@@ -324,7 +325,8 @@ def simulate_command(
         str | None,
         typer.Option(
             metavar="steps|replicas",
-            help="Of ds2 and ds3: cells by the middle of a step, or cut into the silicon [default: steps].",
+            help="Of ds2 and ds3: cells by the middle of a step, or cut into the silicon, in half the time "
+            "[default: replicas; of ds2+ds3 steps].",
             show_default=False,
         ),
     ] = None,

@@ -108,8 +108,10 @@ def png(figure: Figure, dpi: int = 130) -> bytes:
 
 def step(axes: Axes, heights: Values, borders: Values, **options: Any) -> None:
     """Draws a histogram as steps."""
+    # a tuple, such as a pattern of dashes, would be taken for one value a histogram
+    each = {name: [value] if isinstance(value, tuple) else value for name, value in options.items()}
     require("mplhep", "report").histplot(
-        heights, borders, ax=axes, flow="none", yerr=False, edges=False, **options
+        heights, borders, ax=axes, flow="none", yerr=False, edges=False, **each
     )
 
 

@@ -37,7 +37,7 @@ from caloforge.io import create, provenance
 from caloforge.io.files import read_json, replacing, sha256, write_json
 from caloforge.runtime.bundle import CARD
 from caloforge.simulate.fast import FastShowers
-from caloforge.simulate.geometry import Setup, setup_named
+from caloforge.simulate.geometry import SAMPLING, Setup, setup_named
 from caloforge.simulate.physics import PARTICLES, DataFolders, check_physics, find_data, needed
 
 Spectrum = Literal["log", "flat", "fixed"]
@@ -113,7 +113,10 @@ class Job:
 
     def setup(self) -> Setup:
         """Builds the setup."""
-        return setup_named(self.detector, self.scoring)
+        # a bundle deposits at points
+        return setup_named(
+            self.detector, self.scoring or ("steps" if self.fast and self.detector in SAMPLING else None)
+        )
 
     def check(self, setup: Setup) -> None:
         """Checks that the particles can be told by the conditions of the detectors.
