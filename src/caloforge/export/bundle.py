@@ -31,6 +31,7 @@ from caloforge.export.onnx import (
     check_single_graph,
     graph_of,
     graph_of_classifier,
+    graphs_of,
     graphs_of_tokens,
 )
 from caloforge.io import open_events
@@ -118,8 +119,9 @@ def export(
     rounding = recipe.model.get("rounding", "")
     whole = model.detector.counts and rounding not in ("", "none")
     with new_folder(out) as temporary:
-        _save({GRAPH: graph_of(model, whole=whole), **graphs_of_tokens(model)}, temporary)
-        agreement = _compare(recipe, run, settings, model, temporary, particles)
+        graph, expected = graphs_of(model, whole=whole)
+        _save({GRAPH: graph, **graphs_of_tokens(model)}, temporary)
+        agreement = _compare(recipe, run, settings, model, temporary, particles, expected)
         full = {
             **{key: value for key, value in card.items() if key != "format"},
             "shape": list(model.detector.shape),
@@ -270,8 +272,18 @@ def _compare(
     model: Generator | Readout,
     folder: Path,
     particles: Primaries,
+    expected: Any,
 ) -> dict[str, Any]:
     """Compares the graph with PyTorch, before and after rounding.
+
+    Args:
+        recipe: of the run.
+        run: the run folder, for the model without its jumps.
+        settings: of the export.
+        model: the model.
+        folder: its graphs.
+        particles: to compare with.
+        expected: the graph of what is rounded, where rounding is the last that the model does; else None.
 
     Raises:
         ValueError: they do not agree.
@@ -286,7 +298,8 @@ def _compare(
         _, unrounded = load_model(run, [*settings, *smooth], trust=True)  # as its twin was
         other = folder / "unrounded"
         shutil.copytree(folder, other)
-        _save({GRAPH: graph_of(unrounded, whole=False)}, other)
+        rounding_alone = smooth == ["rounding=none"] and expected is not None
+        _save({GRAPH: expected if rounding_alone else graph_of(unrounded, whole=False)}, other)
         before = open_bundle(other)
         shutil.rmtree(other)
     else:

@@ -28,6 +28,7 @@ from caloforge.export.loops import fix_shapes, make_loops
 from caloforge.models import Classifier, Generator, Readout
 from caloforge.models.autoregressive_flow import MAF
 from caloforge.models.base import DrawsTokens
+from caloforge.nn.rounding import before_rounding
 from caloforge.nn.stored import Stored
 from caloforge.runtime.tokens import GIVEN, STEP
 
@@ -60,15 +61,18 @@ class _Exported(nn.Module):
         model: what the function belongs to.
         name: of the function.
         whole: its counts are whole numbers.
+        both: what is rounded is a second result.
     """
 
-    def __init__(self, model: nn.Module, name: str, whole: bool) -> None:
+    def __init__(self, model: nn.Module, name: str, whole: bool, both: bool = False) -> None:
         super().__init__()
-        self.model, self.name, self.whole = model, name, whole
+        self.model, self.name, self.whole, self.both = model, name, whole, both
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        output: Tensor = getattr(self.model, self.name)(*inputs)
-        return output.to(torch.int32) if self.whole else output
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        with before_rounding() as seen:
+            output: Tensor = getattr(self.model, self.name)(*inputs)
+        result = output.to(torch.int32) if self.whole else output
+        return (result, seen[0]) if self.both else result
 
 
 class _Step(nn.Module):
@@ -120,7 +124,12 @@ def check_single_graph(model: Generator | Readout, name: str) -> None:
 
 
 def graph_of(model: Generator | Readout, *, whole: bool) -> Any:
-    """Traces a model.
+    """Traces a model; arguments, result and errors as `graphs_of`, without the second graph."""
+    return _of_model(model, whole, both=False)
+
+
+def graphs_of(model: Generator | Readout, *, whole: bool) -> tuple[Any, Any]:
+    """Traces a model, and where rounding is the last it does also what comes before.
 
     Args:
         model: with its weights, ready to generate.
@@ -129,21 +138,76 @@ def graph_of(model: Generator | Readout, *, whole: bool) -> Any:
     Returns:
         an `onnx.ModelProto` with inputs `conditions` (B, F) and `noise` (B, D) and the output `responses`
         (B, *shape), or `channels` (B, K) for a readout. Of a model that draws tokens the inputs are `tokens` (B, L)
-        and `noise` (B,): see `graphs_of_tokens`.
+        and `noise` (B,): see `graphs_of_tokens`. And the graph of the counts before they are rounded, None of a model
+        that rounds otherwise than at its end by `nn.rounding.rounded`, or not at all.
 
     Raises:
         ValueError: the graph is not what the runtime needs.
     """
-    device = _device(model)
+    graph = _of_model(model, whole, both=True)
+    if len(graph.graph.output) == 1:
+        return graph, None
+    return _only(graph, 0), _only(graph, 1)
+
+
+def _of_model(model: Generator | Readout, whole: bool, both: bool) -> Any:
+    device, name, output = _device(model), "__call__", "responses"
     if isinstance(model, DrawsTokens):
         tokens = torch.zeros(ROWS, model.noise_dim - 1, dtype=torch.int64, device=device)
         inputs = {"tokens": tokens, "noise": torch.zeros(ROWS, device=device)}
-        return _trace(_Exported(model, "respond", whole).eval(), inputs, ["responses"])
-    conditions = torch.ones(ROWS, len(model.detector.conditions), device=device)
-    noise = torch.zeros(ROWS, model.noise_dim, device=device)
-    output = "channels" if isinstance(model, Readout) else "responses"
-    module = _Exported(model, "__call__", whole).eval()
-    return _trace(module, dict(zip(INPUTS, (conditions, noise), strict=True)), [output])
+        name = "respond"
+    else:
+        conditions = torch.ones(ROWS, len(model.detector.conditions), device=device)
+        noise = torch.zeros(ROWS, model.noise_dim, device=device)
+        inputs = dict(zip(INPUTS, (conditions, noise), strict=True))
+        output = "channels" if isinstance(model, Readout) else "responses"
+    if both:
+        with torch.no_grad(), before_rounding() as seen:
+            getattr(model, name)(*inputs.values())
+        both = len(seen) == 1
+    module = _Exported(model, name, whole, both).eval()
+    return _trace(module, inputs, [output, "expected"] if both else [output])
+
+
+def _only(proto: Any, number: int) -> Any:
+    """Returns a graph with one of its outputs alone, and the nodes and weights that lead there."""
+    onnx = require("onnx", "export")
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    graph = result.graph
+    output = graph.output[number]
+    name = output.name
+    output.name = graph.output[0].name
+    wanted, kept = {name}, []
+    for node in reversed(proto.graph.node):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted |= set(node.input) | {one for inner in _within(node) for one in inner}
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    weights = [weight for weight in proto.graph.initializer if weight.name in wanted]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
+    del graph.value_info[:]
+    for node in graph.node:
+        node.output[:] = [output.name if one == name else one for one in node.output]
+        node.input[:] = [output.name if one == name else one for one in node.input]
+    chosen = onnx.ValueInfoProto()
+    chosen.CopyFrom(output)
+    del graph.output[:]
+    graph.output.append(chosen)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _within(node: Any) -> Iterator[list[str]]:
+    """Gives the names that nodes within a node take."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                yield list(inner.input)
+                yield from _within(inner)
+            yield [one.name for one in attribute.g.output]
 
 
 def graphs_of_tokens(model: Generator | Readout) -> dict[str, Any]:
