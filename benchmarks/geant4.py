@@ -191,7 +191,7 @@ def write_page(page: Path, folder: Path, g4data: Path | None, other: Path | None
             "",
         ]
     )
-    notes = page.with_suffix(".notes.md")
+    notes = page.with_suffix(".notes.txt")
     page.write_text(text + (notes.read_text() if notes.exists() else ""), encoding="utf-8")
 
 

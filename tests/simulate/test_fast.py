@@ -30,7 +30,7 @@ def showers_bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fast(showers_bundle):
-    return FastShowers(showers_bundle, sampling_calorimeter(DS2), seed=5)
+    return FastShowers(showers_bundle, sampling_calorimeter(DS2, scoring="steps"), seed=5)
 
 
 def cells(points, detector=DS2):
@@ -87,7 +87,7 @@ def test_what_it_was_not_trained_on_is_simulated_in_full(fast, energy, pdg, angl
 
 def test_bundles_and_setups_that_do_not_fit(showers_bundle, tmp_path):
     with pytest.raises(ValueError, match="draws showers of ds2, and ds3 is simulated"):
-        FastShowers(showers_bundle, sampling_calorimeter(DS3), 0)
+        FastShowers(showers_bundle, sampling_calorimeter(DS3, scoring="steps"), 0)
     with pytest.raises(ValueError, match="scored by steps, not by replicas"):
         FastShowers(showers_bundle, sampling_calorimeter(DS2, scoring="replicas"), 0)
     with pytest.raises(ValueError, match="zn has none"):

@@ -59,9 +59,9 @@ def test_small_responses_are_empty():
 
 def test_the_hash_tells_setups_apart():
     digests = {setup_named(name).digest for name in SETUPS}
-    digests.add(setup_named("ds2", "replicas").digest)
+    digests.add(setup_named("ds2", "steps").digest)
     assert len(digests) == len(SETUPS) + 1
-    assert setup_named("ds2").digest == setup_named("ds2", "steps").digest
+    assert setup_named("ds2").digest == setup_named("ds2", "replicas").digest
 
 
 BLOCK = Volume(Box((20.0, 20.0, 200.0)), "G4_PbWO4", (0.0, 0.0, 100.0), 0)
