@@ -300,7 +300,7 @@ class EventWriter:
         self._pending = []
         dtype = None
         if "responses" in columns:
-            dtype = narrowest(columns["responses"]) if self._detector.counts else np.float32
+            dtype = narrowest(columns["responses"], self._detector)
         with _writing(self._path):
             if self._output is None:
                 self._dtype = dtype

@@ -185,7 +185,7 @@ def _events(primaries: Primaries, responses: NDArray[np.generic]) -> Events:
     check_shape(primaries.detector, responses.shape[1:])
     check_lengths({"particles": len(primaries), "responses": len(responses)})
     check_cells(responses, np.arange(len(responses)))
-    return with_responses(primaries, responses.astype(narrowest(responses), copy=False))
+    return with_responses(primaries, responses.astype(narrowest(responses, primaries.detector), copy=False))
 
 
 def _own_primaries(file: Columns, given: Detector | None) -> Primaries:

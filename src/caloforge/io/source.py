@@ -441,8 +441,10 @@ def columns_of(events: Primaries) -> Columns:
     return {**columns, "responses": events.responses} if isinstance(events, Events) else columns
 
 
-def narrowest(responses: NDArray[Any]) -> type[np.uint16] | type[np.float32]:
-    """Returns uint16 where every cell is a count that fits, else float32."""
+def narrowest(responses: NDArray[Any], detector: Detector) -> type[np.uint16] | type[np.float32]:
+    """Returns uint16 where every cell is a count that fits, else float32; energies are no counts."""
+    if not detector.counts:
+        return np.float32
     for start in range(0, len(responses), 1024):  # in parts, for the sake of memory
         part = responses[start : start + 1024]
         if not ((part >= 0) & (part <= 65_535) & (part == np.rint(part))).all():
