@@ -16,7 +16,7 @@ def test_every_setup_counts_for_every_cell_or_layer(name):
     cells = {volume.cell for volume in setup.volumes} - {None}
     for detector in setup.detectors:
         assert detector_named(detector.name) is detector
-        size = detector.cells if setup.scorer.kind == "volumes" else len(detector.layers)
+        size = detector.cells if setup.scorer.kind in ("volumes", "light") else len(detector.layers)
         assert cells == set(range(size))
 
 

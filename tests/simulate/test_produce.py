@@ -32,7 +32,7 @@ if broken.exists() and task["part"] == int(broken.read_text()):
     sys.stdout.flush()
     os.abort()
 setup = job.setup()
-shots = shots_of(job, setup.energy_unit, task["part"], task["rows"])
+shots = shots_of(job, setup, task["part"], task["rows"])
 responses = {
     f"responses_{k}": np.repeat(shots.energy[:, None], detector.cells, 1) for k, detector in enumerate(setup.detectors)
 }
@@ -78,11 +78,14 @@ def parts_run(marks):
 
 
 def test_shots_are_a_function_of_seed_and_part():
-    whole, some = shots_of(JOB, "MeV", 3, 100), shots_of(JOB, "MeV", 3, 40)
+    whole, some = shots_of(JOB, JOB.setup(), 3, 100), shots_of(JOB, JOB.setup(), 3, 40)
     for name in ("energy", "theta", "phi"):
         np.testing.assert_array_equal(getattr(whole, name)[:40], getattr(some, name))
     assert whole.seeds == some.seeds
-    others = [shots_of(JOB, "MeV", 4, 100), shots_of(dataclasses.replace(JOB, seed=6), "MeV", 3, 100)]
+    others = [
+        shots_of(JOB, JOB.setup(), 4, 100),
+        shots_of(dataclasses.replace(JOB, seed=6), JOB.setup(), 3, 100),
+    ]
     for other in others:
         assert not set(other.energy) & set(whole.energy)
         assert other.seeds != whole.seeds
@@ -90,17 +93,17 @@ def test_shots_are_a_function_of_seed_and_part():
 
 
 def test_spectra():
-    job = dataclasses.replace(JOB, energy=(1.0, 100.0))
-    log = shots_of(job, "GeV", 0, 4000).energy
+    job, gev = dataclasses.replace(JOB, energy=(1.0, 100.0)), setup_named("ds2")
+    log = shots_of(job, gev, 0, 4000).energy
     assert np.median(log) == pytest.approx(10_000, rel=0.1)
-    flat = shots_of(dataclasses.replace(job, spectrum="flat"), "GeV", 0, 4000).energy
+    flat = shots_of(dataclasses.replace(job, spectrum="flat"), gev, 0, 4000).energy
     assert flat.mean() == pytest.approx(50_500, rel=0.05)
-    fixed = shots_of(dataclasses.replace(job, spectrum="fixed", energy=(7.0, 7.0)), "MeV", 0, 10).energy
+    fixed = shots_of(dataclasses.replace(job, spectrum="fixed", energy=(7.0, 7.0)), JOB.setup(), 0, 10).energy
     np.testing.assert_array_equal(fixed, np.float32(7))
 
 
 def test_conditions_are_in_the_detectors_order_and_units():
-    shots = shots_of(JOB, "MeV", 0, 5)
+    shots = shots_of(JOB, JOB.setup(), 0, 5)
     np.testing.assert_array_equal(
         shots.conditions(CRYSTALS), np.column_stack([shots.energy, shots.theta, shots.phi])
     )
@@ -146,7 +149,7 @@ def test_the_output_is_the_same_for_any_jobs(marks, data, tmp_path):
     assert not list(tmp_path.glob("*.parts"))
     events = open_events(one).slices(slice(None))
     energies = np.concatenate(
-        [shots_of(JOB, "MeV", part, rows).energy for part, rows in ((0, 4), (1, 4), (2, 2))]
+        [shots_of(JOB, JOB.setup(), part, rows).energy for part, rows in ((0, 4), (1, 4), (2, 2))]
     )
     np.testing.assert_array_equal(events.conditions[:, 0], energies)
     np.testing.assert_array_equal(events.responses[:, 3, 7], energies)

@@ -5,9 +5,10 @@ A `Setup` is plain data and imports no Geant4, so that it can be checked, hashed
 - `volumes`: boxes and tubes, placed in vacuum; those with a `cell` are counted.
 - `scorer`: how deposits become the cells of a response.
 
-Three kinds of scorer, all with `response = deposit * scale`, and 0 below `threshold`:
+Four kinds of scorer; the response is `deposit * scale`, and 0 below `threshold`:
 
 - `volumes`: cell k is the sum over the volumes with `cell` k. Counted by Geant4 in C++, and free.
+- `light`: cell k is the number of Cherenkov photons seen from the fibres with `cell` k, see `Light`.
 - `steps`: each counted volume is a sheet of layer `cell`; a step's deposit goes into the ring and angle of its
   middle. Nothing divides the sheet, so the mesh does not change the physics and several meshes share the same showers.
 - `replicas`: the same mesh, cut into the sheet as Geant4 replicas and counted in C++: half the time. Every border ends
@@ -29,10 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge._lookup import nearest, outside
-from caloforge.detectors import CRYSTALS, DS2, DS3, Detector
+from caloforge.detectors import CRYSTALS, DS2, DS3, ZN, ZP, Detector
 
 Vector = tuple[float, float, float]
-Kind = Literal["volumes", "steps", "replicas"]
+Kind = Literal["volumes", "light", "steps", "replicas"]
 
 TUNGSTEN_DEPTH, SILICON_DEPTH = 1.4, 0.3
 """Depths of the sheets of DS2 and DS3 [mm]; two of each are a layer."""
@@ -79,20 +80,79 @@ class Tube:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """A material that Geant4's data base does not have.
+
+    Attributes:
+        name: of its own.
+        density: in g/cm3.
+        elements: symbols and their parts of the mass.
+    """
+
+    name: str
+    density: float
+    elements: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Light:
+    """Cherenkov light of fibres along z, as much of it as is trapped towards +z and seen.
+
+    A particle of charge z and speed beta under an angle to the fibre radiates per length
+
+        dN/dx = yield z^2 sin^2(theta_c) f,    cos(theta_c) = 1 / (n beta),
+
+    f the part of its cone within the angle arcsin(aperture / n) of the fibre (rays through the axis). The number seen
+    of an event is drawn from a Poisson distribution with the sum over its steps as mean.
+
+    Attributes:
+        index: refractive index n.
+        aperture: numerical aperture.
+        per_mm: photons seen of a millimetre if all of sin^2 = 1 were trapped: with the quantum efficiency, the window
+            of wavelengths, the losses.
+    """
+
+    index: float = 1.46
+    aperture: float = 0.22
+    per_mm: float = 10.0
+
+    def expected(
+        self, beta: NDArray[np.float64], length: NDArray[np.float64], cosine: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Returns mean numbers of photons of steps of particles of unit charge, (K,).
+
+        Args:
+            beta: speeds, (K,).
+            length: of the steps [mm], (K,).
+            cosine: of their angles to +z, (K,).
+        """
+        cone = np.clip(
+            1 / (self.index * np.maximum(beta, 1e-9)), None, 1.0
+        )  # cos(theta_c), 1 below the threshold
+        sine = np.sqrt(1 - cone * cone)
+        limit = np.sqrt(1 - (self.aperture / self.index) ** 2)
+        across = np.maximum(sine * np.sqrt(np.clip(1 - cosine * cosine, 0, None)), 1e-12)
+        turn = np.arccos(np.clip((limit - cosine * cone) / across, -1, 1)) / np.pi
+        return np.asarray(self.per_mm * length * sine * sine * turn)
+
+
+@dataclass(frozen=True)
 class Volume:
     """A piece of matter.
 
     Attributes:
         shape: a box or a tube.
-        material: a name of Geant4's data base (NIST): "G4_W", "G4_PbWO4".
+        material: a name of Geant4's data base (NIST), "G4_W", "G4_PbWO4", or a mixture.
         centre: its middle in x, y and z [mm].
         cell: the cell, or for a mesh the layer, to which its deposits belong; None where they are not counted.
+        inside: it lies in the last volume before it that is not itself inside of one.
     """
 
     shape: Box | Tube
-    material: str
+    material: str | Mixture
     centre: Vector
     cell: int | None = None
+    inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,14 +160,16 @@ class Scorer:
     """Turns deposits into the cells of a response, as the head of this module says.
 
     Attributes:
-        kind: `volumes`, `steps` or `replicas`.
-        scale: response of a deposit of 1 MeV.
+        kind: `volumes`, `light`, `steps` or `replicas`.
+        scale: response of a deposit of 1 MeV; of light 1.
         threshold: responses below are 0.
+        light: the fibres' light.
     """
 
     kind: Kind = "volumes"
     scale: float = 1.0
     threshold: float = 0.0
+    light: Light = Light()
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -132,6 +194,7 @@ class Setup:
         origin: where particles start [mm]; the middle of the front, the lowest z, where not given.
         theta: polar angles asked for where none are named, least and greatest [rad].
         phi: the same for azimuths [rad].
+        spot: particles enter within so far from `origin` in x and y [mm], evenly; of detectors with a face.
 
     Raises:
         ValueError: volumes and detectors do not fit together, or two boxes overlap.
@@ -145,6 +208,7 @@ class Setup:
     origin: Vector | None = None
     theta: tuple[float, float] = (0.0, 0.0)
     phi: tuple[float, float] = (0.0, 0.0)
+    spot: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         if not self.detectors:
@@ -153,7 +217,7 @@ class Setup:
         if not cells:
             raise ValueError(f"{self.name}: no volume has a cell, so nothing would be counted")
         for detector in self.detectors:
-            mesh = self.scorer.kind != "volumes"
+            mesh = self.scorer.kind in ("steps", "replicas")
             if mesh and not detector.layers:
                 raise ValueError(f"{detector.name} has no layers: a scorer of {self.scorer.kind} needs them")
             count = len(detector.layers) if mesh else detector.cells
@@ -188,7 +252,7 @@ class Setup:
     def digest(self) -> str:
         """A hash of volumes, scorer and meshes, which tells setups apart."""
         meshes = [(detector.name, detector.shape, detector.layers) for detector in self.detectors]
-        text = repr((self.volumes, self.scorer, self.front, meshes))
+        text = repr((self.volumes, self.scorer, self.front, self.spot, meshes))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -204,7 +268,7 @@ def _check_even(detector: Detector) -> None:
 
 def _check_overlaps(volumes: tuple[Volume, ...]) -> None:
     """Compares all boxes; Geant4 would warn at best, and lose energy."""
-    boxes = [volume for volume in volumes if isinstance(volume.shape, Box)]
+    boxes = [volume for volume in volumes if isinstance(volume.shape, Box) and not volume.inside]
     if not boxes:
         return
     half = np.array([volume.shape.half for volume in boxes])
@@ -276,11 +340,55 @@ def crystal_box(depth: float = 200.0) -> Setup:
     )
 
 
+TUNGSTEN_ALLOY = Mixture("tungsten alloy", 17.6, (("W", 0.93), ("Ni", 0.05), ("Fe", 0.02)))
+BRASS = Mixture("brass", 8.48, (("Cu", 0.59), ("Zn", 0.39), ("Pb", 0.02)))
+
+
+def zero_degree(detector: Detector, absorber: Mixture, depth: float, fibre: float, per_mm: float) -> Setup:
+    """Builds a module of ALICE's zero degree calorimeters: a block with a quartz fibre in each cell, along z.
+
+    Primaries come straight from the interaction point, on the side of pz > 0, and meet the face evenly.
+
+    Args:
+        detector: `ZN` or `ZP`.
+        absorber: of the block.
+        depth: of the block [mm].
+        fibre: diameter of the fibres [mm].
+        per_mm: photons, see `Light`.
+    """
+    rows, columns = detector.shape
+    pitch = 10 * (detector.pitch or 0)  # cm to mm
+    width, height = rows * pitch, columns * pitch
+    block = Volume(Box((width, height, depth)), absorber, (0.0, 0.0, depth / 2))
+    rod = Tube(0.0, fibre / 2, depth)
+    fibres = tuple(
+        Volume(
+            rod,
+            "G4_SILICON_DIOXIDE",
+            ((i - (rows - 1) / 2) * pitch, (j - (columns - 1) / 2) * pitch, depth / 2),
+            i * columns + j,
+            inside=True,
+        )
+        for i in range(rows)
+        for j in range(columns)
+    )
+    return Setup(
+        (detector,),
+        (block, *fibres),
+        Scorer("light", light=Light(per_mm=per_mm)),
+        particle="gamma",
+        origin=(0.0, 0.0, 0.0),
+        spot=(width / 2, height / 2),
+    )
+
+
 SAMPLING: dict[str, tuple[Detector, ...]] = {"ds2": (DS2,), "ds3": (DS3,), "ds2+ds3": (DS2, DS3)}
 
 SETUPS: dict[str, Callable[[], Setup]] = {
     **{name: partial(sampling_calorimeter, *detectors) for name, detectors in SAMPLING.items()},
     "crystals": crystal_box,
+    "zn": partial(zero_degree, ZN, TUNGSTEN_ALLOY, 1000.0, 0.365, 15.0),
+    "zp": partial(zero_degree, ZP, BRASS, 1500.0, 0.55, 15.0),
 }
 
 

@@ -35,12 +35,16 @@ from caloforge.detectors import Detector
 from caloforge.events import Events
 from caloforge.io import create, provenance
 from caloforge.io.files import read_json, replacing, sha256, write_json
+from caloforge.particles import mass_and_charge
 from caloforge.runtime.bundle import CARD
 from caloforge.simulate.fast import FastShowers
 from caloforge.simulate.geometry import SAMPLING, Setup, setup_named
 from caloforge.simulate.physics import PARTICLES, DataFolders, check_physics, find_data, needed
 
 Spectrum = Literal["log", "flat", "fixed"]
+
+ZDC = {"energy", "vx", "vy", "vz", "px", "py", "pz", "mass", "charge"}
+"""Conditions of particles that come from the interaction point to a detector far away."""
 
 WORKER = "caloforge.simulate.worker"
 
@@ -127,7 +131,7 @@ class Job:
         for detector in setup.detectors:
             names = detector.features
             unknown = [name for name in names if name not in ("energy", "incident_energy", "theta", "phi")]
-            if unknown:
+            if unknown and not (detector.face and set(names) <= ZDC):
                 raise ValueError(
                     f"{detector.name} has the condition {unknown[0]}; what can be simulated is energy, theta and phi"
                 )
@@ -152,15 +156,21 @@ class Shots:
         theta: angles to the axis [rad], (N,) float32.
         phi: azimuths [rad], (N,) float32.
         seeds: of Geant4's generator.
+        entry: where they enter, from the middle of the front in x and y [mm], (N, 2) float32.
+        pdg: the particle.
     """
 
     energy: NDArray[np.float32]
     theta: NDArray[np.float32]
     phi: NDArray[np.float32]
     seeds: tuple[int, ...]
+    entry: NDArray[np.float32]
+    pdg: int
 
     def conditions(self, detector: Detector) -> NDArray[np.float32]:
         """Returns the conditions of a detector, (N, F)."""
+        if detector.face:
+            return self._from_afar(detector)
         columns = []
         for feature in detector.conditions:
             if feature.name in ("energy", "incident_energy"):
@@ -168,6 +178,26 @@ class Shots:
             else:
                 columns.append(self.theta if feature.name == "theta" else self.phi)
         return np.column_stack(columns).astype(np.float32)
+
+    def _from_afar(self, detector: Detector) -> NDArray[np.float32]:
+        """Returns the conditions of particles that come straight from the interaction point."""
+        mass, charge = mass_and_charge(self.pdg)
+        energy = self.energy.astype(np.float64) / MEV["GeV"] + mass
+        momentum = np.sqrt(energy**2 - mass**2)[:, None] * self._rays(detector)
+        zero = np.zeros((len(energy), 1))
+        tail = np.tile([mass, charge], (len(energy), 1))
+        return np.hstack([energy[:, None], zero, zero, zero, momentum, tail]).astype(np.float32)
+
+    def _rays(self, detector: Detector) -> NDArray[np.float64]:
+        face = detector.face
+        assert face is not None
+        x, y = (self.entry.astype(np.float64) / 10).T  # mm to cm
+        points = np.column_stack([face.x + x, face.y + y, np.full(len(x), face.z)])
+        return np.asarray(points / np.linalg.norm(points, axis=1, keepdims=True))
+
+    def directions_to(self, detector: Detector) -> NDArray[np.float64]:
+        """Returns unit vectors, (N, 3), of particles that hit a detector."""
+        return self._rays(detector) if detector.face else self.directions
 
     @property
     def directions(self) -> NDArray[np.float64]:
@@ -177,15 +207,16 @@ class Shots:
         return np.column_stack([sine * np.cos(phi), sine * np.sin(phi), np.cos(theta)])
 
 
-def shots_of(job: Job, energy_unit: str, part: int, rows: int) -> Shots:
+def shots_of(job: Job, setup: Setup, part: int, rows: int) -> Shots:
     """Draws the particles of a part; the first ones are the same whatever the number of rows.
 
     Args:
         job: what is simulated.
-        energy_unit: of the job's energies.
+        setup: where to.
         part: number of the part.
         rows: number of particles.
     """
+    energy_unit = setup.energy_unit
     for_particles, for_geant4 = np.random.SeedSequence([job.seed, part]).spawn(2)
     u = np.random.Generator(np.random.Philox(for_particles)).random((rows, 3))
     low, high = (value * MEV[energy_unit] for value in job.energy)
@@ -194,7 +225,12 @@ def shots_of(job: Job, energy_unit: str, part: int, rows: int) -> Shots:
     phi = job.phi[0] + (job.phi[1] - job.phi[0]) * u[:, 2]
     # Geant4 takes seeds of 31 bits, and 0 ends the list
     seeds = tuple(int(word >> 1) | 1 for word in for_geant4.generate_state(4))
-    return Shots(energy.astype(np.float32), theta.astype(np.float32), phi.astype(np.float32), seeds)
+    entry = np.zeros((rows, 2))
+    if any(setup.spot):
+        (more,) = for_particles.spawn(1)
+        entry = (2 * np.random.Generator(np.random.Philox(more)).random((rows, 2)) - 1) * setup.spot
+    e, t, p, xy = (one.astype(np.float32) for one in (energy, theta, phi, entry))
+    return Shots(e, t, p, seeds, xy, PARTICLES[job.particle])
 
 
 @dataclass(frozen=True)
@@ -410,7 +446,7 @@ def _events_of(
             responses = part[f"responses_{index}"][:rows]
         first = number * plan.job.part
         event = np.arange(first, first + rows, dtype=np.int32)
-        shots = shots_of(plan.job, plan.setup.energy_unit, number, rows)
+        shots = shots_of(plan.job, plan.setup, number, rows)
         yield Events(
             detector,
             conditions=shots.conditions(detector),

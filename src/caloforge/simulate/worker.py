@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from caloforge._lookup import require
 from caloforge.simulate.fast import FastShowers
-from caloforge.simulate.geometry import Box, Setup, Volume, layer_of, mesh_cells
+from caloforge.simulate.geometry import Box, Mixture, Setup, Volume, layer_of, mesh_cells
 from caloforge.simulate.physics import DATA_SETS, EM_LISTS, PARTICLES
 from caloforge.simulate.produce import ERROR, Job, Shots, shots_of, write_part
 
@@ -43,6 +44,7 @@ def _logical_volumes(g4: Any, setup: Setup, kept: list[Any]) -> tuple[Any, Any]:
     kept += [solid, logical, world]
     logicals: dict[Any, Any] = {}
     counted: list[Any] = []
+    mother, origin = logical, np.zeros(3)
     for volume in setup.volumes:
         key = (volume.shape, volume.material, volume.cell is not None)
         if key not in logicals:
@@ -53,24 +55,16 @@ def _logical_volumes(g4: Any, setup: Setup, kept: list[Any]) -> tuple[Any, Any]:
                     if setup.scorer.kind == "replicas"
                     else logicals[key]
                 )
-        kept.append(
-            g4.G4PVPlacement(
-                None,
-                g4.G4ThreeVector(*volume.centre),
-                logicals[key],
-                "placed",
-                logical,
-                False,
-                volume.cell or 0,
-            )
-        )
+        within, start = (mother, origin) if volume.inside else (logical, np.zeros(3))
+        place = g4.G4ThreeVector(*map(float, volume.centre - start))
+        kept.append(g4.G4PVPlacement(None, place, logicals[key], "placed", within, False, volume.cell or 0))
+        if not volume.inside:
+            mother, origin = logicals[key], np.array(volume.centre)
     return world, counted
 
 
 def _logical_volume(g4: Any, nist: Any, volume: Volume, name: str, kept: list[Any]) -> Any:
-    material = nist.FindOrBuildMaterial(volume.material)
-    if material is None:
-        raise ValueError(f"Geant4's data base has no material {volume.material!r}")
+    material = _material(g4, nist, volume.material, kept)
     if isinstance(volume.shape, Box):
         solid = g4.G4Box(name, *volume.shape.half)
     else:
@@ -79,6 +73,19 @@ def _logical_volume(g4: Any, nist: Any, volume: Volume, name: str, kept: list[An
     logical = g4.G4LogicalVolume(solid, material, name)
     kept += [solid, logical]
     return logical
+
+
+def _material(g4: Any, nist: Any, material: str | Mixture, kept: list[Any]) -> Any:
+    if isinstance(material, Mixture):
+        mixed = g4.G4Material(material.name, material.density * g4.g / g4.cm3, len(material.elements))
+        for symbol, part in material.elements:
+            mixed.AddElement(nist.FindOrBuildElement(symbol), part)
+        kept.append(mixed)
+        return mixed
+    found = nist.FindOrBuildMaterial(material)
+    if found is None:
+        raise ValueError(f"Geant4's data base has no material {material!r}")
+    return found
 
 
 def _replicas(g4: Any, setup: Setup, volume: Volume, sheet: Any, kept: list[Any]) -> Any:
@@ -117,8 +124,9 @@ class Counter:
         seconds: CPU time of each event.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, seeds: Sequence[int] = (0,)) -> None:
         self.setup = setup
+        self._random = np.random.Generator(np.random.Philox(np.random.SeedSequence(seeds)))
         self.deposits: list[list[NDArray[np.float64]]] = [[] for _ in setup.detectors]
         self.seconds: list[float] = []
         self.steps: list[tuple[float, float, float, float]] = []
@@ -140,6 +148,12 @@ class Counter:
         """Adds the steps to the cells."""
         if not self.steps:
             return
+        if self.setup.scorer.kind == "light":
+            cell, beta, length, cosine = np.array(self.steps).T
+            self.steps.clear()
+            photons = self.setup.scorer.light.expected(beta, length, cosine)
+            self._open[0] += np.bincount(cell.astype(np.intp), photons, minlength=len(self._open[0]))
+            return
         energy, *ends = np.array(self.steps).T
         self.steps.clear()
         self.add(np.stack(ends, 1) / 2, energy)  # between both ends of a step
@@ -148,6 +162,8 @@ class Counter:
         """Closes an event; `hits` is Geant4's map of cells, where it counts them."""
         if hits is None:
             self.flush()
+            if self.setup.scorer.kind == "light":
+                self._open[0] = self._random.poisson(self._open[0]).astype(np.float64)
         else:
             for cell, deposit in hits:
                 self._open[0][cell] += deposit
@@ -173,10 +189,12 @@ def run(
         substitutes: whether elements may be missing in the tables.
     """
     g4: Any = require("geant4_pybind", "geant4")
-    counter = Counter(setup)
+    counter = Counter(setup, shots.seeds)
+    directions = shots.directions_to(setup.detectors[0])
     kept: list[Any] = []  # Geant4 holds plain pointers: what Python lets go of is lost
     counted: list[Any] = []
-    by_steps = setup.scorer.kind == "steps"
+    by_light = setup.scorer.kind == "light"
+    by_steps = setup.scorer.kind == "steps" or by_light
     fast = FastShowers(Path(job.fast), setup, job.seed) if job.fast else None
     back = BACK if fast else 0.0
     state = {"event": first - 1, "asked": True}
@@ -188,7 +206,8 @@ def run(
             return world
 
         def ConstructSDandField(self) -> None:  # noqa: N802
-            sensitive = Sensitive(COLLECTION[0]) if by_steps else g4.G4MultiFunctionalDetector(COLLECTION[0])
+            kind = Fibres if by_light else Sensitive if by_steps else g4.G4MultiFunctionalDetector
+            sensitive = kind(COLLECTION[0])
             g4.G4SDManager.GetSDMpointer().AddNewDetector(sensitive)
             kept.append(sensitive)
             if not by_steps:
@@ -208,6 +227,20 @@ def run(
                     counter.flush()
             return True
 
+    class Fibres(g4.G4VSensitiveDetector):  # type: ignore[misc]
+        def ProcessHits(self, step: Any, history: Any) -> bool:  # noqa: N802
+            length, before = step.GetStepLength(), step.GetPreStepPoint()
+            if not (before.GetCharge() and length and before.GetBeta() > slowest):
+                return True
+            cosine = (step.GetPostStepPoint().GetPosition() - before.GetPosition()).z / length
+            cell = before.GetTouchable().GetReplicaNumber(0)
+            counter.steps.append((cell, before.GetBeta(), length, max(-1.0, min(1.0, cosine))))
+            if len(counter.steps) >= FLUSH:
+                counter.flush()
+            return True
+
+    slowest = 1 / setup.scorer.light.index
+
     class Electromagnetic(g4.G4VModularPhysicsList):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -224,8 +257,9 @@ def run(
             if os.getppid() != parent:
                 os._exit(1)
             self.gun.SetParticleEnergy(float(shots.energy[self.shot]))
-            direction = shots.directions[self.shot]
-            start = np.asarray(setup.front) - back * direction / direction[2]
+            direction = directions[self.shot]
+            entry = np.append(shots.entry[self.shot], 0.0) + setup.front
+            start = entry - back * direction / direction[2]
             self.gun.SetParticlePosition(g4.G4ThreeVector(*map(float, start)))
             self.gun.SetParticleMomentumDirection(g4.G4ThreeVector(*map(float, direction)))
             state.update(event=state["event"] + 1, asked=False)
@@ -307,7 +341,7 @@ def main(text: str) -> None:
     setup = job.setup()
     if setup.digest != task["geometry_sha256"]:
         raise ValueError(f"{job.detector} returns other volumes each time")
-    shots = shots_of(job, setup.energy_unit, task["part"], task["rows"])
+    shots = shots_of(job, setup, task["part"], task["rows"])
     counter, version = run(job, setup, shots, task["part"] * job.part, task["parent"], task["substitutes"])
     if len(counter.seconds) != task["rows"]:
         raise ValueError(f"Geant4 simulated {len(counter.seconds)} of {task['rows']} events")
