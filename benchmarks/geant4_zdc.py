@@ -3,11 +3,12 @@
     python benchmarks/geant4_zdc.py zn.h5 --reference zn_wide.h5
 
 `zn.h5` is what `caloforge simulate zn zn.h5 --particle gamma ...` wrote. Of both, photons that meet the face at least
-1 cm (ZN) or 1.5 cm (ZP) within its border are compared: light per energy and its spread, lit cells, radius (mean distance of the light from
-its centre), and the centre of light against the impact of the straight line.
+1 cm (ZN) or 1.5 cm (ZP) within its border are compared: light per energy and its spread, lit cells, radius (mean
+distance of the light from its centre), and the centre of light against the impact of the straight line.
 """
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def main() -> None:
         "| energy [GeV] | | photons | light a GeV | its spread [%] | lit cells | radius [cm] | off the line [cm] |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for low, high in zip(EDGES[:-1], EDGES[1:], strict=True):
+    for low, high in pairwise(EDGES):
         for name, path in (("Geant4", options.events), ("reference", options.reference)):
             found = numbers(path)
             rows = (found["energy"] >= low) & (found["energy"] < high)
