@@ -57,7 +57,11 @@ def _tree(file: Any) -> Any:
     if TREE not in file:
         raise missing(TREE, file.keys(cycle=False), "tree")
     with _damage(f"the tree {TREE!r} is truncated or damaged"):
-        return file[TREE]
+        tree = file[TREE]
+    if not hasattr(tree, "branches"):
+        kind = str(getattr(tree, "classname", type(tree).__name__)).rpartition("::")[2]
+        raise ValueError(f"{TREE!r} must be a TTree, got {kind}: write it as a TTree")
+    return tree
 
 
 def _metadata(file: Any) -> dict[str, Any]:

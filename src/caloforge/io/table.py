@@ -190,6 +190,14 @@ def _cells(file: Any) -> int | None:
     )
 
 
+def _numbers(table: Any, name: str) -> NDArray[np.generic]:
+    """Returns a column of numbers, (N,)."""
+    values = np.asarray(table[name].to_numpy(zero_copy_only=False))
+    if values.dtype.kind not in "iufb":
+        raise ValueError(f"{name} must be numbers, got {table[name].type}")
+    return values
+
+
 def _parquet_particles(file: Any, given: Detector | None) -> ParticleRows:
     cells = _cells(file)
     detector = detector_of(given, _metadata(file).get("detector"), None if cells is None else (cells,))
@@ -205,7 +213,7 @@ def _parquet_particles(file: Any, given: Detector | None) -> ParticleRows:
     def read(start: int, stop: int) -> Primaries:
         first, final = np.searchsorted(edges, [start, stop - 1], side="right") - 1
         found = groups(int(first), int(final)).slice(start - edges[first], stop - start)
-        return named_primaries(detector, names, lambda name: found[name].to_numpy(zero_copy_only=False))
+        return named_primaries(detector, names, lambda name: _numbers(found, name))
 
     return ParticleRows(detector, int(edges[-1]), "group" in names, read)
 
