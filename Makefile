@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint docs runtimes oldest clean
+.PHONY: demo test slow lint docs runtimes oldest release clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,16 @@ $(OLDEST)/installed: pyproject.toml constraints.txt
 
 docs: $(VENV)/installed
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+
+# what goes to the package index: built, checked, and used from an empty environment
+release: $(VENV)/installed
+	rm -rf build/release
+	$(BIN)/python -m pip install --quiet build twine
+	$(BIN)/python -m build --outdir build/release/dist .
+	$(BIN)/python -m twine check --strict build/release/dist/*
+	$(PYTHON) -m venv build/release/venv
+	build/release/venv/bin/python -m pip install --quiet build/release/dist/*.whl
+	cd build/release && venv/bin/caloforge --version && venv/bin/caloforge data inspect sample:zn
 
 clean:
 	rm -rf $(VENV) build caloforge-demo

@@ -136,15 +136,9 @@ def _data_path(name: str) -> Path:
 
 
 def _run_path(name: str) -> Path:
-    shipped = samples.weights()
-    path = Path(name)
-    if path.exists() or name not in shipped:
-        if not path.is_dir():
-            raise ValueError(
-                f"no run folder {name}, nor weights of that name that ship ({', '.join(shipped)})"
-            )
-        return path
-    return shipped[name]
+    from caloforge.face import run_path
+
+    return run_path(name)
 
 
 @contextmanager

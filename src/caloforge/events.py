@@ -129,6 +129,14 @@ class Primaries:
     def __len__(self) -> int:
         return len(self.conditions)
 
+    def __repr__(self) -> str:
+        return f"<{len(self):,} particles before {self.detector.title}>"
+
+    def to_dict(self) -> dict[str, NDArray[np.generic]]:
+        """Returns a column a feature, `pdg`, `group` and `fold`, (N,) each, for a data frame."""
+        columns = {name: self.feature(name) for name in self.detector.features}
+        return {**columns, "pdg": self.pdg, "group": self.group, "fold": self.fold}
+
     def feature(self, name: str) -> NDArray[np.float32]:
         """Returns one column of the conditions by name, (N,)."""
         return self.conditions[:, self.detector.features.index(name)]
@@ -174,6 +182,22 @@ class Events(Primaries):
                     f"responses must be {problem}, got {responses[row][bad[row]][0]} in row {row}"
                 )
         object.__setattr__(self, "responses", responses)
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} events of {self.detector.title}, in {self.detector.unit}>"
+
+    def channels(self, name: str | None = None) -> dict[str, NDArray[np.float64]]:
+        """Returns the sums of each channel by its label, (N,) each.
+
+        Args:
+            name: of the channel map; the default one where not given.
+        """
+        labels = self.detector.channel_map(name).labels
+        return dict(zip(labels, self.detector.readout(self.responses, name).T, strict=True))
+
+    def to_dict(self) -> dict[str, NDArray[np.generic]]:
+        """Returns the columns of the particles and the sums of the default channels, (N,) each, for a data frame."""
+        return {**super().to_dict(), **self.channels()}
 
     @property
     def primaries(self) -> Primaries:

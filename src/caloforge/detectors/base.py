@@ -155,6 +155,10 @@ class Detector:
         """Number of cells of one response."""
         return int(np.prod(self.shape))
 
+    def __repr__(self) -> str:
+        cells = " x ".join(map(str, self.shape))
+        return f"<{self.name}: {self.title}, {cells} cells in {self.unit}, given {', '.join(self.features)}>"
+
     @property
     def counts(self) -> bool:
         """Whether responses are whole numbers, photons, and not energies."""

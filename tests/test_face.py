@@ -1,0 +1,126 @@
+"""The names of the package, and what they do in a few lines."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import caloforge as cf
+from caloforge.detectors import DETECTORS, ZN
+from caloforge.io import create
+from made import made_events
+from made_bundle import made_bundle
+
+NAMES = {
+    "DETECTORS", "Detector", "Events", "Model", "Primaries", "Surrogate", "__version__", "evaluate", "load",
+    "primaries", "read", "train", "write", "write_report",
+}  # fmt: skip
+
+
+def test_the_names_are_these_and_every_one_is_there():
+    assert set(cf.__all__) == NAMES
+    assert set(dir(cf)) >= NAMES
+    for name in NAMES:
+        assert getattr(cf, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        cf.lod  # noqa: B018
+
+
+def test_importing_it_imports_next_to_nothing():
+    code = (
+        "import sys, caloforge; heavy = {'numpy', 'torch', 'h5py', 'pydantic', 'onnxruntime'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def frame(events):
+    """What a data frame looks like from here: keys, and columns by name."""
+    return {**events.primaries.to_dict(), "remark": np.full(len(events), "text")}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return cf.load("zn-factorized_latent_flow_matching")
+
+
+def test_columns_a_file_and_primaries_give_the_same_events(model, tmp_path):
+    events = made_events(particles=4, repeats=2)
+    with create(tmp_path / "a.h5", ZN) as writer:
+        writer.append(events.primaries)
+    forms = (events, events.primaries, frame(events), tmp_path / "a.h5", str(tmp_path / "a.h5"))
+    first, *others = (model.sample(form, seed=3, on_outside="flag") for form in forms)
+    for other in others:
+        np.testing.assert_array_equal(first.responses, other.responses)
+        np.testing.assert_array_equal(first.group, other.group)
+    assert first.responses.any()
+
+
+def test_a_run_and_a_bundle_say_what_they_are(model, tmp_path):
+    bundle = made_bundle(tmp_path / "bundle")
+    text = repr(model)
+    assert text.startswith("<zn-factorized_latent_flow_matching: ")
+    assert "44 x 44" in text
+    of_bundle = cf.load(bundle)
+    assert of_bundle.detector is ZN
+    surrogate = cf.Surrogate.load(bundle)
+    events = made_events(particles=60, repeats=2)
+    wanted = surrogate.sample(events.primaries, seed=2)
+    np.testing.assert_array_equal(of_bundle.sample(events, seed=2).responses, wanted.responses)
+
+
+@pytest.mark.parametrize("value", [*DETECTORS.values(), made_events(), made_events().primaries])
+def test_what_is_shown_fits_a_line(value):
+    assert len(repr(value)) < 250
+
+
+def test_particles_outside_are_refused_or_said(model):
+    columns = frame(made_events(particles=4, repeats=1))
+    columns["charge"] = columns["charge"] + 2
+    with pytest.raises(ValueError, match="4 of 4 particles are outside"):
+        model.sample(columns)
+    with pytest.warns(UserWarning, match="outside the domain"):
+        model.sample(columns, on_outside="warn")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda columns: columns.pop("px"), "no column 'px'"),
+        (lambda columns: columns.update(px=np.full(4, "a")), "column px must hold one number a row"),
+        (lambda columns: columns.update(px=np.zeros((4, 2))), "column px must hold one number a row"),
+        (lambda columns: columns.update(px=np.zeros(3)), "px"),
+    ],
+)
+def test_columns_that_are_wrong_are_named(change, message):
+    columns = frame(made_events(particles=4, repeats=1))
+    change(columns)
+    with pytest.raises(ValueError, match=message):
+        cf.primaries(columns, ZN)
+
+
+def test_wrong_names():
+    with pytest.raises(ValueError, match="did you mean 'zn-flow_matching'"):
+        cf.load("zn-flow_match")
+    with pytest.raises(ValueError, match="give one"):
+        cf.primaries(frame(made_events()))
+    with pytest.raises(ValueError, match="channel sums only"):
+        cf.load("zn-channel_flow_matching")
+
+
+def test_events_as_columns_and_files(tmp_path):
+    events = made_events(particles=4, repeats=2)
+    columns = events.to_dict()
+    assert list(columns)[:9] == list(ZN.features)
+    np.testing.assert_array_equal(sum(events.channels("o2").values()), events.responses.sum((1, 2)))
+    np.testing.assert_array_equal(columns["common"], events.channels()["common"])
+    cf.write(events, tmp_path / "a.parquet")
+    np.testing.assert_array_equal(cf.read(tmp_path / "a.parquet").responses, events.responses)
+
+
+def test_train_and_evaluate(tmp_path):
+    run = cf.train("zn-linear", tmp_path / "linear", settings=["seed=1"])
+    scores = cf.evaluate(run, "sample:zn")
+    assert scores["sets"]["zn"]["groups"]["all"]["metrics"]["w1"]["mean"] > 0
+    assert not (run / "scores.json").exists()
