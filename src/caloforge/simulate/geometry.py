@@ -388,7 +388,7 @@ SETUPS: dict[str, Callable[[], Setup]] = {
     **{name: partial(sampling_calorimeter, *detectors) for name, detectors in SAMPLING.items()},
     "crystals": crystal_box,
     "zn": partial(zero_degree, ZN, TUNGSTEN_ALLOY, 1000.0, 0.365, 9.4),
-    "zp": partial(zero_degree, ZP, BRASS, 1500.0, 0.55, 15.0),
+    "zp": partial(zero_degree, ZP, BRASS, 1500.0, 0.55, 11.5),
 }
 
 
