@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from caloforge.detectors import DETECTORS, Detector
 from caloforge.events import Events, Primaries, with_responses
+from caloforge.runtime.session import check_whole
 
 FEATURES = 9
 NOISE = 10
@@ -84,6 +85,7 @@ class Model:
     """
 
     def __init__(self, path: Path, scales: Path) -> None:
+        check_whole(path)
         runtime: Any = importlib.import_module("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -21,7 +21,7 @@ EXTERNAL = re.compile(rb"\n[\x08\x88][\x80\x00]*location")
 """How a tensor of an ONNX graph says in which other file its values lie: a field 1 of 8 bytes, "location"."""
 
 
-def _check_whole(path: Path) -> None:
+def check_whole(path: Path) -> None:
     """Raises ValueError where a graph would read its weights from another file, whichever its maker has named."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -104,7 +104,7 @@ def open_graph(path: Path, threads: int) -> Any:
     """
     if not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"threads must be 1 to {MOST_THREADS}, got {threads}")
-    _check_whole(path)
+    check_whole(path)
     runtime: Any = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
