@@ -8,7 +8,7 @@ import pytest
 
 from caloforge.io import open_events
 from caloforge.report import drawing, write_report
-from caloforge.report.page import gallery_particles
+from caloforge.report.page import _simulated, gallery_particles
 from caloforge.report.runs import comparisons, read_runs
 from made import made_events
 
@@ -182,3 +182,19 @@ def test_a_page_with_its_figures_is_small(run, readout, tmp_path):
     assert len(images) > 25
     assert all(len(data) > 2000 for _, data in images)
     assert len(text) < 3e6
+
+
+@pytest.mark.parametrize("origin", ["substitutes", "official"])
+def test_a_simulated_reference_says_how_it_was_made(origin):
+    sets = {"origin": origin, "folders": ["G4EMLOW8.8"]}
+    made = {
+        "simulation": "Geant4",
+        "geant4": "11.4.1",
+        "physics": "G4EmStandardPhysics",
+        "cut": 0.7,
+        "data_sets": sets,
+    }
+    text = _simulated(made)
+    assert "Geant4 11.4.1, G4EmStandardPhysics, cut 0.7 mm" in text
+    assert ("substitutes for Geant4's data sets" in text) == (origin == "substitutes")
+    assert _simulated({"simulation": "Geant4", "data_sets": "all"}) == _simulated({}) == ""

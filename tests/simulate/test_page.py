@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulate_data import G4DATA
+from simulate_data import G4DATA, SUBSTITUTES
 
 PAGE = Path(__file__).parents[2] / "docs" / "simulate.md"
 
@@ -25,4 +25,6 @@ def test_from_nothing_to_a_report(caloforge, tmp_path, monkeypatch):
     for line in lines:
         code, _, err = caloforge(*shlex.split(line))
         assert code == 0, err
-    assert "<html" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "<html" in page
+    assert ("substitutes for Geant4" in page) == (G4DATA == SUBSTITUTES)

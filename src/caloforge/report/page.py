@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from caloforge import metrics
 from caloforge.detectors import Detector, detector_named
 from caloforge.events import EventSource
+from caloforge.io import provenance
 from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
 from caloforge.particles import particle_name
@@ -117,8 +118,20 @@ def _headline(part: Comparison) -> str:
         f"Channels: {first['channels']}. Seed {_joined([str(seed) for seed in seeds] or ['not recorded'])}, "
         f"{_joined([str(count) for count in repeats])} repeat{'' if repeats == [1] else 's'}; "
         "± is the spread over the repeats, for the floor over its random splits."
+        f"{_simulated(provenance(part.file))}"
     )
     return f"<p>{escape(text)}</p>{_best(part)}"
+
+
+def _simulated(origin: Mapping[str, Any]) -> str:
+    """Says how `caloforge simulate` made a reference, and whether its data sets were Geant4's own."""
+    sets = origin.get("data_sets")
+    if origin.get("simulation") != "Geant4" or not isinstance(sets, Mapping):
+        return ""
+    text = f" Simulated with Geant4 {origin.get('geant4', '')}, {origin.get('physics')}, cut {origin.get('cut')} mm"
+    if sets.get("origin") == "substitutes":
+        return f"{text}, with substitutes for Geant4's data sets: say so wherever these numbers go."
+    return f"{text}."
 
 
 def _best(part: Comparison) -> str:
