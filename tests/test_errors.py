@@ -90,3 +90,17 @@ def test_settings_of_a_training_that_no_machine_has(caloforge, tmp_path, monkeyp
     code, _, err = caloforge("train", "zn-flow_matching", "--set", setting)
     assert (code, err.count("\n"), message in err) == (2, 1, True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["[bold]a[/bold].h5", "[/a].h5", "[red]a.h5", "a\nb.h5"])
+def test_paths_that_look_like_markup_or_have_breaks_are_shown_as_they_are(caloforge, tmp_path, name):
+    out = tmp_path / name
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    code, text, err = caloforge("data", "convert", "sample:zn", out)
+    assert (code, err, out.exists()) == (0, "", True)
+    assert one_line(str(out)) in text.replace("\n", "\\n")
+    code, text, err = caloforge("data", "inspect", out)
+    assert (code, err) == (0, "")

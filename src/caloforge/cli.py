@@ -52,8 +52,8 @@ data = typer.Typer(
 )
 app.add_typer(data, name="data")
 
-output = Console(highlight=False, soft_wrap=True)
-messages = Console(stderr=True, highlight=False, soft_wrap=True)
+output = Console(highlight=False, soft_wrap=True, markup=False)
+messages = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 Source = Annotated[
     str, typer.Argument(help="A data file, or sample:NAME for one that ships.", show_default=False)
@@ -94,12 +94,12 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            output.print(str(error), markup=False)
+            output.print(str(error))
             sys.exit(2)
         if full:
             traceback.print_exc()
         line, code = explained(error)
-        messages.print(line, markup=False)
+        messages.print(line)
     sys.exit(code)
 
 
@@ -122,7 +122,7 @@ def options(
 
 
 def _warn(text: str) -> None:
-    messages.print(f"warning: {one_line(text)}", markup=False)
+    messages.print(f"warning: {one_line(text)}")
 
 
 def _show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -549,7 +549,7 @@ def tune(
         reached = record["value"] if record["value"] is not None else min(seen, default=None)
         text = record["reason"] or f"{found.objective} {reached:.4g}"
         keys = " ".join(f"{path}={_short(value)}" for path, value in record["parameters"].items())
-        messages.print(f"trial {record['number']} {record['state']}: {text}  {keys}", markup=False)
+        messages.print(f"trial {record['number']} {record['state']}: {text}  {keys}")
 
     try:
         result = run_study(
@@ -1067,7 +1067,7 @@ def _evaluate_classifier(path: Path, references: list[Path], out: Path, trust: b
             values = (every["observed"], every["predicted"], found["brier"], *repeated.values(), found["auc"])
             cells = ["-" if value is None else f"{value:.4f}" for value in values]
             table.add_row(name, f"{every['trials']:,}", *cells)
-        Console(width=max(output.width, 120), highlight=False).print(table)
+        Console(width=max(output.width, 120), highlight=False, markup=False).print(table)
     output.print(f"wrote {out}")
 
 
@@ -1098,9 +1098,9 @@ def _print_scores(scores: dict[str, Any], trust: bool) -> None:
         )
         for row in rows:
             table.add_row(*row)
-        Console(width=max(output.width, 40 + 12 * len(header)), highlight=False).print(table)
+        Console(width=max(output.width, 40 + 12 * len(header)), highlight=False, markup=False).print(table)
         for note in table_of.notes if showers else ():
-            output.print(note, markup=False)
+            output.print(note)
 
 
 @app.command()
@@ -1168,7 +1168,7 @@ def compare(
     command += [f"--only {name}" for name in only or []] + (["--shipped"] if shipped else [])
 
     def say(text: str) -> None:
-        messages.print(text, markup=False)
+        messages.print(text)
 
     comparing = Comparing(found, out, data, train=not shipped, say=say)
     written = comparing.run(page, " ".join(filter(None, command)))
