@@ -110,6 +110,7 @@ def test_every_stage_lowers_its_loss():
         assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
+@pytest.mark.slow
 def test_distillation_leads_where_many_steps_lead():
     """One step of the student ends nearer to the teacher's path than one of the teacher; the teacher stays."""
     steps = {"steps": 1, "teacher": 6, "optimizer": {"learning_rate": 3e-3}, "epochs": 20, "average": 0.0}
