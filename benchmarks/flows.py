@@ -46,7 +46,7 @@ from caloforge.recipe import Recipe
 from caloforge.report.drawing import style
 from caloforge.report.figures import Reliability, reliability
 from caloforge.runtime.noise import standard_normals
-from caloforge.samples import SAMPLES, sample, weights
+from caloforge.samples import SAMPLES, located, sample, weights
 from caloforge.training.checkpoint import load_model
 
 LEVELS = np.linspace(0.05, 0.95, 19)
@@ -63,9 +63,7 @@ def load(name: str) -> tuple[Recipe, MAF | IAF]:
 
 def opened(names: list[str]) -> EventSource:
     """Opens files, or samples by name."""
-    prefix = "sample:"
-    paths = [sample(name.removeprefix(prefix)) if name.startswith(prefix) else Path(name) for name in names]
-    sources = [open_events(path) for path in paths]
+    sources = [open_events(located(name)) for name in names]
     return Joined(sources) if len(sources) > 1 else sources[0]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 from caloforge.detectors import DS2, ChannelMap, Detector
 from caloforge.io import open_events
@@ -124,6 +125,8 @@ def figure(page: Path, sets: dict[str, dict[str, np.ndarray]]) -> str:
     ):
         axis.set_xlabel(x)
         axis.set_ylabel(y)
+    for axis in axes[1]:
+        axis.xaxis.set_minor_formatter(NullFormatter())  # labels of a decade and a half would overlap
     axes[0, 0].legend(fontsize=8)
     target = page.parent / "images" / f"{page.stem}.svg"
     figure.savefig(target)

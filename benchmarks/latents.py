@@ -43,7 +43,7 @@ MEASURES = {"w1": "W1", "w1_lit": "W1 of lit cells", "w1_radius": "W1 of the rad
 
 def rows_of(arguments: argparse.Namespace, name: str, run: Path) -> Events:
     """Returns the test or validation rows of a reference, evenly spread over it."""
-    path = samples.sample(name.removeprefix("sample:")) if name.startswith("sample:") else Path(name)
+    path = samples.located(name)
     source, recipe = open_events(path), Run(run).recipe()
     rows = split(source, recipe.data.split, recipe.seed)[arguments.fold]
     return spread_rows(Selected(source, rows), arguments.rows or len(rows))

@@ -51,8 +51,8 @@ def explained(error: BaseException) -> tuple[str, int]:
         context: Any = getattr(error, "ctx", None)
         path = context.command_path if context else "caloforge"
         return one_line(f"error: {str(usage()).rstrip('.')}; see {path} --help"), 2
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in EXTRAS:
-        package = (error.name or "").partition(".")[0]
+    package = ((error.name or "") if isinstance(error, ModuleNotFoundError) else "").partition(".")[0]
+    if package in EXTRAS:
         return f"error: this needs the package {package}: pip install 'caloforge[{EXTRAS[package]}]'", 2
     text = one_line(str(error))
     if isinstance(error, USERS):

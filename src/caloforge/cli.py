@@ -132,7 +132,7 @@ def _show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
 
 
 def _data_path(name: str) -> Path:
-    return samples.sample(name.removeprefix("sample:")) if name.startswith("sample:") else Path(name)
+    return samples.located(name)
 
 
 def _run_path(name: str) -> Path:
@@ -480,12 +480,9 @@ def train(
 
 def _recipe(name: str, files: list[str] | None, settings: list[str] | None) -> Recipe:
     """Reads a recipe with the changes of the command line."""
-    from caloforge import recipe as recipes
+    from caloforge.face import recipe_of
 
-    values = recipes.with_settings(recipes.read(name), settings or [])
-    if files:
-        values.setdefault("data", {})["files"] = [str(_data_path(file).resolve()) for file in files]
-    return recipes.parse(values)
+    return recipe_of(name, files or [], settings or [])
 
 
 @app.command()

@@ -109,7 +109,7 @@ def primaries(particles: Particles, detector: Detector | None = None) -> Primari
             raise ValueError(f"wanted particles of {detector.name}, got those of {particles.detector.name}")
         return particles.primaries if isinstance(particles, Events) else particles
     if isinstance(particles, str | Path):
-        return open_primaries(_data(particles), detector)
+        return open_primaries(samples.located(particles), detector)
     if detector is None:
         raise ValueError("columns of particles do not say their detector: give one")
     names = [str(name) for name in particles.keys()]  # noqa: SIM118 (of a data frame, its columns)
@@ -198,7 +198,7 @@ def read(path: str | Path, detector: Detector | None = None) -> Events:
         path: a file of any format, or `sample:NAME` for one that ships.
         detector: where the file does not say it.
     """
-    return open_events(_data(path), detector).slices(slice(None))
+    return open_events(samples.located(path), detector).slices(slice(None))
 
 
 def write(events: Primaries, path: str | Path, origin: Mapping[str, Any] | None = None) -> None:
@@ -213,6 +213,20 @@ def write(events: Primaries, path: str | Path, origin: Mapping[str, Any] | None 
 
     with create(path, events.detector, dict(origin or {})) as writer:
         writer.append(events)
+
+
+def recipe_of(
+    recipe: str | Path | recipes.Recipe, data: Sequence[str | Path], settings: Sequence[str]
+) -> recipes.Recipe:
+    """Returns a recipe, its file's or that which ships by its name, with other data and settings."""
+    values: Mapping[str, Any] = (
+        recipe.model_dump() if isinstance(recipe, recipes.Recipe) else recipes.read(recipe)
+    )
+    values = recipes.with_settings(values, settings)
+    if data:
+        files = [str(samples.located(file).resolve()) for file in data]
+        values = {**values, "data": {**values.get("data", {}), "files": files}}
+    return recipes.parse(values)
 
 
 def train(
@@ -237,15 +251,7 @@ def train(
     """
     from caloforge.training.loop import train as run_training
 
-    if isinstance(recipe, recipes.Recipe):
-        values: Mapping[str, Any] = recipe.model_dump()
-    else:
-        values = recipes.read(recipe)
-    values = recipes.with_settings(values, settings)
-    if data:
-        files = [str(_data(file).resolve()) for file in data]
-        values = {**values, "data": {**values.get("data", {}), "files": files}}
-    run_training(recipes.parse(values), Path(out), resume=resume)
+    run_training(recipe_of(recipe, data, settings), Path(out), resume=resume)
     return Path(out)
 
 
@@ -273,7 +279,7 @@ def evaluate(
     from caloforge.evaluation.scoring import evaluate_events, evaluate_run
 
     given = [reference] if isinstance(reference, str | Path) else reference
-    references = [_data(one) for one in given]
+    references = [samples.located(one) for one in given]
     if Path(target).is_file():
         return evaluate_events(Path(target), references, seed=seed)
     with tempfile.TemporaryDirectory() as folder:  # nothing is left where the run lies
@@ -286,8 +292,3 @@ def evaluate(
             events_folder=Path(folder),
             trust=trust,
         )
-
-
-def _data(path: str | Path) -> Path:
-    text = str(path)
-    return samples.sample(text.removeprefix("sample:")) if text.startswith("sample:") else Path(path)

@@ -9,6 +9,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+MEV = {"MeV": 1.0, "GeV": 1000.0}
+"""Units of energy, in MeV."""
+
 ENERGIES = ("energy", "incident_energy")
 """Names of the feature that is a particle's energy."""
 

@@ -182,7 +182,10 @@ def _only(proto: Any, number: int) -> Any:
     for node in reversed(proto.graph.node):
         if wanted & set(node.output):
             kept.append(node)
-            wanted |= set(node.input) | {one for inner in _within(node) for one in inner}
+            wanted |= set(node.input)
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    wanted |= set().union(*map(_taken, graphs(attribute.g)))
     del graph.node[:]
     graph.node.extend(reversed(kept))
     weights = [weight for weight in proto.graph.initializer if weight.name in wanted]
@@ -200,14 +203,9 @@ def _only(proto: Any, number: int) -> Any:
     return result
 
 
-def _within(node: Any) -> Iterator[list[str]]:
-    """Gives the names that nodes within a node take."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            for inner in attribute.g.node:
-                yield list(inner.input)
-                yield from _within(inner)
-            yield [one.name for one in attribute.g.output]
+def _taken(graph: Any) -> set[str]:
+    """Returns the names that the nodes of a graph take, and those of its outputs."""
+    return {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
 
 
 def graphs_of_tokens(model: Generator | Readout) -> dict[str, Any]:
@@ -408,7 +406,7 @@ def _doubles(proto: Any) -> set[str]:
 
 
 def _move_weights(graph: Any) -> None:
-    outer = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    outer = _taken(graph)
     weights = {weight.name: weight for weight in graph.initializer}
     for node in graph.node:
         for attribute in node.attribute:

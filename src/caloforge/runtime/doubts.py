@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge.detectors.base import MEV
 from caloforge.events import Events, EventSource, Primaries
 from caloforge.runtime.domain import inconsistencies
 
@@ -19,8 +20,6 @@ LEAST, MOST = 0.02, 20.0
 
 INCONSISTENT = 0.05
 """Part of the particles that may be none before it is said."""
-
-MEV = {"MeV": 1.0, "GeV": 1000.0}
 
 
 def doubts(source: EventSource | Primaries) -> list[str]:

@@ -61,8 +61,7 @@ def uniform_words(seed: int, events: ArrayLike, blocks: int, stream: int = 0) ->
     Raises:
         ValueError: a seed that is no 64-bit number.
     """
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be a number from 0 to 2^64 - 1, got {seed}")
+    _check_seed(seed)
     numbers = np.asarray(events, np.uint64)
     counter = np.empty((len(numbers), blocks, 4), np.uint64)
     counter[..., 0] = np.arange(blocks, dtype=np.uint64)
@@ -72,10 +71,14 @@ def uniform_words(seed: int, events: ArrayLike, blocks: int, stream: int = 0) ->
     return philox(counter, (seed & 0xFFFFFFFF, seed >> 32)).reshape(len(numbers), 4 * blocks)
 
 
-def check_numbers(seed: int, first_event: int, events: int) -> None:
-    """Raises ValueError unless the seed and all event numbers are such."""
+def _check_seed(seed: int) -> None:
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must be a number from 0 to 2^64 - 1, got {seed}")
+
+
+def check_numbers(seed: int, first_event: int, events: int) -> None:
+    """Raises ValueError unless the seed and all event numbers are such."""
+    _check_seed(seed)
     if first_event < 0 or first_event + events >= 2**63:
         raise ValueError(
             f"event numbers lie from 0 to 2^63 - 1: those of {events:,} rows from first event {first_event} do not"

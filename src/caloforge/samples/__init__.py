@@ -29,6 +29,16 @@ def sample(name: str) -> Path:
     return Path(str(files("caloforge.samples") / f"{name}.h5"))
 
 
+def located(name: str | Path) -> Path:
+    """Returns the path of a file, or of a sample where the name is `sample:NAME`.
+
+    Raises:
+        ValueError: no sample of that name.
+    """
+    text = str(name)
+    return sample(text.removeprefix("sample:")) if text.startswith("sample:") else Path(name)
+
+
 def samples_of(detector: str) -> list[Path]:
     """Returns the sample files of a detector.
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.detectors import Detector
+from caloforge.detectors.base import MEV
 from caloforge.events import Primaries
 from caloforge.runtime.bundle import Surrogate
 from caloforge.simulate.geometry import Setup, layer_of
@@ -63,7 +64,7 @@ class FastShowers:
         middles = np.array([depths[layers == k].mean() for k in np.unique(layers)]) - setup.front[2]
         self.points = voxel_points(detector, middles)
         self._scale = setup.scorer.scale
-        self._unit = {"MeV": 1.0, "GeV": 1000.0}[detector.conditions[0].unit]
+        self._unit = MEV[detector.conditions[0].unit]
 
     def deposits(
         self, energy: float, pdg: int, entry: Sequence[float], direction: Sequence[float], event: int

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from caloforge import __version__
 from caloforge.detectors import Detector
+from caloforge.detectors.base import MEV
 from caloforge.events import Events
 from caloforge.io import create, provenance
 from caloforge.io.files import read_json, replacing, sha256, write_json
@@ -47,8 +48,6 @@ ZDC = {"energy", "vx", "vy", "vz", "px", "py", "pz", "mass", "charge"}
 """Conditions of particles that come from the interaction point to a detector far away."""
 
 WORKER = "caloforge.simulate.worker"
-
-MEV = {"MeV": 1.0, "GeV": 1000.0}
 
 PART = 50
 """Events of a part: at 1 TeV a quarter of an hour of a core, far more than the second and a half that it costs."""
