@@ -1,4 +1,4 @@
-"""Tables of evaluated runs as Markdown: those of README.md and docs/log.md.
+"""Tables of evaluated runs as Markdown: those of README.md and the log.
 
     python benchmarks/tables.py RUN... [--metrics w1 conditional_w1 ...] [--groups all n Lambda ...] [--sets zn ...]
 

@@ -146,6 +146,31 @@ def test_the_version_is_the_same_everywhere():
     assert f"## [{caloforge.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
+# --- the log -----------------------------------------------------------------------------------------------
+
+LOG = DOCS / "log"
+ENTRIES = sorted(path for path in LOG.glob("*.md") if path.name != "index.md")
+LINE = re.compile(r"- (\d{4}-\d\d-\d\d) \[(.+)\]\((\S+\.md)\) \((positive|negative|mixed)\): \S.*")
+
+
+def test_the_log_lists_each_entry_once_with_its_verdict_newest_first():
+    lines = [LINE.fullmatch(line) for line in (LOG / "index.md").read_text().splitlines() if line[:2] == "- "]
+    assert None not in lines
+    headings = {path.name: path.read_text().partition("\n")[0] for path in ENTRIES}
+    assert {line[3]: f"# {line[2]} ({line[4]})" for line in lines} == headings
+    assert len(lines) == len(headings)
+    dates = [line[1] for line in lines]
+    assert dates == sorted(dates, reverse=True)
+    assert all(line[3].startswith(f"{line[1]}-") for line in lines)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.stem)
+def test_an_entry_of_the_log_has_one_heading_and_begins_with_its_date(entry):
+    text = re.sub(r"^```.*?^```$", "", entry.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+    assert text.split("\n")[2].startswith(f"{entry.name[:10]}.")
+
+
 # --- recipes -----------------------------------------------------------------------------------------------
 
 SECTIONS: dict[str, type[BaseModel]] = {
