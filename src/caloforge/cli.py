@@ -1113,6 +1113,9 @@ def report(
         list[str] | None,
         typer.Option(help="Where a reference now lies, if not where it was.", show_default=False),
     ] = None,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Also print the page as a PDF (needs Chromium).")
+    ] = False,
     trust: Trust = False,
 ) -> None:
     """Write one self-contained page: runs side by side with floors, figures and published results; studies."""
@@ -1123,8 +1126,8 @@ def report(
         if (path / "card.json").is_file() and _is_classifier(path):
             raise ValueError(f"{path} is a classifier: a report compares generators and readouts")
     references = {path.stem: path for path in map(_data_path, reference or [])}
-    write_report(paths, out, references, trust)
-    output.print(f"wrote {out}")
+    write_report(paths, out, references, trust, pdf)
+    output.print(f"wrote {out}{' and ' + str(out.with_suffix('.pdf')) if pdf else ''}")
 
 
 @app.command()

@@ -24,6 +24,7 @@ from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
 from caloforge.particles import particle_name
 from caloforge.report import figures, pareto, showers, study, sweeps, tables
+from caloforge.report.pdf import browser, write_pdf
 from caloforge.report.pieces import figure as _figure
 from caloforge.report.pieces import image as _image
 from caloforge.report.pieces import joined as _joined
@@ -59,7 +60,11 @@ LOG_COLUMNS = ("stage", "epoch", "step", "seconds", "samples_per_second")
 
 
 def write_report(
-    runs: Sequence[Path], out: Path, references: Mapping[str, Path] | None = None, trust: bool = False
+    runs: Sequence[Path],
+    out: Path,
+    references: Mapping[str, Path] | None = None,
+    trust: bool = False,
+    pdf: bool = False,
 ) -> None:
     """Writes the report of one or more runs and studies as one HTML file.
 
@@ -68,11 +73,16 @@ def write_report(
         out: the page; it appears whole or not at all.
         references: reference files by the name of the set, where they are no longer where the scores say.
         trust: run code outside the package that the scores name.
+        pdf: also print the page beside it, with the suffix .pdf; this needs Chromium or Chrome.
 
     Raises:
-        ValueError: no runs, no scores, a reference that is missing or is another file, or generated events that
-            do not belong to its rows.
+        ValueError: no runs, no scores, a reference that is missing or is another file, generated events that do not
+            belong to its rows, or no browser that prints.
     """
+    if pdf:
+        browser()  # to learn that there is none, nobody should wait for the page
+        if out.suffix == ".pdf":
+            raise ValueError(f"--out names the page of HTML, and the PDF goes beside it, got {out}")
     studies = [study.read_study(path) for path in runs if study.is_study(path)]
     folders = [path for path in runs if not study.is_study(path)]
     found = read_runs(folders) if folders or not studies else []
@@ -80,6 +90,8 @@ def write_report(
         detector_named(run.scores["detector"], trust=trust)  # once allowed, the name may be repeated
     parts = comparisons(found, references or {})
     write_text(out, _page(found, parts, studies))
+    if pdf:
+        write_pdf(out, out.with_suffix(".pdf"))
 
 
 # Pieces of HTML
