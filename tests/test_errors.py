@@ -28,7 +28,7 @@ def test_code_and_one_line(caloforge, monkeypatch, error, code):
     def broken(file):
         raise error
 
-    monkeypatch.setattr(cli, "_data_path", broken)
+    monkeypatch.setattr(cli.data, "located", broken)
     got, out, err = caloforge("data", "inspect", "a.h5")
     assert (got, out, err.count("\n")) == (code, "", 1)
     assert err.startswith("error: ")

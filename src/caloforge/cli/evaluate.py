@@ -1,0 +1,177 @@
+"""`caloforge evaluate`: scores of a model, or of a file of events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from caloforge import samples
+from caloforge.cli.bars import counting_each, output
+from caloforge.cli.options import (
+    Batch,
+    DetectorName,
+    Device,
+    Seed,
+    Settings,
+    Trust,
+    detector_of,
+    is_classifier,
+    run_path,
+)
+
+
+def evaluate(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|EVENTS",
+            help="A run folder, the name of weights that ship, or an events file.",
+            show_default=False,
+        ),
+    ],
+    reference: Annotated[
+        list[str], typer.Option(help="GEANT events to compare with; may be repeated.", show_default=False)
+    ],
+    repeats: Annotated[int, typer.Option(min=1, help="How often every event is generated.")] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The scores [default: scores.json in the run folder; of weights that ship NAME.scores.json here].",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Seed = 0,
+    batch_size: Batch = 256,
+    device: Device = "cpu",
+    settings: Settings = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH=V1,V2,...",
+            help="Repeat over a setting, the others as they are: solver.steps=1,2,4,8, or, with one that goes along, "
+            "'solver.method=midpoint solver.steps=1,2'; may be repeated.",
+        ),
+    ] = None,
+    detector: DetectorName = None,
+    classifiers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="small|full|paper",
+            help="Of showers: also train classifiers of generated against simulated ones.",
+            show_default=False,
+        ),
+    ] = None,
+    true_sums: Annotated[
+        bool, typer.Option(help="Give the generator the photon sum of each test response; flows can take it.")
+    ] = False,
+    trust: Trust = False,
+) -> None:
+    """Score a model on rows it was not trained on, or a file of generated events against a reference."""
+    from caloforge.evaluation.classifier import suite
+    from caloforge.evaluation.scoring import evaluate_events, evaluate_run, parse_sweep
+    from caloforge.io.files import write_json
+    from caloforge.training.devices import check_device
+
+    check_device(device)
+    networks = suite(classifiers) if classifiers else None
+
+    references = [samples.located(name) for name in reference]
+    if Path(target).is_file():
+        path = Path(target)
+        if settings or sweep or true_sums:
+            raise ValueError(f"--set, --sweep and --true-sums need a model, but {path} is an events file")
+        with counting_each("repeats") as count:
+            scores = evaluate_events(
+                path,
+                references,
+                detector=detector_of(detector),
+                seed=seed,
+                classifiers=networks,
+                device=device,
+                report=count,
+            )
+        out = out or path.with_suffix(".scores.json")
+    else:
+        path = run_path(target)
+        shipped = path == samples.weights().get(target)
+        name = "true_sums" if true_sums else "scores"
+        out = out or (Path(f"{target}.{name}.json") if shipped else path / f"{name}.json")
+        if is_classifier(path):
+            _evaluate_classifier(path, references, out, trust)
+            return
+        events_folder = _events_folder(out) if shipped else None
+        changes = [parse_sweep(one) for one in sweep or []]
+        with counting_each("repeats") as count:
+            scores = evaluate_run(
+                path,
+                references,
+                repeats=repeats,
+                seed=seed,
+                batch_size=batch_size,
+                device=device,
+                settings=settings or [],
+                sweeps=changes,
+                report=count,
+                classifiers=networks,
+                true_sums=true_sums,
+                events_folder=events_folder,
+                trust=trust,
+            )
+    write_json(out, scores)
+    _print_scores(scores, trust)
+    output.print(f"wrote {out}")
+
+
+def _evaluate_classifier(path: Path, references: list[Path], out: Path, trust: bool) -> None:
+    """Scores a zero response, whose references are files of trials."""
+    from caloforge.evaluation.zero_response import evaluate_classifier
+    from caloforge.io.files import write_json
+
+    scores = evaluate_classifier(path, references, trust=trust)
+    write_json(out, scores)
+    header = ("outcome", "trials", "observed", "predicted", "Brier", "repeated: Brier", "floor", "ROC AUC")
+    for stem, entry in scores["sets"].items():
+        table = Table(*header, title=f"{stem}: {scores['split']} split, test rows", title_justify="left")
+        for name, found in entry["outcomes"].items():
+            every, repeated = found["all"], found["repeated"]
+            values = (every["observed"], every["predicted"], found["brier"], *repeated.values(), found["auc"])
+            cells = ["-" if value is None else f"{value:.4f}" for value in values]
+            table.add_row(name, f"{every['trials']:,}", *cells)
+        Console(width=max(output.width, 120), highlight=False, markup=False).print(table)
+    output.print(f"wrote {out}")
+
+
+def _events_folder(scores: Path) -> Path:
+    """Returns the folder beside a file of scores that keeps the events that were scored.
+
+    Raises:
+        ValueError: a folder of that name is there, and no scores beside it that it could belong to.
+    """
+    folder = scores.with_name(f"{scores.stem}.events")
+    if folder.exists() and not scores.is_file():
+        raise ValueError(
+            f"{folder} is there already, and no {scores.name} that it belongs to: choose another --out"
+        )
+    return folder
+
+
+def _print_scores(scores: dict[str, Any], trust: bool) -> None:
+    from caloforge.detectors import detector_named
+    from caloforge.report.tables import console, scores_table, showers_table
+
+    showers = detector_named(scores["detector"], trust=trust).layers and scores["kind"] != "readout"
+    for stem in scores["sets"]:
+        table_of = showers_table([scores], stem) if showers else scores_table([scores], stem)
+        header, *rows = console(table_of)
+        table = Table(
+            *header, title=f"{stem}: {scores['split']} split, {scores['part']} rows", title_justify="left"
+        )
+        for row in rows:
+            table.add_row(*row)
+        Console(width=max(output.width, 40 + 12 * len(header)), highlight=False, markup=False).print(table)
+        for note in table_of.notes if showers else ():
+            output.print(note)

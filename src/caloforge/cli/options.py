@@ -1,0 +1,74 @@
+"""Arguments and options that several verbs share, and what their values stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from caloforge.detectors import Detector
+    from caloforge.recipe import Recipe
+
+Source = Annotated[
+    str, typer.Argument(help="A data file, or sample:NAME for one that ships.", show_default=False)
+]
+RunArgument = Annotated[
+    str, typer.Argument(help="A run folder, or the name of weights that ship.", show_default=False)
+]
+DetectorName = Annotated[
+    str | None,
+    typer.Option("--detector", help="The detector, where the file does not name it, as in a .csv."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH.TO.KEY=VALUE", help="Change a value of the recipe; may be repeated."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run code outside caloforge that a run or bundle names: if you trust its maker.",
+    ),
+]
+Device = Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")]
+Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Events at once.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Event k is a function of the seed and k.")]
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A TOML file, or the name of a recipe that ships.", show_default=False)
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data", help="Training data in place of the recipe's; may be repeated.", show_default=False
+    ),
+]
+
+
+def run_path(name: str) -> Path:
+    """Returns the folder of a run or bundle, or of weights that ship by their name."""
+    from caloforge import face
+
+    return face.run_path(name)
+
+
+def detector_of(name: str | None) -> Detector | None:
+    """Returns the detector of that name, or none where no name was given."""
+    from caloforge.detectors import detector_named
+
+    return detector_named(name) if name else None
+
+
+def recipe_of(name: str, files: list[str] | None, settings: list[str] | None) -> Recipe:
+    """Reads a recipe with the changes of the command line."""
+    from caloforge import face
+
+    return face.recipe_of(name, files or [], settings or [])
+
+
+def is_classifier(path: Path) -> bool:
+    """Tells whether a run predicts which particles leave a response at all."""
+    from caloforge.io.run import Run
+
+    return bool(Run(path).card()["kind"] == "classifier")

@@ -1,0 +1,37 @@
+"""`caloforge train`: a model from a recipe."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caloforge.cli.bars import TrainingBar, messages, output
+from caloforge.cli.options import Data, RecipeArgument, Settings, recipe_of
+
+
+def train(
+    recipe: RecipeArgument,
+    files: Data = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder [default: runs/NAME].", show_default=False)
+    ] = None,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Train a model by a recipe; leaves a run folder."""
+    parsed = recipe_of(recipe, files, settings)
+    folder = out or Path("runs") / parsed.name
+
+    from caloforge.training.loop import train as run_training
+
+    try:
+        run_training(parsed, folder, resume=resume, reporter=TrainingBar)
+    except KeyboardInterrupt:
+        messages.print(
+            f"interrupted; go on with: caloforge train {recipe} --out {folder} --resume (and the same options)"
+        )
+        sys.exit(130)
+    output.print(f"wrote {folder}")

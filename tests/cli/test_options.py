@@ -1,0 +1,36 @@
+"""The options of every verb: others write them into scripts, so that one that goes or comes is seen here."""
+
+# ruff: noqa: E501
+
+import typer
+
+from caloforge import cli
+
+OPTIONS = {
+    "simulate": "detector out --events --energy --particle --spectrum --theta --phi --jobs --seed --cut --physics --scoring --part --fast --g4data --download --resume --keep",
+    "train": "recipe --data --out --set --resume",
+    "tune": "recipe --space --trials --timeout --out --storage --study --data --set --keep",
+    "sample": "run primaries out --seed --first-event --batch-size --device --set --threads --exact --on-outside --trust",
+    "generate": "primaries out --bundle --seed --first-event --readout --jobs --shard --resume --part --on-outside --dask --write-submit --shards --transfer --trust",
+    "export": "runs --out --target --zero --set --data --threshold --trust --a-side --unknown",
+    "evaluate": "target --reference --repeats --out --seed --batch-size --device --set --sweep --detector --classifiers --true-sums --trust",
+    "report": "runs --out --reference --pdf --trust",
+    "compare": "out --plan --data --only --shipped --page",
+    "demo": "--out --detector",
+    "info": "",
+    "data inspect": "file --detector",
+    "data convert": "source out --particles --detector",
+    "data merge": "sources out",
+}
+
+
+def options(command, path=""):
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from options(inner, f"{path} {name}".strip())
+    if not hasattr(command, "commands"):
+        words = (max(p.opts, key=len) if p.param_type_name == "option" else p.name for p in command.params)
+        yield path, " ".join(words)
+
+
+def test_verbs_have_the_options_that_scripts_know():
+    assert dict(options(typer.main.get_command(cli.app))) == OPTIONS
