@@ -41,9 +41,9 @@ from caloforge.detectors import DS2, DS3
 from caloforge.evaluation.classifier import classify, inputs_of, suite
 from caloforge.events import Events, EventSource, split, with_responses
 from caloforge.io import open_events
-from caloforge.metrics.calochallenge import compare, observe_showers, separation
 from caloforge.metrics.channels import wasserstein
 from caloforge.metrics.scores import halves
+from caloforge.metrics.showers import compare, observe_showers, separation
 from caloforge.models import build
 from caloforge.models.base import BatchRandom
 from caloforge.models.calodream import CaloDream, LatentShapes, scaled_energy, shares, with_energies

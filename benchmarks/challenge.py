@@ -25,8 +25,8 @@ import numpy as np
 
 from caloforge.events import Events, EventSource, Primaries, Selected, split, with_responses
 from caloforge.io import open_events
-from caloforge.metrics.calochallenge import CONTROL, Showers, Sizes, Smeared, compare, observe_showers
 from caloforge.metrics.scores import halves
+from caloforge.metrics.showers import CONTROL, Showers, Sizes, Smeared, compare, observe_showers
 
 YARDSTICKS = ("resample", "nearest")
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from caloforge.events import Events, EventSource, Primaries, with_responses
 from caloforge.io import open_events
-from caloforge.metrics.calochallenge import (
+from caloforge.metrics.showers import (
     Sizes,
     Smeared,
     compare,

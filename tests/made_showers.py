@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from caloforge.detectors import DS2, ChannelMap, Detector, Layer
+from caloforge.detectors import DS2, ChannelMap, Detector, Layer, from_xml
 from caloforge.events import Events
+from caloforge.metrics.showers import Sizes
 
 TINY = Detector(
     name="tiny",
@@ -40,3 +41,18 @@ def made_showers(detector=DS2, rows=24, seed=0) -> Events:
         np.full(rows, detector.pdg),
         responses=shape.astype(np.float32),
     )
+
+
+SMALL = """<Bins><Bin pid="11" name="electron">
+<Layer id="0" r_edges="0,2,6" n_bin_alpha="2"/><Layer id="1" r_edges="0,2,6" n_bin_alpha="2"/></Bin></Bins>"""
+
+RAGGED = """<Bins><Bin pid="22" name="photon"><Layer id="0" r_edges="0,1,2" n_bin_alpha="1"/>
+<Layer id="3" r_edges="0,5,9,12" n_bin_alpha="4"/><Layer id="12" r_edges="0,4" n_bin_alpha="1"/></Bin></Bins>"""
+
+QUICK = Sizes(fpd_draws=1, kpd_batches=2, prdc_rows=60, splits=3, slow_splits=1)
+"""Sizes for quick tests."""
+
+
+def detector_of(tmp_path, text):
+    (tmp_path / "binning.xml").write_text(text)
+    return from_xml(tmp_path / "binning.xml")

@@ -12,8 +12,9 @@ from caloforge.evaluation.classifier import ClassifierConfig, DenseConfig
 from caloforge.evaluation.scoring import Sweep, evaluate_events, evaluate_run
 from caloforge.events import Events
 from caloforge.io import create, open_events
-from caloforge.metrics import SHOWER_METRICS, calochallenge
-from caloforge.metrics.calochallenge import Sizes
+from caloforge.metrics import SHOWER_METRICS
+from caloforge.metrics.showers import Sizes
+from caloforge.metrics.showers import scores as scores_of_showers
 from caloforge.report import tables
 from caloforge.report.published import SEPARATIONS
 from caloforge.training.checkpoint import load_model
@@ -126,7 +127,7 @@ def test_classifiers_are_for_showers(events_file, tmp_path):
 
 
 def test_the_command_line_scores_files(caloforge, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(calochallenge, "Sizes", lambda: QUICK)
+    monkeypatch.setattr(scores_of_showers, "Sizes", lambda: QUICK)
     reference, mine = files
     out = tmp_path / "scores.json"
     code, text, _ = caloforge("evaluate", mine, "--reference", reference, "--out", out)

@@ -5,7 +5,7 @@ may need more rows, more epochs or a better network. So each AUC stands beside t
 and of GEANT against itself with layer energies smeared by 5 % (the control, which must be found). Three views:
 
 - `low`: log10 E_inc and voxels / E_inc, to a dense network;
-- `high`: the high-level features (`caloforge.metrics.calochallenge`), to a dense network;
+- `high`: the high-level features (`caloforge.metrics.showers`), to a dense network;
 - `conv`: ln(1 + voxel / threshold) and log10 E_inc, to a 3-D residual network; for detectors of three axes.
 
 Voxels below the threshold are 0. Of both sets 60 % are for training, 20 % choose the best epoch and calibrate, 20 % are
@@ -37,7 +37,7 @@ from torch.nn import functional
 from caloforge._lookup import nearest, require
 from caloforge.detectors import Detector
 from caloforge.events import EventSource, Selected, in_slices
-from caloforge.metrics.calochallenge import CONTROL, Smeared, cut, observe_showers
+from caloforge.metrics.showers import CONTROL, Smeared, cut, observe_showers
 
 View = Literal["low", "high", "conv"]
 

@@ -23,7 +23,7 @@ from caloforge.io import create, open_events, provenance
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
 from caloforge.metrics import Observables, align, observe, observe_showers, score, score_showers, wasserstein
-from caloforge.metrics.calochallenge import Showers, Sizes, Smeared
+from caloforge.metrics.showers import Showers, Sizes, Smeared
 from caloforge.models.base import Generator, Readout, TakesPhotons, as_function, channel_sums, given_photons
 from caloforge.recipe import Recipe
 from caloforge.runtime.generate import Forward, Generated, generate, generate_rows

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from caloforge.metrics.calochallenge import SHOWER_METRICS, Showers, observe_showers, score_showers
 from caloforge.metrics.channels import wasserstein
 from caloforge.metrics.conditional import bins, impact
 from caloforge.metrics.diversity import Diversity, f_div, f_div_inv_w
 from caloforge.metrics.observables import Observables, Result, centre_and_radius, observe
 from caloforge.metrics.scores import METRICS, Metric, align, floors, score
+from caloforge.metrics.showers import SHOWER_METRICS, Showers, observe_showers, score_showers
 
 __all__ = [
     "Diversity",

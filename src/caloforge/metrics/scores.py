@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.events import Primaries
-from caloforge.metrics import channels, conditional, showers
+from caloforge.metrics import channels, conditional, images
 from caloforge.metrics.observables import Observables, Result
 from caloforge.particles import particle_name
 
@@ -53,7 +53,7 @@ class Metric:
         title: name for tables and figures.
         unit: unit of the value.
         needs: `channels`: channel sums are enough; `responses`: centre, radius and lit cells are needed too;
-            `showers`: layers of voxels (`caloforge.metrics.calochallenge`).
+            `showers`: layers of voxels (`caloforge.metrics.showers`).
         floor: how the reference is split for the floor.
         function: from reference and generated observables to a result; takes `minimum` where that is not 0.
         formula: the whole formula in one line; n rows, K channels, c unique particles with rows X_c.
@@ -73,7 +73,7 @@ class Metric:
     symmetric: bool = True
 
 
-_C, _B, _V = conditional.MINIMUM, conditional.BIN_MINIMUM, showers.VARIANCE_MINIMUM
+_C, _B, _V = conditional.MINIMUM, conditional.BIN_MINIMUM, images.VARIANCE_MINIMUM
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -114,58 +114,58 @@ METRICS: dict[str, Metric] = {
             "|share of rows with sum_i w_i = 0 - share of rows with sum_i what_i = 0|",
         ),
         Metric(
-            "w1_lit", "W1 of lit cells", "cells", "responses", "halves", showers.w1_lit,
+            "w1_lit", "W1 of lit cells", "cells", "responses", "halves", images.w1_lit,
             "W1(lit, lit hat), lit = cells with at least one photon",
         ),
         Metric(
-            "w1_centre", "W1 of the centre", "cells", "responses", "halves", showers.w1_centre,
+            "w1_centre", "W1 of the centre", "cells", "responses", "halves", images.w1_centre,
             "(1/2) sum over two coordinates of W1(centre, centre hat)",
         ),
         Metric(
-            "w1_radius", "W1 of the radius", "cells", "responses", "halves", showers.w1_radius,
+            "w1_radius", "W1 of the radius", "cells", "responses", "halves", images.w1_radius,
             "W1(radius, radius hat), radius of the circle around the centre that holds 90 % of the photons",
         ),
         Metric(
-            "centre_mae", "centre, MAE", "cells", "responses", "pairs", showers.centre_mae,
+            "centre_mae", "centre, MAE", "cells", "responses", "pairs", images.centre_mae,
             "sum_c |X_c| (1/2) sum over coordinates |mean over X_c - mean over Xhat_c| / sum_c |X_c|",
             minimum=_C, symmetric=False,
         ),
         Metric(
-            "centre_rmse", "centre, RMSE", "cells", "responses", "pairs", showers.centre_rmse,
+            "centre_rmse", "centre, RMSE", "cells", "responses", "pairs", images.centre_rmse,
             "sqrt(sum_c |X_c| (1/2) sum over coordinates (mean over X_c - mean over Xhat_c)^2 / sum_c |X_c|)",
             minimum=_C, symmetric=False,
         ),
         Metric(
             "centre_variance_mae", "centre variance, MAE", "cells²", "responses", "pairs",
-            showers.centre_variance_mae,
+            images.centre_variance_mae,
             "sum_c |X_c| (1/2) sum over coordinates |var over X_c - var over Xhat_c| / sum_c |X_c|",
             minimum=_V, symmetric=False,
         ),
         Metric(
             "centre_variance_rmse", "centre variance, RMSE", "cells²", "responses", "pairs",
-            showers.centre_variance_rmse,
+            images.centre_variance_rmse,
             "sqrt(sum_c |X_c| (1/2) sum over coordinates (var over X_c - var over Xhat_c)^2 / sum_c |X_c|)",
             minimum=_V, symmetric=False,
         ),
         Metric(
-            "radius_mae", "radius, MAE", "cells", "responses", "pairs", showers.radius_mae,
+            "radius_mae", "radius, MAE", "cells", "responses", "pairs", images.radius_mae,
             "sum_c |X_c| |mean over X_c - mean over Xhat_c| / sum_c |X_c|",
             minimum=_C, symmetric=False,
         ),
         Metric(
-            "radius_rmse", "radius, RMSE", "cells", "responses", "pairs", showers.radius_rmse,
+            "radius_rmse", "radius, RMSE", "cells", "responses", "pairs", images.radius_rmse,
             "sqrt(sum_c |X_c| (mean over X_c - mean over Xhat_c)^2 / sum_c |X_c|)",
             minimum=_C, symmetric=False,
         ),
         Metric(
             "radius_variance_mae", "radius variance, MAE", "cells²", "responses", "pairs",
-            showers.radius_variance_mae,
+            images.radius_variance_mae,
             "sum_c |X_c| |var over X_c - var over Xhat_c| / sum_c |X_c|",
             minimum=_V, symmetric=False,
         ),
         Metric(
             "radius_variance_rmse", "radius variance, RMSE", "cells²", "responses", "pairs",
-            showers.radius_variance_rmse,
+            images.radius_variance_rmse,
             "sqrt(sum_c |X_c| (var over X_c - var over Xhat_c)^2 / sum_c |X_c|)",
             minimum=_V, symmetric=False,
         ),

@@ -51,8 +51,8 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, in_slices, with_responses
-from caloforge.metrics.calochallenge import observe_showers
 from caloforge.metrics.channels import energy_score, wasserstein
+from caloforge.metrics.showers import observe_showers
 from caloforge.models.base import (
     Batches,
     BatchRandom,

@@ -50,7 +50,7 @@ from torch import Tensor
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.metrics.showers import image_distances
+from caloforge.metrics.images import image_distances
 from caloforge.models.base import (
     BatchRandom,
     Generator,

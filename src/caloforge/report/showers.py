@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.metrics import calochallenge as challenge
-from caloforge.metrics.calochallenge import Showers, cut, observe_showers
+from caloforge.metrics import showers as challenge
+from caloforge.metrics.showers import Showers, cut, observe_showers
 from caloforge.report import figures, shower_figures
 from caloforge.report.pieces import figure, image, missing
 from caloforge.report.runs import Comparison, Run

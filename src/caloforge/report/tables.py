@@ -24,7 +24,7 @@ from typing import Any
 from caloforge.detectors import detector_named
 from caloforge.metrics import METRICS as IMAGE_METRICS
 from caloforge.metrics import Metric
-from caloforge.metrics.calochallenge import CLASSIFIER_METRICS, SHOWER_METRICS
+from caloforge.metrics.showers import CLASSIFIER_METRICS, SHOWER_METRICS
 from caloforge.report.published import (
     PUBLISHED,
     PUBLISHED_SHOWERS,

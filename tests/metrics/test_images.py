@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from caloforge.metrics import METRICS
-from caloforge.metrics.showers import (
+from caloforge.metrics.images import (
     centre_mae,
     centre_rmse,
     centre_variance_mae,
