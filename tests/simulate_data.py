@@ -17,3 +17,6 @@ def _found() -> Path | None:
 
 
 G4DATA = _found()
+
+SUBSTITUTED = G4DATA is not None and find_data("G4EmStandardPhysics", G4DATA).origin == "substitutes"
+"""Whether they are the substitutes, wherever they lie."""

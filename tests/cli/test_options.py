@@ -7,7 +7,7 @@ import typer
 from caloforge import cli
 
 OPTIONS = {
-    "simulate": "detector out --events --energy --particle --spectrum --theta --phi --jobs --seed --cut --physics --scoring --part --fast --g4data --download --resume --keep",
+    "simulate": "detector out --events --energy --particle --spectrum --theta --phi --jobs --seed --cut --physics --scoring --layers --sampling-fraction --part --fast --g4data --download --resume --keep",
     "train": "recipe --data --out --set --resume",
     "tune": "recipe --space --trials --timeout --out --storage --study --data --set --keep",
     "sample": "run primaries out --seed --first-event --batch-size --device --set --threads --exact --on-outside --trust",

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from caloforge.detectors import CRYSTALS, DS2
+from caloforge.detectors import CRYSTALS, DS2, from_xml
 from caloforge.io import open_events, provenance
 from caloforge.simulate import Job, produce, setup_named, simulate
 from caloforge.simulate.physics import ELECTROMAGNETIC
@@ -202,6 +202,32 @@ def test_a_job_can_be_made_longer(marks, data, tmp_path):
     simulate(JOB, out, 6, g4data=data, resume=True)
     assert parts_run(marks) == []
     assert len(open_events(out)) == 6
+
+
+def test_a_binning_file_is_simulated_and_read_from_anywhere(marks, data, tmp_path, monkeypatch):
+    binning = tmp_path / "mine.xml"
+    binning.write_text(
+        '<Bins><Bin pid="22" name="photon"><Layer id="3" r_edges="0,1,5" n_bin_alpha="4"/></Bin></Bins>'
+    )
+    layers = ("Pb:2mm,lAr:4mm",)
+    job = Job(str(binning), "gamma", (1.0, 2.0), part=2, layers=layers, fraction=0.2)
+    (file,) = simulate(job, tmp_path / "out.h5", 3, g4data=data)
+    origin = provenance(file)
+    assert {name: origin[name] for name in ("detector", "layers", "fraction")} == {
+        "detector": "mine.xml",
+        "layers": list(layers),
+        "fraction": 0.2,
+    }
+    monkeypatch.chdir(tmp_path)
+    events = open_events(file, from_xml("mine.xml")).slices(slice(None))
+    assert events.responses.shape == (3, 8)
+    np.testing.assert_array_equal(events.responses[:, 0], events.conditions[:, 0])
+    parts_run(marks)
+    moved = dataclasses.replace(job, detector="mine.xml")
+    assert simulate(moved, file, 3, g4data=data, resume=True) == [file]
+    assert parts_run(marks) == []
+    with pytest.raises(ValueError, match=r"is of another job: layers was .*4mm.*, now .*5mm"):
+        simulate(dataclasses.replace(moved, layers=("Pb:2mm,lAr:5mm",)), file, 3, g4data=data, resume=True)
 
 
 def test_a_finished_job_is_left_alone(marks, data, tmp_path):

@@ -13,27 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caloforge.detectors import DS2
+from caloforge import detectors
+from caloforge.detectors import DS2, from_xml
 from caloforge.io import open_events, provenance
-from caloforge.simulate import Job, find_data, simulate
-
-SUBSTITUTES = Path(__file__).parents[3] / "shared" / "g4data"
-
-
-def _data() -> Path | None:
-    if SUBSTITUTES.is_dir():
-        return SUBSTITUTES
-    try:
-        find_data("G4EmStandardPhysics")
-    except ValueError:
-        pytest.skip("no Geant4 data sets", allow_module_level=True)
-    return None
-
+from caloforge.simulate import Job, simulate
+from simulate_data import G4DATA, SUBSTITUTED
 
 if importlib.util.find_spec("geant4_pybind") is None:
     pytest.skip("needs the package geant4-pybind", allow_module_level=True)
 
-DATA = _data()
+if G4DATA is None:
+    pytest.skip("no Geant4 data sets", allow_module_level=True)
+
+DATA = G4DATA
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +67,7 @@ def test_showers_look_as_those_of_the_stored_set(showers):
 def test_the_file_names_geant4_and_the_substitutes(showers):
     origin = provenance(showers[0])
     assert origin["geant4"].startswith("11.")
-    assert origin["data_sets"]["origin"] == ("substitutes" if DATA == SUBSTITUTES else "official")
+    assert origin["data_sets"]["origin"] == ("substitutes" if SUBSTITUTED else "official")
 
 
 def test_replicas_put_energy_where_steps_do(showers, tmp_path):
@@ -113,7 +105,7 @@ def finish(process):
 
 def command(out, *more):
     arguments = ["simulate", "crystals", str(out), "--events", "40", "--energy", "50", "1000", "--part", "10"]
-    arguments += ["--seed", "3", *(["--g4data", str(DATA)] if DATA else []), *more]
+    arguments += ["--seed", "3", "--g4data", str(DATA), *more]
     call = "import sys; from caloforge.cli import main; sys.argv[0] = 'caloforge'; main()"
     return subprocess.Popen([sys.executable, "-c", call, *arguments], stderr=subprocess.PIPE, text=True)
 
@@ -136,7 +128,7 @@ def test_crystals_hold_the_energy(crystals):
 def test_kills_change_nothing(crystals, tmp_path, jobs):
     out = tmp_path / "out.h5"
     more = ["--jobs", str(jobs), "--resume"]
-    for wait in (1.0, 1.5, 2.0):
+    for wait in np.linspace(0.5, 2.2, 10):
         process = command(out, *more)
         time.sleep(wait)
         os.kill(process.pid, signal.SIGKILL)
@@ -146,10 +138,10 @@ def test_kills_change_nothing(crystals, tmp_path, jobs):
 
 
 def test_an_abort_is_one_line(tmp_path):
-    if DATA != SUBSTITUTES:
+    if not SUBSTITUTED:
         pytest.skip("needs the substitute data sets")
     data = tmp_path / "data"
-    shutil.copytree(SUBSTITUTES, data, copy_function=shutil.copyfile)
+    shutil.copytree(DATA, data, copy_function=shutil.copyfile)
     table = data / "G4EMLOW8.8" / "epics2017" / "phot" / "pe-cs-74.dat"
     table.parent.chmod(0o755)
     table.unlink()
@@ -159,6 +151,50 @@ def test_an_abort_is_one_line(tmp_path):
     ) as error:
         simulate(job, tmp_path / "out.h5", 2, g4data=data)
     assert "\n" not in str(error.value)
+
+
+def finish_job(tmp_path, name, *arguments):
+    call = "import sys; from caloforge.cli import main; sys.argv[0] = 'caloforge'; main()"
+    more = ["--g4data", str(DATA)]
+    line = [
+        sys.executable,
+        "-c",
+        call,
+        "simulate",
+        *arguments[:1],
+        str(tmp_path / name),
+        *arguments[1:],
+        *more,
+    ]
+    finish(subprocess.Popen(line, stderr=subprocess.PIPE, text=True))
+    return tmp_path / name
+
+
+def test_a_binning_file_of_ds2s_sheets_gives_the_showers_of_ds2(tmp_path):
+    binning = str(Path(detectors.__file__).with_name("binning_ds2.xml"))
+    shared = ["--events", "4", "--energy", "2", "4", "--seed", "3"]
+    by_name = finish_job(tmp_path, "ds2.h5", "ds2", *shared, "--particle", "e-")
+    sheets = ["--layers", "W:1.4mm,Si:0.3mm,W:1.4mm,Si:0.3mm", "--sampling-fraction", "0.033"]
+    by_file = finish_job(tmp_path, "file.h5", binning, *shared, *sheets)
+    first, second = events_of(by_name), open_events(by_file, from_xml(binning)).slices(slice(None))
+    np.testing.assert_array_equal(first.responses, second.responses)
+    np.testing.assert_array_equal(first.conditions, second.conditions)
+    assert (first.responses.sum((1, 2, 3)) > 1000).all()
+
+
+def test_layers_of_a_binning_file_hold_what_their_sheets_stop(tmp_path):
+    binning = tmp_path / "mine.xml"
+    rows = [f'<Layer id="{k}" r_edges="0,20,200" n_bin_alpha="{a}"/>' for k, a in enumerate((1, 8, 1))]
+    binning.write_text(f'<Bins><Bin pid="22" name="photon">{"".join(rows)}</Bin></Bins>')
+    layers = ["--layers", "0=Si:1mm", "--layers", "1=PbWO4:20cm", "--layers", "2=W:5cm,Si:1mm"]
+    out = finish_job(tmp_path, "out.h5", str(binning), "--events", "20", "--energy", "1", "1.5", *layers)
+    events = open_events(out, from_xml(binning)).slices(slice(None))
+    sums = events.detector.readout(events.responses) / events.conditions
+    assert (sums.sum(1) <= 1.001).all()
+    before, crystal, behind = np.median(sums, 0)
+    assert before < 0.01
+    assert crystal > 0.9
+    assert behind < 0.01
 
 
 OWN = """
@@ -192,7 +228,7 @@ def test_a_setup_of_ones_own(own, tmp_path):
 
 
 def test_elements_without_tables_are_named(own, tmp_path):
-    if DATA != SUBSTITUTES:
+    if not SUBSTITUTED:
         pytest.skip("the official data sets have all elements")
     job = Job(f"{own}:cesium", "e-", (1.0, 1.0))
     with pytest.raises(ValueError, match="for which the substitute data sets have no tables"):

@@ -15,7 +15,8 @@ def simulate(
     detector: Annotated[
         str,
         typer.Argument(
-            help="ds2, ds3, ds2+ds3 (one file each, of the same showers), crystals, or package.module:FUNCTION.",
+            help="ds2, ds3, ds2+ds3 (one file each, of the same showers), crystals, zn, zp, a binning file .xml with "
+            "--layers, or package.module:FUNCTION.",
             show_default=False,
         ),
     ],
@@ -56,8 +57,24 @@ def simulate(
         str | None,
         typer.Option(
             metavar="steps|replicas",
-            help="Of ds2 and ds3: cells by the middle of a step, or cut into the silicon, in half the time "
-            "[default: replicas; of ds2+ds3 steps].",
+            help="Of ds2, ds3 and binning files: cells by the middle of a step, or cut into the active sheets, in half "
+            "the time [default: replicas; of ds2+ds3 and rings unlike each other steps].",
+            show_default=False,
+        ),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SHEETS",
+            help="What the layers of a binning file are made of, in depth: W:1.4mm,Si:0.3mm; the last material is the "
+            "active one. 0-3=Pb:2mm,lAr:4mm is for layers 0 to 3 only; give the option several times.",
+            show_default=False,
+        ),
+    ] = None,
+    sampling_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="What the energy in active sheets of a binning file is divided by [default: 1].",
             show_default=False,
         ),
     ] = None,
@@ -95,7 +112,7 @@ def simulate(
     from caloforge.simulate.produce import wheel_version
 
     wheel_version()
-    setup = setup_named(detector, scoring)
+    setup = setup_named(detector, scoring, layers or (), sampling_fraction)
     job = Job(
         detector,
         particle or setup.particle,
@@ -109,6 +126,8 @@ def simulate(
         scoring,
         part,
         str(fast.resolve()) if fast else None,
+        tuple(layers or ()),
+        sampling_fraction,
     )
     job.check(setup)
     if download:

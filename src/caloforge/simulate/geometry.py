@@ -19,10 +19,11 @@ Four kinds of scorer; the response is `deposit * scale`, and 0 below `threshold`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from pathlib import PurePath
 from types import FunctionType
 from typing import Literal, get_args
 
@@ -30,16 +31,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge._lookup import nearest, outside
-from caloforge.detectors import CRYSTALS, DS2, DS3, ZN, ZP, Detector
+from caloforge.detectors import CRYSTALS, DS2, DS3, ZN, ZP, Detector, detector_named
+from caloforge.simulate.physics import PARTICLES
+from caloforge.simulate.sheets import EXAMPLE, Sheet, sheets_by_layer, sheets_of
 
 Vector = tuple[float, float, float]
 Kind = Literal["volumes", "light", "steps", "replicas"]
 
-TUNGSTEN_DEPTH, SILICON_DEPTH = 1.4, 0.3
-"""Depths of the sheets of DS2 and DS3 [mm]; two of each are a layer."""
+DS2_LAYER = "W:1.4mm,Si:0.3mm,W:1.4mm,Si:0.3mm"
+"""Sheets of a layer of DS2 and DS3."""
 
 SAMPLING_FRACTION = 0.033
 """What the energy in silicon is divided by in DS2 and DS3."""
+
+LEAST_DEPOSIT = 0.5e-3
+"""Voxels of layers in which less is deposited are empty [MeV]."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +239,10 @@ class Setup:
                 raise ValueError(
                     f"replicas hold the mesh of one detector, got {self.name}: use steps for several"
                 )
-            _check_even(self.detectors[0])
+            if not _even(self.detectors[0]):
+                raise ValueError(
+                    f"replicas need layers alike with rings of one width, {self.name} has others: use steps"
+                )
         _check_overlaps(self.volumes)
 
     @property
@@ -251,19 +260,18 @@ class Setup:
     @property
     def digest(self) -> str:
         """A hash of volumes, scorer and meshes, which tells setups apart."""
-        meshes = [(detector.name, detector.shape, detector.layers) for detector in self.detectors]
+        # a binning file may have moved
+        meshes = [(PurePath(one.name).name, one.shape, one.layers) for one in self.detectors]
         text = repr((self.volumes, self.scorer, self.front, self.spot, meshes))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_even(detector: Detector) -> None:
+def _even(detector: Detector) -> bool:
+    """Says whether layers are alike and their rings of one width, from the axis on."""
     first = detector.layers[0]
     widths = np.diff(first.edges)
     alike = all((layer.edges, layer.angles) == (first.edges, first.angles) for layer in detector.layers)
-    if not alike or first.edges[0] != 0 or not np.allclose(widths, widths[0], rtol=1e-6):
-        raise ValueError(
-            f"replicas need layers alike with rings of one width, {detector.name} has others: use steps"
-        )
+    return bool(alike and first.edges[0] == 0 and np.allclose(widths, widths[0], rtol=1e-6))
 
 
 def _check_overlaps(volumes: tuple[Volume, ...]) -> None:
@@ -286,26 +294,76 @@ def _check_overlaps(volumes: tuple[Volume, ...]) -> None:
 def sampling_calorimeter(*detectors: Detector, scoring: Kind | None = None) -> Setup:
     """Builds the stack of DS2 and DS3: in each layer two sheets of 1.4 mm tungsten and 0.3 mm silicon.
 
-    Particles enter at the origin along z. The silicon's energy is divided by 0.033, and voxels of less than the
-    detector's threshold are empty.
+    Particles enter at the origin along z. The silicon's energy is divided by 0.033, and voxels of less than 0.5 keV in
+    silicon are empty.
 
     Args:
         detectors: `DS2`, `DS3` or both, or others with as many layers.
         scoring: `steps` or `replicas`; where not given replicas of one detector, steps of several.
     """
+    sheets = [sheets_of(DS2_LAYER)] * len(detectors[0].layers)
     kind: Kind = scoring or ("replicas" if len(detectors) == 1 else "steps")
-    edge = 2 * 400.0  # a hundred radiation lengths of tungsten to either side
+    return stack(*detectors, sheets=sheets, fraction=SAMPLING_FRACTION, scoring=kind, particle="e+")
+
+
+def stack(
+    *detectors: Detector, sheets: Sequence[Sequence[Sheet]], fraction: float, scoring: Kind, particle: str
+) -> Setup:
+    """Builds layers of sheets, from the origin along z, which is where particles enter.
+
+    Args:
+        detectors: with layers, all as many.
+        sheets: of each layer, in depth.
+        fraction: what the energy in active sheets is divided by.
+        scoring: `steps` or `replicas`.
+        particle: shot where none is named.
+    """
+    outermost = max(layer.edges[-1] for detector in detectors for layer in detector.layers)
+    edge = 2 * max(400.0, 1.5 * outermost)  # of tungsten a hundred radiation lengths to either side
     volumes = []
-    for sheet in range(2 * len(detectors[0].layers)):
-        front = sheet * (TUNGSTEN_DEPTH + SILICON_DEPTH)
-        for material, start, depth, cell in (
-            ("G4_W", front, TUNGSTEN_DEPTH, None),
-            ("G4_Si", front + TUNGSTEN_DEPTH, SILICON_DEPTH, sheet // 2),
-        ):
-            box = Box((edge, edge, depth))
-            volumes.append(Volume(box, material, (0.0, 0.0, round(start + depth / 2, 6)), cell))
-    scorer = Scorer(kind, 1 / SAMPLING_FRACTION, max(detector.threshold for detector in detectors))
-    return Setup(detectors, tuple(volumes), scorer, particle="e+", origin=(0.0, 0.0, 0.0))
+    front = 0.0
+    for layer, of_layer in enumerate(sheets):
+        for sheet in of_layer:
+            centre = (0.0, 0.0, round(front + sheet.depth / 2, 6))
+            box = Box((edge, edge, sheet.depth))
+            volumes.append(Volume(box, sheet.material, centre, layer if sheet.active else None))
+            front += sheet.depth
+    scorer = Scorer(scoring, 1 / fraction, LEAST_DEPOSIT / fraction)
+    return Setup(detectors, tuple(volumes), scorer, particle=particle, origin=(0.0, 0.0, 0.0))
+
+
+def stack_from_xml(
+    name: str, layers: Sequence[str], fraction: float | None = None, scoring: str | None = None
+) -> Setup:
+    """Builds a binning file's detector as layers of sheets.
+
+    Args:
+        name: `binning.xml` or `binning.xml:particle`.
+        layers: the sheets of its layers, see `sheets`; layers that record nothing are not built.
+        fraction: what the energy in active sheets is divided by; 1 where not given.
+        scoring: `steps` or `replicas`; where not given replicas if all layers are alike with rings of one width.
+
+    Raises:
+        ValueError: no such file or not a binning, layers that do not fit, a fraction out of its range.
+    """
+    detector = detector_named(name)
+    if not layers:
+        raise ValueError(
+            f"{name} has rings and angles, not materials: give what its layers are made of, --layers {EXAMPLE}"
+        )
+    fraction = 1.0 if fraction is None else fraction
+    if not 0 < fraction <= 1:
+        raise ValueError(f"a sampling fraction lies above 0 and not above 1, got {fraction:g}")
+    sheets = sheets_by_layer(layers, [layer.number for layer in detector.layers])
+    kind: Kind = "steps" if scoring == "steps" or not (scoring or _even(detector)) else "replicas"
+    particle = next((one for one, pdg in PARTICLES.items() if pdg == detector.pdg), "e-")
+    return stack(detector, sheets=sheets, fraction=fraction, scoring=kind, particle=particle)
+
+
+def is_binning(name: str) -> bool:
+    """Says whether the name is that of a binning file, `binning.xml` or `binning.xml:particle`."""
+    _, xml, rest = name.partition(".xml")
+    return bool(xml) and (not rest or rest.startswith(":"))
 
 
 def crystal_box(depth: float = 200.0) -> Setup:
@@ -392,27 +450,38 @@ SETUPS: dict[str, Callable[[], Setup]] = {
 }
 
 
-def setup_named(name: str, scoring: str | None = None) -> Setup:
+def setup_named(
+    name: str, scoring: str | None = None, layers: Sequence[str] = (), fraction: float | None = None
+) -> Setup:
     """Builds the setup of that name.
 
     Args:
-        name: a key of `SETUPS`, or `package.module:FUNCTION` for a function of one's own that returns a `Setup`.
-        scoring: `steps` or `replicas`, for DS2 and DS3.
+        name: a key of `SETUPS`, a binning file `binning.xml` or `binning.xml:particle`, or `package.module:FUNCTION`
+            for a function of one's own that returns a `Setup`.
+        scoring: `steps` or `replicas`, for DS2, DS3 and binning files.
+        layers: of a binning file: what its layers are made of, see `sheets`.
+        fraction: of a binning file: what the energy in active sheets is divided by.
 
     Raises:
-        ValueError: no such setup, a function that returns something else, or a scoring that does not fit.
+        ValueError: no such setup, a function that returns something else, or options that do not fit.
     """
+    binning = is_binning(name)
+    if scoring is not None and (not (name in SAMPLING or binning) or scoring not in ("steps", "replicas")):
+        raise ValueError(
+            f"the scoring is steps or replicas, of {', '.join(SAMPLING)} or a binning file; got {scoring!r} of {name}"
+        )
+    if binning:
+        return stack_from_xml(name, layers, fraction, scoring)
+    if layers or fraction is not None:
+        raise ValueError(f"layers and sampling fraction are those of a binning file .xml, got {name}")
     if scoring is not None:
-        if name not in SAMPLING or scoring not in ("steps", "replicas"):
-            raise ValueError(
-                f"the scoring is steps or replicas, of {', '.join(SAMPLING)}; got {scoring!r} of {name}"
-            )
         return sampling_calorimeter(*SAMPLING[name], scoring="steps" if scoring == "steps" else "replicas")
     if name in SETUPS:
         return SETUPS[name]()
     if ":" not in name:
         raise ValueError(
-            f"no detector {name!r} to simulate; there are {', '.join(SETUPS)}, or package.module:FUNCTION"
+            f"no detector {name!r} to simulate; there are {', '.join(SETUPS)}, a binning file .xml, or "
+            f"package.module:FUNCTION"
             f"{nearest(name, SETUPS)}"
         )
     setup = outside(name, FunctionType, trust=True)()  # the user names it, no file does
@@ -423,11 +492,26 @@ def setup_named(name: str, scoring: str | None = None) -> Setup:
 
 def layer_of(setup: Setup) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Returns middles in z of the counted sheets [mm], ascending, and the layer of each."""
-    sheets = sorted((volume.centre[2], volume.cell) for volume in setup.volumes if volume.cell is not None)
-    depths = [depth for depth, _ in sheets]
-    if any(low == high for low, high in pairwise(depths)):
+    sheets = _counted_sheets(setup)
+    return np.array([sheet.centre[2] for sheet in sheets]), np.array(
+        [sheet.cell for sheet in sheets], np.intp
+    )
+
+
+def borders_between(setup: Setup) -> NDArray[np.float64]:
+    """Returns where in z one counted sheet ends and the next begins [mm], midway in what lies between, ascending."""
+    sheets = _counted_sheets(setup)
+    middle, half = np.array([(sheet.centre[2], sheet.shape.half[2]) for sheet in sheets]).T
+    return np.asarray(((middle + half)[:-1] + (middle - half)[1:]) / 2)
+
+
+def _counted_sheets(setup: Setup) -> list[Volume]:
+    sheets = sorted(
+        (volume for volume in setup.volumes if volume.cell is not None), key=lambda sheet: sheet.centre[2]
+    )
+    if any(low.centre[2] == high.centre[2] for low, high in pairwise(sheets)):
         raise ValueError("a mesh needs one sheet at each depth, got two side by side")
-    return np.array(depths), np.array([layer for _, layer in sheets], np.intp)
+    return sheets
 
 
 def mesh_cells(

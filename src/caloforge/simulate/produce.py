@@ -39,7 +39,7 @@ from caloforge.io.files import read_json, replacing, sha256, write_json
 from caloforge.particles import mass_and_charge
 from caloforge.runtime.bundle import CARD
 from caloforge.simulate.fast import FastShowers
-from caloforge.simulate.geometry import SAMPLING, Setup, setup_named
+from caloforge.simulate.geometry import SAMPLING, Setup, is_binning, setup_named
 from caloforge.simulate.physics import PARTICLES, DataFolders, check_physics, find_data, needed
 
 Spectrum = Literal["log", "flat", "fixed"]
@@ -70,6 +70,8 @@ class Job:
         scoring: `steps` or `replicas` for setups that have both, their own where not given.
         part: events of a part.
         fast: a bundle's folder: it draws the showers of primaries that it was trained on, in place of Geant4.
+        layers: what the layers of a binning file are made of, see `sheets`.
+        fraction: what the energy in their active sheets is divided by.
 
     Raises:
         ValueError: a value out of its range.
@@ -87,6 +89,8 @@ class Job:
     scoring: str | None = None
     part: int = PART
     fast: str | None = None
+    layers: tuple[str, ...] = ()
+    fraction: float | None = None
 
     def __post_init__(self) -> None:
         check_physics(self.physics, self.particle)
@@ -111,15 +115,15 @@ class Job:
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Job:
         """Returns a job from what JSON holds."""
-        pairs = {name: tuple(values[name]) for name in ("energy", "theta", "phi")}
-        return cls(**{**values, **pairs})
+        tuples = {name: tuple(values[name]) for name in ("energy", "theta", "phi", "layers")}
+        return cls(**{**values, **tuples})
 
     def setup(self) -> Setup:
         """Builds the setup."""
+        in_layers = self.detector in SAMPLING or is_binning(self.detector)
         # a bundle deposits at points
-        return setup_named(
-            self.detector, self.scoring or ("steps" if self.fast and self.detector in SAMPLING else None)
-        )
+        scoring = self.scoring or ("steps" if self.fast and in_layers else None)
+        return setup_named(self.detector, scoring, self.layers, self.fraction)
 
     def check(self, setup: Setup) -> None:
         """Checks that the particles can be told by the conditions of the detectors.
@@ -250,7 +254,14 @@ class Plan:
     def origin(self) -> dict[str, Any]:
         """What goes into the provenance and decides whether parts belong together."""
         sets = [one.folder for one in needed(self.job.physics)]
-        job = {name: value for name, value in vars(self.job).items() if name != "fast"}
+        job = {
+            name: value
+            for name, value in vars(self.job).items()
+            if name not in ("fast", "layers", "fraction")
+        }
+        if self.job.layers:
+            job |= {"layers": self.job.layers, "fraction": self.job.fraction}
+            job["detector"] = Path(self.job.detector).name  # the geometry's hash tells binnings apart
         if self.job.fast:
             job["fast"] = {"name": Path(self.job.fast).name, "bundle": sha256(Path(self.job.fast) / CARD)}
         return {

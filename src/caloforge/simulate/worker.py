@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from caloforge._lookup import require
 from caloforge.simulate.fast import FastShowers
-from caloforge.simulate.geometry import Box, Mixture, Setup, Volume, layer_of, mesh_cells
+from caloforge.simulate.geometry import Box, Mixture, Setup, Volume, borders_between, layer_of, mesh_cells
 from caloforge.simulate.physics import DATA_SETS, EM_LISTS, PARTICLES
 from caloforge.simulate.produce import ERROR, Job, Shots, shots_of, write_part
 
@@ -133,8 +133,8 @@ class Counter:
         self._open = [np.zeros(detector.cells) for detector in setup.detectors]
         self._started = time.process_time()
         if setup.scorer.kind == "steps":
-            depths, self._layers = layer_of(setup)
-            self._borders = (depths[1:] + depths[:-1]) / 2
+            _, self._layers = layer_of(setup)
+            self._borders = borders_between(setup)
 
     def add(self, points: NDArray[np.float64], energy: NDArray[np.float64]) -> None:
         """Adds deposits [MeV] at points [mm], (K,) and (K, 3), that no step of Geant4 has made."""
