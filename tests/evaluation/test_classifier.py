@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from caloforge.detectors import DS2, DS3
+from caloforge.evaluation import classifier
 from caloforge.evaluation.classifier import (
     SUITES,
     ClassifierConfig,
@@ -10,6 +11,7 @@ from caloforge.evaluation.classifier import (
     ConvConfig,
     Dense,
     DenseConfig,
+    Part,
     auc_of,
     classifier_scores,
     classify,
@@ -18,6 +20,7 @@ from caloforge.evaluation.classifier import (
     suite,
     weight_histograms,
 )
+from caloforge.io.stored import StoredRows
 from caloforge.metrics import observe_showers
 from made_showers import made_showers
 
@@ -165,3 +168,27 @@ def test_scores_of_every_view_with_floor_and_control():
 def test_too_few_showers_and_ragged_ones_are_refused(tmp_path):
     with pytest.raises(ValueError, match="at least two showers in each part, got 4 and 4"):
         classify(*points(0, rows=4), "high", DS2, TINY)
+
+
+@pytest.mark.parametrize("view", ["low", "conv"])
+def test_inputs_in_a_file_give_the_same_verdict(view, monkeypatch, tmp_path):
+    sets = made_showers(rows=40), made_showers(rows=30, seed=1)
+    config = TINY.model_copy(update={"epochs": 2, "batch_size": 8, "standardize": False})
+    in_memory = classify(*(inputs_of(events, view) for events in sets), view, DS2, config, seed=3)
+    monkeypatch.setattr(classifier, "IN_MEMORY", 0)
+    stored = [inputs_of(events, view, tmp_path) for events in sets]
+    assert all(isinstance(inputs, StoredRows) for inputs in stored)
+    verdict = classify(*stored, view, DS2, config, seed=3)
+    np.testing.assert_array_equal(verdict.truth, in_memory.truth)
+    np.testing.assert_array_equal(verdict.generated, in_memory.generated)
+
+
+def test_moments_of_a_part_in_a_file(monkeypatch):
+    a, b = points(2, rows=70)
+    part = Part(a, b)
+    monkeypatch.setattr(classifier, "IN_MEMORY", 0)
+    streamed = Part(a, b)
+    for ours, theirs in zip(streamed.moments(32), part.moments(32), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    index = torch.tensor([139, 0, 70, 69, 70])
+    torch.testing.assert_close(streamed[index], part[index])

@@ -82,6 +82,7 @@ def evaluate(
     references = [samples.located(name) for name in reference]
     if Path(target).is_file():
         path = Path(target)
+        out = out or path.with_suffix(".scores.json")
         if settings or sweep or true_sums:
             raise ValueError(f"--set, --sweep and --true-sums need a model, but {path} is an events file")
         with counting_each("repeats") as count:
@@ -93,8 +94,8 @@ def evaluate(
                 classifiers=networks,
                 device=device,
                 report=count,
+                folder=out.absolute().parent,
             )
-        out = out or path.with_suffix(".scores.json")
     else:
         path = run_path(target)
         shipped = path == samples.weights().get(target)

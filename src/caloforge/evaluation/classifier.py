@@ -16,16 +16,21 @@ scored. With C the calibrated probability of truth (isotonic regression on the v
 the Jensen-Shannon divergence in bits. The weight w = C / (1 - C) estimates p_truth / p_generated: a tail of
 generated showers at small w is of showers that the simulation does not make, one of true showers at large w of
 showers that the generator misses.
+
+Many showers do not fit into memory: what a network sees of them is then read once, kept in a temporary file
+(`caloforge.io.stored`) and read from there batch by batch.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -36,8 +41,9 @@ from torch.nn import functional
 
 from caloforge._lookup import nearest, require
 from caloforge.detectors import Detector
-from caloforge.events import EventSource, Selected, in_slices
-from caloforge.metrics.showers import CONTROL, Smeared, cut, observe_showers
+from caloforge.events import Events, EventSource, Selected, in_slices
+from caloforge.io.stored import StoredRows
+from caloforge.metrics.showers import CONTROL, Sizes, Smeared, cut, observe_showers
 
 View = Literal["low", "high", "conv"]
 
@@ -184,29 +190,132 @@ class Conv(nn.Module):
 # Inputs
 
 
-def inputs_of(source: EventSource, view: View) -> NDArray[np.float32]:
-    """Reads what a classifier sees of showers, (N, F).
+IN_MEMORY = 2**26
+"""Numbers of a set, or of a part of two sets, up to which they are kept in memory."""
+
+
+class Inputs(Protocol):
+    """What a classifier sees of showers, in memory or a file: an array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Showers and numbers of each."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Reads some rows, (n, F), in the order asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class SomeInputs:
+    """Some rows of inputs, as inputs."""
+
+    inputs: Inputs
+    rows: NDArray[np.intp]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Showers and numbers of each."""
+        return len(self.rows), *self.inputs.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Reads some rows, counted within these."""
+        return self.inputs[self.rows[rows]]
+
+
+def inputs_of(source: EventSource, view: View, folder: Path | None = None) -> Inputs:
+    """Reads what a classifier sees of showers, (N, F) float32.
+
+    Args:
+        source: showers.
+        view: of which network.
+        folder: where a temporary file lies, if they do not fit into memory; the system's folder where not given.
 
     Raises:
         ValueError: `conv` for a detector without three axes.
     """
     detector = source.primaries.detector
     if view == "high":
-        return observe_showers(source).features.astype(np.float32)
+        # of the spectrum and the voxels nothing is needed
+        edges, sizes = np.array([detector.threshold, np.inf]), Sizes(prdc_rows=0)
+        return observe_showers(source, edges, sizes).features.astype(np.float32)
     if view == "conv" and len(detector.shape) != 3:
         raise ValueError(
             f"the residual network needs three axes, {detector.name} has {len(detector.shape)}: leave conv out"
         )
-    found = np.empty((len(source), 1 + detector.cells), np.float32)
-    start = 0
+    width = 1 + detector.cells
+    if len(source) * width <= IN_MEMORY:
+        return np.concatenate([voxel_inputs(events, view) for events in in_slices(source, 512)])
+    rows = StoredRows(width, np.float32, folder or Path(tempfile.gettempdir()))
     for events in in_slices(source, 512):
-        energy = events.conditions.astype(np.float64)
-        voxels = cut(detector, events.responses)
-        here = slice(start, start + len(events))
-        found[here, :1] = np.log10(energy)
-        found[here, 1:] = voxels / energy if view == "low" else np.log1p(voxels / detector.threshold)
-        start += len(events)
+        rows.append(voxel_inputs(events, view))
+    return rows
+
+
+def voxel_inputs(events: Events, view: View) -> NDArray[np.float32]:
+    """Returns what `low` or `conv` see of some showers, (n, 1 + cells)."""
+    detector, energy = events.detector, events.conditions.astype(np.float64)
+    voxels = cut(detector, events.responses)
+    found = np.empty((len(events), 1 + detector.cells), np.float32)
+    found[:, :1] = np.log10(energy)
+    found[:, 1:] = voxels / energy if view == "low" else np.log1p(voxels / detector.threshold)
     return found
+
+
+class Part:
+    """Training, validation or test rows of two sets of inputs, those of truth first.
+
+    Args:
+        truth: inputs of simulated showers.
+        generated: inputs of generated ones.
+    """
+
+    def __init__(self, truth: Inputs, generated: Inputs) -> None:
+        self._sets = truth, generated
+        self.labels = torch.cat([torch.ones(len(truth)), torch.zeros(len(generated))])
+        self._rows: Tensor | None = None
+        if len(self) * self.width <= IN_MEMORY:
+            self._rows = torch.cat([torch.from_numpy(rows[np.arange(len(rows))]) for rows in self._sets])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def width(self) -> int:
+        """Numbers of a shower."""
+        return self._sets[0].shape[1]
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Reads some rows, (n, F), in the order asked for."""
+        if self._rows is not None:
+            return self._rows[index]
+        first = len(self._sets[0])
+        numbers = index.numpy()
+        true = numbers < first
+        ours, theirs = self._sets[0][numbers[true]], self._sets[1][numbers[~true] - first]
+        rows = np.empty((len(numbers), self.width), ours.dtype)
+        rows[true], rows[~true] = ours, theirs
+        return torch.from_numpy(rows)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Reads all rows in order."""
+        for index in torch.split(torch.arange(len(self)), size):
+            yield self[index]
+
+    def moments(self, size: int) -> tuple[Tensor, Tensor]:
+        """Returns mean and standard deviation of each number, (F,)."""
+        if self._rows is not None:
+            return self._rows.mean(0), self._rows.std(0)
+        mean, square = torch.zeros(2, self.width, dtype=torch.float64)
+        for rows in self.batches(size):
+            mean += rows.double().sum(0) / len(self)
+        for rows in self.batches(size):
+            square += (rows.double() - mean).square().sum(0)
+        return mean.float(), (square / (len(self) - 1)).sqrt().float()
 
 
 def _network(view: View, inputs: int, detector: Detector, config: ClassifierConfig) -> nn.Module:
@@ -268,8 +377,8 @@ def judge(
 
 
 def classify(
-    truth: NDArray[np.float32],
-    generated: NDArray[np.float32],
+    truth: Inputs,
+    generated: Inputs,
     view: View,
     detector: Detector,
     config: ClassifierConfig,
@@ -291,28 +400,25 @@ def classify(
         ValueError: too few showers for the three parts.
     """
     rng = np.random.default_rng([seed, 5])
-    x = [torch.from_numpy(values[rng.permutation(len(values))]) for values in (truth, generated)]
-    counts = [[round(share * len(values)) for share in config.parts[:2]] for values in x]
-    if any(min(*pair, len(values) - sum(pair)) < 2 for pair, values in zip(counts, x, strict=True)):
+    orders = [rng.permutation(len(values)) for values in (truth, generated)]
+    counts = [[round(share * len(values)) for share in config.parts[:2]] for values in orders]
+    if any(min(*pair, len(values) - sum(pair)) < 2 for pair, values in zip(counts, orders, strict=True)):
         raise ValueError(
             f"a classifier needs at least two showers in each part, got {len(truth)} and {len(generated)} showers"
         )
-    pieces = [
-        torch.split(values, [*pair, len(values) - sum(pair)]) for pair, values in zip(counts, x, strict=True)
-    ]
-    train, validation, test = (torch.cat(both) for both in zip(*pieces, strict=True))
-    labels = [
-        torch.cat([torch.ones(len(ours)), torch.zeros(len(theirs))])
+    pieces = [np.split(order, np.cumsum(pair)) for pair, order in zip(counts, orders, strict=True)]
+    train, validation, test = (
+        Part(SomeInputs(truth, ours), SomeInputs(generated, theirs))
         for ours, theirs in zip(*pieces, strict=True)
-    ]
-    mean, scale = torch.zeros(train.shape[1]), torch.ones(train.shape[1])
+    )
+    mean, scale = torch.zeros(train.width), torch.ones(train.width)
     if config.standardize:
-        mean, scale = train.mean(0), train.std(0)
+        mean, scale = train.moments(config.batch_size)
         scale = torch.where(scale > 0, scale, 1.0)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(view, train.shape[1], detector, config).to(device)
+        network = _network(view, train.width, detector, config).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     order = torch.Generator().manual_seed(seed)
 
@@ -320,24 +426,26 @@ def classify(
         return torch.as_tensor(network(((rows - mean) / scale).to(device)))
 
     @torch.no_grad()
-    def scores_of(rows: Tensor) -> Tensor:
-        return torch.cat([logits(part).cpu() for part in torch.split(rows, config.batch_size)]).double()
+    def scores_of(part: Part) -> Tensor:
+        return torch.cat([logits(rows).cpu() for rows in part.batches(config.batch_size)]).double()
 
     best, state = math.inf, copy.deepcopy(network.state_dict())
     for _ in range(config.epochs):
         for index in torch.split(torch.randperm(len(train), generator=order), config.batch_size):
             loss = functional.binary_cross_entropy_with_logits(
-                logits(train[index]), labels[0][index].to(device)
+                logits(train[index]), train.labels[index].to(device)
             )
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        score = float(functional.binary_cross_entropy_with_logits(scores_of(validation), labels[1].double()))
+        score = float(
+            functional.binary_cross_entropy_with_logits(scores_of(validation), validation.labels.double())
+        )
         if score < best:
             best, state = score, copy.deepcopy(network.state_dict())
     network.load_state_dict(state)
-    found = [torch.sigmoid(scores_of(rows)).numpy() for rows in (validation, test)]
-    return judge(found[0], labels[1].numpy(), found[1], labels[2].numpy())
+    found = [torch.sigmoid(scores_of(part)).numpy() for part in (validation, test)]
+    return judge(found[0], validation.labels.numpy(), found[1], test.labels.numpy())
 
 
 def weight_histograms(verdicts: Sequence[Verdict]) -> dict[str, list[float]]:
@@ -358,6 +466,7 @@ def classifier_scores(
     device: str = "cpu",
     report: Callable[[str], None] = lambda what: None,
     beside: bool = True,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Runs every view of the settings on generated showers, on the floor and on the positive control.
 
@@ -371,6 +480,7 @@ def classifier_scores(
         device: PyTorch device.
         report: called with what is about to be trained.
         beside: whether floor and control are wanted; they are the same for all generated showers.
+        folder: where temporary files lie, if the showers do not fit into memory.
 
     Returns:
         `metrics`: entries of a file of scores by name, `auc_low`, `jsd_low` and so on; `weights`: for each view the
@@ -382,11 +492,12 @@ def classifier_scores(
     metrics: dict[str, Any] = {}
     weights: dict[str, Any] = {}
     for view in config.views:
-        truth = inputs_of(reference, view)
-        pairs = {"scores": (truth, inputs_of(generated, view))}
+        truth = inputs_of(reference, view, folder)
+        pairs: dict[str, tuple[Inputs, Inputs]] = {"scores": (truth, inputs_of(generated, view, folder))}
         if beside:
-            smeared = inputs_of(Selected(Smeared(reference, seed=seed), second), view)
-            pairs |= {"floor": (truth[first], truth[second]), "control": (truth[first], smeared)}
+            smeared = inputs_of(Selected(Smeared(reference, seed=seed), second), view, folder)
+            half = SomeInputs(truth, first)
+            pairs |= {"floor": (half, SomeInputs(truth, second)), "control": (half, smeared)}
         found: dict[str, list[Verdict]] = {}
         for kind, (ours, theirs) in pairs.items():
             for number in range(config.seeds):

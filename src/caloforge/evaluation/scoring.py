@@ -304,7 +304,7 @@ def evaluate_run(
             entry["generated"] = f"{folder.name}/{stem}.h5"
             if classifiers is not None:
                 events = open_events(folder / f"{stem}.h5", model.detector)
-                _classify(entry, tests[stem][1], events, classifiers, seed, device, report)
+                _classify(entry, tests[stem][1], events, classifiers, seed, device, report, folder=folder)
     swept = _swept(task, changed, classifiers, report)
     return {
         "format": FORMAT,
@@ -398,7 +398,9 @@ def _swept(
                 for stem, entry in sets.items():
                     events = open_events(Path(folder) / f"{stem}.h5", model.detector)
                     test = task.tests[stem][1]
-                    _classify(entry, test, events, classifiers, task.seed, task.device, report, beside=False)
+                    _classify(
+                        entry, test, events, classifiers, task.seed, task.device, report, False, Path(folder)
+                    )
         scored = {"path": sweep.path, "value": _number(value), "settings": sweep.held}
         swept.append({**scored, "ms_per_event": times, "sets": sets})
     return swept
@@ -417,13 +419,14 @@ def _classify(
     device: str,
     report: Reporter,
     beside: bool = True,
+    folder: Path | None = None,
 ) -> None:
     """Adds what classifiers find to the scores of a set; `beside`: and what they find of floor and control."""
     detector = reference.primaries.detector
     if not detector.layers:
         raise ValueError(f"classifiers are for detectors of voxels, and {detector.name} has no layers")
     found = classifier_scores(
-        reference, generated, classifiers, seed, device, lambda what: report(what, 0, 1), beside
+        reference, generated, classifiers, seed, device, lambda what: report(what, 0, 1), beside, folder
     )
     entry["groups"]["all"]["metrics"] |= found["metrics"]
     entry["groups"]["all"]["weights"] = found["weights"]
@@ -485,6 +488,7 @@ def evaluate_events(
     classifiers: ClassifierConfig | None = None,
     device: str = "cpu",
     report: Reporter = silent,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Scores a file of generated events against a reference.
 
@@ -502,6 +506,7 @@ def evaluate_events(
         classifiers: also train these.
         device: PyTorch device of the classifiers.
         report: shows the progress.
+        folder: where the temporary files of classifiers lie; the system's folder where not given.
 
     Returns:
         what scores.json holds.
@@ -530,7 +535,8 @@ def evaluate_events(
     entry = _entry(reference, source, groups)
     entry["generated"] = str(path.resolve())
     if classifiers is not None:
-        _classify(entry, source, generated, classifiers, seed, device, report)
+        del judge  # and the voxels that it keeps
+        _classify(entry, source, generated, classifiers, seed, device, report, folder=folder)
     return {
         "format": FORMAT,
         "name": origin.get("run", path.stem),
