@@ -36,6 +36,7 @@ from caloforge.models.latent_flow_matching import LatentFlowMatching
 from caloforge.models.vqgan import VQGAN
 from caloforge.nn.quantizer import usage
 from caloforge.report import drawing, figures
+from caloforge.report.sweeps import Curve
 from caloforge.training.checkpoint import load_model
 
 MEASURES = {"w1": "W1", "w1_lit": "W1 of lit cells", "w1_radius": "W1 of the radius"}
@@ -136,7 +137,7 @@ def measure_passes(arguments: argparse.Namespace) -> None:
 
 def curves(arguments: argparse.Namespace) -> None:
     """Prints every point and writes one figure a setting of several values."""
-    drawn: dict[str, list[figures.Curve]] = {}
+    drawn: dict[str, list[Curve]] = {}
     names = list(dict.fromkeys(curve.partition(":")[0] for curve in arguments.curves))
     events = rows_of(arguments, arguments.reference[0], Path(names[0]))
     floor = floor_of(events)
@@ -163,7 +164,7 @@ def curves(arguments: argparse.Namespace) -> None:
             points.append((float(value), float(found[:, 0].mean()), float(found[:, 0].std())))
         look = drawing.style(names.index(run), loaded.name)
         if len(points) > 1:
-            drawn.setdefault(path, []).append(figures.Curve(look, *zip(*points, strict=True)))
+            drawn.setdefault(path, []).append(Curve(look, *zip(*points, strict=True)))
     for path, lines in drawn.items():
         picture = figures.sweep(lines, floor, path, f"W1 [{events.detector.unit}]")
         (arguments.out / f"{arguments.prefix}{path.replace('.', '_')}.svg").write_bytes(picture)

@@ -27,10 +27,10 @@ def time(runs: list[Path], panels: list[str]) -> bytes:
         points = pareto.priced(found, stem, metric)
         label = f"{METRICS[metric].title} on {stem} [{METRICS[metric].unit}]"
         floor = floor_of([run.scores for run in found], stem, metric)
-        drawn.append(figures.PricePanel(tuple(points), floor, label))
+        drawn.append(pareto.PricePanel(tuple(points), floor, label))
         best = [
             f"{point.look.label} {point.setting}".strip()
-            for point in figures.frontier(one for one in points if one.kind == "generator")
+            for point in pareto.frontier(one for one in points if one.kind == "generator")
         ]
         print(f"{panel}: {len(points)} points, best generators by time: {', '.join(best)}")
     return figures.quality_against_time(drawn)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from caloforge.detectors import ZN
-from caloforge.report import drawing, figures
-from caloforge.report.figures import Bins, Mean
+from caloforge.report import drawing, figures, histograms
+from caloforge.report.histograms import Bins, Mean
 from made import made_events
 
 EDGES = np.array([0.0, 1, 2, 3])
@@ -15,7 +15,7 @@ def bins(counts, variances=None):
 
 
 def test_ratio_and_bands_by_hand():
-    value, error, band = figures.ratio(bins([50, 9, 3]), bins([100, 4, 0]))
+    value, error, band = histograms.ratio(bins([50, 9, 3]), bins([100, 4, 0]))
     np.testing.assert_allclose(value, [0.5, 2.25, np.nan])
     np.testing.assert_allclose(error, [50**0.5 / 100, 3 / 4, np.nan])
     np.testing.assert_allclose(band, [0.1, 0.5, np.nan])
@@ -23,15 +23,15 @@ def test_ratio_and_bands_by_hand():
 
 def test_fill_counts_left_closed_bins_and_leaves_out_the_rest():
     values = np.array([0, 0.5, 1, 2.9, 3.5, -1, np.nan])
-    filled = figures.fill(values, EDGES)
+    filled = histograms.fill(values, EDGES)
     np.testing.assert_array_equal(filled.counts, [2, 1, 1])
     np.testing.assert_array_equal(filled.variances, filled.counts)
-    assert figures.outside(values, EDGES) == 3
+    assert histograms.outside(values, EDGES) == 3
 
 
 def test_entries_per_width_scale_variances_by_the_square():
     wide = Bins(np.array([0.0, 1, 5]), np.array([8.0, 8.0]), np.array([8.0, 8.0]))
-    scaled = figures.per_width(wide, 2.0)
+    scaled = histograms.per_width(wide, 2.0)
     np.testing.assert_allclose(scaled.counts, [16, 4])
     np.testing.assert_allclose(scaled.variances, [32, 2])
 
@@ -40,7 +40,7 @@ def test_entries_per_width_scale_variances_by_the_square():
     ("low", "high", "whole"), [(0, 2900, True), (0, 3, True), (0.2, 1.7, False), (5, 5, True)]
 )
 def test_nice_edges_cover_the_range_in_a_few_round_steps(low, high, whole):
-    edges = figures.nice_edges(low, high, whole)
+    edges = histograms.nice_edges(low, high, whole)
     width = np.diff(edges)
     assert edges[0] <= low
     assert edges[-1] >= high
@@ -52,7 +52,7 @@ def test_nice_edges_cover_the_range_in_a_few_round_steps(low, high, whole):
 
 
 def test_growing_edges_lie_between_integers_and_widen():
-    edges = figures.growing_edges(1000)
+    edges = histograms.growing_edges(1000)
     np.testing.assert_array_equal(edges[:4], [-0.5, 0.5, 1.5, 2.5])
     np.testing.assert_allclose(edges % 1, 0.5)
     assert edges[-1] >= 1000
@@ -71,7 +71,7 @@ def test_growing_edges_lie_between_integers_and_widen():
     ],
 )
 def test_merged_bins_hold_enough(counts, expected):
-    np.testing.assert_array_equal(figures.merged_edges(np.array(counts, float), EDGES), expected)
+    np.testing.assert_array_equal(histograms.merged_edges(np.array(counts, float), EDGES), expected)
 
 
 def events_of(responses):
@@ -84,14 +84,14 @@ def events_of(responses):
 
 def test_cell_spectrum_by_hand():
     source = events_of([[1, 1, 1, 5], [1, 2]])
-    spectrum = figures.cell_spectrum(source, np.array([0.5, 1.5, 4.5]))
+    spectrum = histograms.cell_spectrum(source, np.array([0.5, 1.5, 4.5]))
     np.testing.assert_array_equal(spectrum.counts, [4, 1])
     np.testing.assert_array_equal(spectrum.variances, [3**2 + 1**2, 1])
-    assert figures.largest_cell(source) == 5
+    assert histograms.largest_cell(source) == 5
 
 
 def test_mean_response_and_its_error_by_hand():
-    mean = figures.mean_response(events_of([[2, 4], [6, 4]]))
+    mean = histograms.mean_response(events_of([[2, 4], [6, 4]]))
     assert mean.mean.flat[:3].tolist() == [4, 4, 0]
     np.testing.assert_allclose(mean.error.flat[:3], [2 / 2**0.5, 0, 0])
 
@@ -99,7 +99,7 @@ def test_mean_response_and_its_error_by_hand():
 def test_relative_difference_needs_a_known_reference():
     reference = Mean(np.array([2.0, 2.0, 0.0]), np.array([0.5, 0.6, 0.0]))
     model = Mean(np.array([3.0, 3.0, 1.0]), np.zeros(3))
-    np.testing.assert_allclose(figures.relative_difference(model, reference), [0.5, np.nan, np.nan])
+    np.testing.assert_allclose(histograms.relative_difference(model, reference), [0.5, np.nan, np.nan])
 
 
 def test_styles_differ_in_colour_or_dashes():

@@ -1,8 +1,7 @@
 import pytest
 
 from caloforge.report import drawing, figures
-from caloforge.report.figures import Priced, PricePanel, frontier
-from caloforge.report.pareto import METRICS, milliseconds, priced
+from caloforge.report.pareto import METRICS, Priced, PricePanel, frontier, milliseconds, priced
 from caloforge.report.runs import Run
 from made_scores import entry, scores
 

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from caloforge.detectors import DS2, from_xml
-from caloforge.report import shower_figures
+from caloforge.report import figures
 from caloforge.report.drawing import style
+from caloforge.report.histograms import Points, mean_of
+from caloforge.report.showers import layer_numbers
 from made_showers import made_showers
 
 RAGGED = """<Bins><Bin pid="22" name="photon"><Layer id="0" r_edges="0,1,2" n_bin_alpha="1"/>
@@ -11,7 +13,7 @@ RAGGED = """<Bins><Bin pid="22" name="photon"><Layer id="0" r_edges="0,1,2" n_bi
 
 
 def test_mean_and_its_error_by_hand():
-    points = shower_figures.mean_of(np.array([[1.0, 4.0], [3.0, 4.0]]))
+    points = mean_of(np.array([[1.0, 4.0], [3.0, 4.0]]))
     assert points.mean.tolist() == [2, 4]
     np.testing.assert_allclose(points.error, [1 / np.sqrt(2), 0])
 
@@ -19,8 +21,8 @@ def test_mean_and_its_error_by_hand():
 def test_layers_are_chosen_along_the_shower():
     shower = np.zeros(DS2.shape)
     shower[10:20] = 1
-    assert shower_figures.layer_numbers(DS2, shower.reshape(-1)) == [10, 12, 14, 17, 19]
-    assert shower_figures.layer_numbers(DS2, np.zeros(DS2.cells)) == [44]
+    assert layer_numbers(DS2, shower.reshape(-1)) == [10, 12, 14, 17, 19]
+    assert layer_numbers(DS2, np.zeros(DS2.cells)) == [44]
 
 
 @pytest.mark.slow
@@ -30,8 +32,8 @@ def test_displays_of_dense_and_ragged_showers(tmp_path):
     dense = made_showers(rows=2).responses.reshape(2, -1).astype(float)
     for detector, showers in ((DS2, dense), (ragged, np.arange(2 * ragged.cells).reshape(2, -1) + 1.0)):
         named = [("GEANT", showers[0]), ("a model with a long name", showers[1])]
-        assert shower_figures.displays(detector, named).startswith(b"\x89PNG")
-        assert shower_figures.layer_maps(detector, named, [0, 1]).startswith(b"\x89PNG")
-    points = shower_figures.Points(np.array([1.0, 2.0]), np.array([0.1, 0.1]))
-    drawn = shower_figures.profile(np.array([0.0, 1, 2]), points, [(style(0, "m"), points)], "x", "y")
+        assert figures.displays(detector, named).startswith(b"\x89PNG")
+        assert figures.layer_maps(detector, named, [0, 1]).startswith(b"\x89PNG")
+    points = Points(np.array([1.0, 2.0]), np.array([0.1, 0.1]))
+    drawn = figures.profile(np.array([0.0, 1, 2]), points, [(style(0, "m"), points)], "x", "y")
     assert b"<svg" in drawn

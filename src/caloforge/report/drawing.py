@@ -8,6 +8,7 @@ pyplot, settings hold for one figure.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -135,3 +136,30 @@ def ink_map() -> Any:
     """Returns a colour map from violet to yellow on black; without its dark end, so one photon is seen."""
     colours = require("matplotlib", "report").colormaps["inferno"](np.linspace(0.33, 1.0, 256))
     return require("matplotlib.colors", "report").ListedColormap(colours).with_extremes(bad="black")
+
+
+def floor_line(axes: Axes, floor: tuple[float, float] | None) -> None:
+    """Draws a floor and its spread, where there is one, as a line with its name."""
+    if floor is not None:
+        mean, spread = floor
+        axes.axhspan(max(mean - spread, 0.02 * mean), mean + spread, color=GREY, alpha=0.3, linewidth=0)
+        axes.axhline(mean, color=INK, linewidth=1)
+        axes.annotate(
+            "floor", (1, mean), (-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+            ha="right", va="bottom", fontsize=8.5,
+        )  # fmt: skip
+
+
+def plainly(value: float, _: int | None = None) -> str:
+    """Writes a tick without the power of ten."""
+    return f"{value:g}"
+
+
+def plain_ticks(axis: Any) -> None:
+    """Labels a log axis by plain numbers, 1, 2 and 5 of each decade where there is room."""
+    ticker = require("matplotlib.ticker", "report")
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(high / low) if low > 0 else 9.0
+    axis.set_major_locator(ticker.LogLocator(10, (1, 2, 5) if decades < 2.2 else (1,)))
+    axis.set_major_formatter(ticker.FuncFormatter(plainly))
+    axis.set_minor_formatter(ticker.NullFormatter())

@@ -23,7 +23,7 @@ from caloforge.io import provenance
 from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
 from caloforge.particles import particle_name
-from caloforge.report import figures, pareto, showers, study, sweeps, tables
+from caloforge.report import figures, histograms, pareto, showers, study, sweeps, tables
 from caloforge.report.pdf import browser, write_pdf
 from caloforge.report.pieces import figure as _figure
 from caloforge.report.pieces import image as _image
@@ -314,29 +314,29 @@ def _histograms(
         return _missing(f"{quantity.title}: no response of the reference has one.")
     whole = bool(np.all(finite == np.round(finite)))
     ours = [(run, mine) for run, one in observed if (mine := quantity.of(one)) is not None]
-    fine = figures.nice_edges(float(finite.min()), float(finite.max()), whole)
+    fine = histograms.nice_edges(float(finite.min()), float(finite.max()), whole)
     growing = quantity.wide and whole
     views: tuple[tuple[NDArray[np.float64], dict[str, Any]], ...] = (
         (
-            figures.growing_edges(float(finite.max())) if growing else fine,
+            histograms.growing_edges(float(finite.max())) if growing else fine,
             {"x": "symlog", "ylabel": "events / bin"}
             if growing
             else {"ylabel": f"events / {fine[1] - fine[0]:g}"},
         ),
         (
-            figures.merged_edges(figures.fill(values, fine).counts, fine),
+            histograms.merged_edges(histograms.fill(values, fine).counts, fine),
             {"y": "log", "per": fine[1] - fine[0], "ylabel": f"events / {fine[1] - fine[0]:g}"},
         ),
     )
     names = ", ".join(run.name for run, _ in ours) or "no model"
     images = []
     for edges, options in views:
-        bins = [(run.look, figures.fill(mine, edges)) for run, mine in ours]
-        image = figures.compare(figures.fill(values, edges), bins, xlabel=quantity.label, **options)
+        bins = [(run.look, histograms.fill(mine, edges)) for run, mine in ours]
+        image = figures.compare(histograms.fill(values, edges), bins, xlabel=quantity.label, **options)
         images.append(
             _image(image, f"{quantity.title}, {options.get('y', 'linear')}: GEANT and {names}, with ratios")
         )
-    beyond = [(run.name, count) for run, mine in ours if (count := figures.outside(mine, fine))]
+    beyond = [(run.name, count) for run, mine in ours if (count := histograms.outside(mine, fine))]
     caption = f"<b>{escape(quantity.title)}</b>"
     if beyond:
         listed = ", ".join(f"{name} {_plural(count, 'event')}" for name, count in beyond)
@@ -345,11 +345,11 @@ def _histograms(
 
 
 def _cell_contents(part: Comparison) -> str:
-    edges = figures.growing_edges(max(figures.largest_cell(part.reference), 1.0))[1:]
-    edges = figures.merged_edges(figures.cell_spectrum(part.reference, edges).counts, edges)
+    edges = histograms.growing_edges(max(histograms.largest_cell(part.reference), 1.0))[1:]
+    edges = histograms.merged_edges(histograms.cell_spectrum(part.reference, edges).counts, edges)
     image = figures.compare(
-        figures.cell_spectrum(part.reference, edges),
-        [(run.look, figures.cell_spectrum(source, edges)) for run, source in part.shown],
+        histograms.cell_spectrum(part.reference, edges),
+        [(run.look, histograms.cell_spectrum(source, edges)) for run, source in part.shown],
         xlabel=f"cell content [{part.detector.unit}]",
         ylabel="cells / bin width",
         x="log",
@@ -442,8 +442,8 @@ def _mean_shower(part: Comparison) -> str:
     if len(part.detector.shape) < 2:
         return _missing("Responses have one axis: no mean shower.")
     image = figures.mean_shower(
-        figures.mean_response(part.reference),
-        [(run.name, figures.mean_response(source)) for run, source in part.shown],
+        histograms.mean_response(part.reference),
+        [(run.name, histograms.mean_response(source)) for run, source in part.shown],
         list(part.detector.axes)[:2],
     )
     caption = (

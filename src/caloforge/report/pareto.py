@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from caloforge.metrics import METRICS as KNOWN
-from caloforge.report.figures import Priced, PricePanel
+from caloforge.report.drawing import Style
 from caloforge.report.runs import Run
 from caloforge.report.sweeps import held_of
 from caloforge.report.tables import entry_of, floor_of, kind_of
 
 METRICS = ("w1", "conditional_w1", "mae_c")
 """Metrics that are drawn against time; smaller is better in all."""
+
+
+@dataclass(frozen=True)
+class Priced:
+    """Holds one model at one setting: its quality and what it costs.
+
+    Attributes:
+        look: how the run is drawn.
+        kind: "generator", "readout" or "yardstick".
+        ms: milliseconds an event.
+        value: the metric, smaller is better.
+        spread: over repeats; 0 where there is one.
+        setting: the swept value as text; empty for the run as scored.
+    """
+
+    look: Style
+    kind: str
+    ms: float
+    value: float
+    spread: float = 0.0
+    setting: str = ""
+
+
+@dataclass(frozen=True)
+class PricePanel:
+    """Holds the points of one metric, its floor with its spread, and the label of the axis with the unit."""
+
+    points: tuple[Priced, ...]
+    floor: tuple[float, float] | None
+    ylabel: str
 
 
 def milliseconds(timing: Mapping[str, Any] | None) -> float | None:
@@ -53,3 +84,12 @@ def panels(runs: Sequence[Run], stem: str) -> list[PricePanel]:
         for metric in METRICS
         if (points := priced(runs, stem, metric))
     ]
+
+
+def frontier(points: Iterable[Priced]) -> list[Priced]:
+    """Returns the points that no other one beats in time and quality, by rising time."""
+    best: list[Priced] = []
+    for point in sorted(points, key=lambda point: (point.ms, point.value)):
+        if not best or point.value < best[-1].value:
+            best.append(point)
+    return best

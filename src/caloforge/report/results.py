@@ -24,7 +24,7 @@ from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
 from caloforge.particles import particle_name
 from caloforge.recipe import packaged, read
-from caloforge.report import data_figures, figures, pareto, sweeps, tables
+from caloforge.report import figures, pareto, sweeps, tables
 from caloforge.report.pieces import data_uri, whole_page
 from caloforge.report.published import (
     FLOW_METRICS,
@@ -304,7 +304,7 @@ def _data(page: _Page, parts: Sequence[Comparison], maps: Mapping[str, NDArray[n
     channels = detector.channel_map(detector.default_channels)
     sums = {part.stem: metrics.observe(part.reference, detector.default_channels).channels for part in parts}
     features = [
-        data_figures.Quantity(
+        figures.Quantity(
             f"{feature.name} [{feature.unit}]",
             {stem: one.feature(feature.name).astype(np.float64) for stem, one in primaries.items()},
             log=feature == detector.energy,
@@ -312,7 +312,7 @@ def _data(page: _Page, parts: Sequence[Comparison], maps: Mapping[str, NDArray[n
         for feature in detector.conditions
     ]
     readings = [
-        data_figures.Quantity(
+        figures.Quantity(
             f"channel {label} [{detector.unit}]",
             {stem: one[:, number] for stem, one in sums.items()},
         )
@@ -320,12 +320,12 @@ def _data(page: _Page, parts: Sequence[Comparison], maps: Mapping[str, NDArray[n
     ]
     page.figure(
         f"{detector.name}-features",
-        data_figures.histograms(features),
+        figures.histograms(features),
         "Features of the test particles, share of events; the outermost 0.5 % are left out.",
     )
     page.figure(
         f"{detector.name}-channels",
-        data_figures.histograms(readings),
+        figures.histograms(readings),
         "Channel sums of the test events, share of events; the outermost 0.5 % are left out.",
     )
     for stem, one in primaries.items():
@@ -343,7 +343,7 @@ def _data(page: _Page, parts: Sequence[Comparison], maps: Mapping[str, NDArray[n
             shown = [kinds[row] for row in map_rows(one)]
             page.figure(
                 f"{stem}-map",
-                data_figures.embedding(maps[stem], shown),
+                figures.embedding(maps[stem], shown),
                 f"t-SNE of the standardised features of {len(shown):,} test particles of {stem}.",
             )
 

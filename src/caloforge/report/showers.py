@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge.detectors import Detector
 from caloforge.metrics import showers as challenge
 from caloforge.metrics.showers import Showers, cut, observe_showers
-from caloforge.report import figures, shower_figures
+from caloforge.report import figures, histograms
+from caloforge.report.histograms import Bins, Points, mean_of
 from caloforge.report.pieces import figure, image, missing
 from caloforge.report.runs import Comparison, Run
 
@@ -20,6 +22,9 @@ ENERGY_BINS = 8
 
 SHOWN = 3
 """Showers in the displays."""
+
+MAPS = 5
+"""Layers in the maps of a shower."""
 
 _FEW = challenge.Sizes(prdc_rows=1)
 
@@ -57,20 +62,20 @@ def _compare(
     **options: Any,
 ) -> str:
     """Draws the histogram of one number a shower, models scaled to as many showers as the reference has."""
-    bins = figures.fill(of(reference), edges)
+    bins = histograms.fill(of(reference), edges)
     others = [
-        (run.look, _scaled(figures.fill(of(one), edges), len(reference) / len(one))) for run, one in models
+        (run.look, _scaled(histograms.fill(of(one), edges), len(reference) / len(one))) for run, one in models
     ]
     drawn = figures.compare(bins, others, label, "showers / bin", **options)
-    beyond = [f"{run.name} {count:,}" for run, one in models if (count := figures.outside(of(one), edges))]
+    beyond = [f"{run.name} {count:,}" for run, one in models if (count := histograms.outside(of(one), edges))]
     caption = f"<b>{escape(title)}</b>"
     if beyond:
         caption += escape(f" Outside the axis: {', '.join(beyond)}.")
     return figure([image(drawn, f"{title}, with ratios")], caption, "half")
 
 
-def _scaled(bins: figures.Bins, factor: float) -> figures.Bins:
-    return figures.Bins(bins.edges, bins.counts * factor, bins.variances * factor**2)
+def _scaled(bins: Bins, factor: float) -> Bins:
+    return Bins(bins.edges, bins.counts * factor, bins.variances * factor**2)
 
 
 def _distributions(reference: Showers, models: Observed) -> str:
@@ -138,9 +143,9 @@ def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _spectrum(reference: Showers, models: Observed) -> str:
-    def bins(one: Showers) -> figures.Bins:
+    def bins(one: Showers) -> Bins:
         counts = one.spectrum.astype(np.float64)
-        return _scaled(figures.Bins(one.edges, counts.sum(0), (counts**2).sum(0)), len(reference) / len(one))
+        return _scaled(Bins(one.edges, counts.sum(0), (counts**2).sum(0)), len(reference) / len(one))
 
     drawn = figures.compare(
         bins(reference), [(run.look, bins(one)) for run, one in models], "voxel [MeV]", "voxels / bin",
@@ -165,10 +170,10 @@ def _profiles(reference: Showers, models: Observed) -> str:
         ]
     blocks = []
     for title, label, of, borders, scale in quantities:
-        drawn = shower_figures.profile(
+        drawn = figures.profile(
             borders,
-            shower_figures.mean_of(of(reference)),
-            [(run.look, shower_figures.mean_of(of(one))) for run, one in models],
+            mean_of(of(reference)),
+            [(run.look, mean_of(of(one))) for run, one in models],
             "layer",
             label,
             y=scale,
@@ -188,21 +193,21 @@ def _response(reference: Showers, models: Observed) -> str:
     ):
         return missing("Too few showers in some bin of the energy: no response against energy.")
 
-    def of(one: Showers, spread: bool) -> shower_figures.Points:
+    def of(one: Showers, spread: bool) -> Points:
         place = np.digitize(one.incident, edges[1:-1])
         parts = [one.ratio[place == k] for k in range(ENERGY_BINS)]
         count = np.array([len(part) for part in parts])
         mean, std = (np.array([getattr(part, name)() for part in parts]) for name in ("mean", "std"))
         if spread:
-            return shower_figures.Points(std / mean, std / mean / np.sqrt(2 * count))
-        return shower_figures.Points(mean, std / np.sqrt(count))
+            return Points(std / mean, std / mean / np.sqrt(2 * count))
+        return Points(mean, std / np.sqrt(count))
 
     blocks = []
     for spread, title, label in (
         (False, "Linearity", "mean E_tot / E_inc"),
         (True, "Resolution", "std / mean"),
     ):
-        drawn = shower_figures.profile(
+        drawn = figures.profile(
             edges / 1e3,
             of(reference, spread),
             [(run.look, of(one, spread)) for run, one in models],
@@ -230,19 +235,28 @@ def _displays(part: Comparison) -> str:
             same = len(others) == len(energy) and others[row] == energy[row]
             nearest = row if same else int(np.argmin(np.abs(np.log(others / energy[row]))))
             showers.append((run.name, _voxels(source, nearest)))
-        layers = shower_figures.layer_numbers(detector, showers[0][1])
+        layers = layer_numbers(detector, showers[0][1])
         name = f"E_inc {energy[row] / 1e3:.3g} GeV"
         blocks.append(
             figure(
                 [
-                    image(shower_figures.displays(detector, showers), f"Showers in space, {name}", 11.0 * len(showers)),
-                    image(shower_figures.layer_maps(detector, showers, layers), f"Layers of showers, {name}", 30.0),
+                    image(figures.displays(detector, showers), f"Showers in space, {name}", 11.0 * len(showers)),
+                    image(figures.layer_maps(detector, showers, layers), f"Layers of showers, {name}", 30.0),
                 ],
                 f"<b>{escape(name)}</b> Above: voxels in space. Below: layers, seen along the axis.",
             )
         )  # fmt: skip
     note = "Showers were chosen by energy alone; models show that of the same, or the nearest, energy."
     return f'<p class="note">{note}</p>{"".join(blocks)}'
+
+
+def layer_numbers(detector: Detector, shower: NDArray[np.float64], count: int = MAPS) -> list[int]:
+    """Chooses layers to show by the places where the mean of showers, (cells,), has given 2, 25, 50, 75 and 95 %."""
+    sizes = [layer.cells for layer in detector.layers]
+    energies = np.array([part.sum() for part in np.split(shower, np.cumsum(sizes)[:-1])])
+    held = np.cumsum(energies) / max(energies.sum(), 1e-12)
+    found = [int(np.searchsorted(held, share)) for share in np.linspace(0.02, 0.95, count)]
+    return list(dict.fromkeys(min(number, len(sizes) - 1) for number in found))
 
 
 def _voxels(source: Any, row: int) -> NDArray[np.float64]:
@@ -254,9 +268,9 @@ def _weights(part: Comparison) -> str:
     blocks: list[str] = []
     for run in part.runs:
         found = run.scores["sets"][part.stem]["groups"]["all"].get("weights") or {}
-        for view, histograms in found.items():
+        for view, weights in found.items():
             label = "w = C / (1 - C), about p_truth / p_generated"
-            drawn = shower_figures.classifier_weights(histograms, label)
+            drawn = figures.classifier_weights(weights, label)
             title = f"{run.name}, classifier {view}"
             blocks.append(figure([image(drawn, f"Weights: {title}")], f"<b>{escape(title)}</b>", "half"))
     if not blocks:

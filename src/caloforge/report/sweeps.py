@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from caloforge.report.figures import Curve
+from caloforge.report.drawing import Style
 from caloforge.report.runs import Run
 from caloforge.report.tables import entry_of
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Holds points of one run: x, y, the spread of y (0 where there is one repeat) and what was held, if anything."""
+
+    look: Style
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    spread: tuple[float, ...]
+    held: str = ""
 
 
 def curves(runs: Sequence[Run], stem: str, metric: str = "w1") -> dict[str, list[Curve]]:

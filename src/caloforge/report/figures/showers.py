@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,22 +11,7 @@ from caloforge._lookup import require
 from caloforge.detectors import Detector
 from caloforge.report import drawing
 from caloforge.report.drawing import COLOURS, FAINT, GREY, INK, Style, Values
-
-MAPS = 5
-"""Layers in the maps of a shower."""
-
-
-@dataclass(frozen=True, eq=False)
-class Points:
-    """Holds a mean, (K,), and its statistical error, (K,)."""
-
-    mean: Values
-    error: Values
-
-
-def mean_of(values: Values) -> Points:
-    """Averages rows, (N, K)."""
-    return Points(values.mean(0), values.std(0) / np.sqrt(max(len(values), 1)))
+from caloforge.report.histograms import Points
 
 
 def profile(
@@ -87,15 +71,6 @@ def profile(
             axes.set_ylabel(label)
             axes.yaxis.set_label_coords(-0.175, 0.5)
         return drawing.svg(figure)
-
-
-def layer_numbers(detector: Detector, shower: Values, count: int = MAPS) -> list[int]:
-    """Chooses layers to show by the places where the mean of showers, (cells,), has given 2, 25, 50, 75 and 95 %."""
-    sizes = [layer.cells for layer in detector.layers]
-    energies = np.array([part.sum() for part in np.split(shower, np.cumsum(sizes)[:-1])])
-    held = np.cumsum(energies) / max(energies.sum(), 1e-12)
-    found = [int(np.searchsorted(held, share)) for share in np.linspace(0.02, 0.95, count)]
-    return list(dict.fromkeys(min(number, len(sizes) - 1) for number in found))
 
 
 def layer_maps(detector: Detector, showers: Sequence[tuple[str, Values]], layers: Sequence[int]) -> bytes:

@@ -10,8 +10,8 @@ import numpy as np
 
 from caloforge._lookup import require
 from caloforge.report import drawing
-from caloforge.report.drawing import COLOURS, GREY, Values, style
-from caloforge.report.figures import fill, nice_edges
+from caloforge.report.drawing import COLOURS, GREY, Values, plain_ticks, style
+from caloforge.report.histograms import fill, nice_edges
 
 ACROSS = 3
 """Panels side by side."""
@@ -93,3 +93,26 @@ def embedding(points: Values, kinds: Sequence[str], shown: int = 6) -> bytes:
         axes.set_yticks([])
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=3, handletextpad=0.2)
         return drawing.png(figure)
+
+
+def particle_mix(names: Sequence[str], counts: Sequence[int], label: str) -> bytes:
+    """Draws how many events each particle type has, as SVG."""
+    with drawing.settings():
+        figure = drawing.figure(4.6, 0.7 + 0.21 * len(names))
+        axes = drawing.axes(figure, 0.85, 0.5, 3.65, 0.1 + 0.21 * len(names))
+        places = np.arange(len(names))
+        axes.barh(places, counts, color=GREY, height=0.72)
+        axes.set_yticks(places, names)
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.set_xlim(0.6, max(counts, default=1) * 15)
+        for place, count in zip(places, counts, strict=True):
+            share = 100 * count / max(sum(counts), 1)
+            axes.annotate(
+                f"{count:,}  ({share:.1f} %)", (count, place), (3, 0), textcoords="offset points", va="center",
+                fontsize=8,
+            )  # fmt: skip
+        axes.tick_params(axis="y", length=0)
+        plain_ticks(axes.xaxis)
+        axes.set_xlabel(label)
+        return drawing.svg(figure)

@@ -1,0 +1,162 @@
+"""Histograms and means behind the figures, and their statistical errors.
+
+A bin of n entries has variance n; where one event gives many entries (cells), the variance is the sum over events of
+the squared number of entries, since cells of one event are not independent. With r and g the bins of reference and
+model,
+
+    ratio = g / r,    its error = sqrt(var g) / r,    band of the reference = 1 +- sqrt(var r) / r.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge._lookup import require
+from caloforge.events import EventSource, in_slices
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """Holds a filled histogram: edges (B + 1,), entries (B,) and their variances (B,)."""
+
+    edges: Values
+    counts: Values
+    variances: Values
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """Holds the mean response, (*shape), and its standard error, in the detector's unit."""
+
+    mean: Values
+    error: Values
+
+
+def nice_edges(low: float, high: float, whole: bool, bins: int = 40) -> Values:
+    """Returns evenly spaced edges over [low, high], at most about `bins`, of a width 1, 2 or 5 x 10^k.
+
+    Args:
+        low: smallest value to cover.
+        high: largest value to cover.
+        whole: whether values are integers; bins then hold the same number of them, edges lie between.
+        bins: largest number of bins wanted.
+    """
+    span = max(high - low, 1e-9)
+    power = 10.0 ** math.floor(math.log10(span / bins))
+    width = next(step * power for step in (1, 2, 5, 10) if step * power * bins >= span * (1 - 1e-9))
+    width = max(width, 1.0) if whole else width
+    start = math.floor(low / width) * width - (0.5 if whole else 0.0)
+    number = max(1, math.ceil((high - start) / width + (1e-9 if whole else -1e-9)))
+    return np.asarray(start + width * np.arange(number + 1))
+
+
+def growing_edges(top: float, factor: float = 1.33) -> Values:
+    """Returns edges between integers, -0.5, 0.5, 1.5, ..., that widen by `factor` where that is more than 1."""
+    edges = [-0.5, 0.5]
+    width = 1.0
+    while edges[-1] < top:
+        width = max(width, float(np.round(edges[-1] * (factor - 1))))
+        edges.append(edges[-1] + width)
+    return np.asarray(edges)
+
+
+def merged_edges(counts: Values, edges: Values, least: int = 8) -> Values:
+    """Leaves out edges from the right until every bin holds `least` entries, so that its ratio says something."""
+    kept, held = [float(edges[-1])], 0.0
+    for edge, count in zip(edges[-2::-1], counts[::-1], strict=True):
+        held += count
+        if held >= least:
+            kept.append(float(edge))
+            held = 0.0
+    if kept[-1] != edges[0]:
+        kept[max(len(kept) - 1, 1) :] = [float(edges[0])]
+    return np.asarray(kept[::-1])
+
+
+def fill(values: Values, edges: Values) -> Bins:
+    """Fills a histogram of independent entries; values outside the edges and NaN are left out."""
+    hist = require("hist", "report")
+    histogram = hist.Hist(hist.axis.Variable(edges), storage=hist.storage.Double())
+    histogram.fill(values[np.isfinite(values)])
+    counts = np.asarray(histogram.values(), np.float64)
+    return Bins(edges, counts, counts)
+
+
+def outside(values: Values, edges: Values) -> int:
+    """Counts the values a histogram of these edges does not show, NaN among them."""
+    return int(np.count_nonzero(~((values >= edges[0]) & (values <= edges[-1]))))
+
+
+def ratio(model: Bins, reference: Bins) -> tuple[Values, Values, Values]:
+    """Returns ratio, its error and the reference's relative error; NaN where the reference is empty."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        empty = reference.counts == 0
+        value = np.where(empty, np.nan, model.counts / reference.counts)
+        error = np.where(empty, np.nan, np.sqrt(model.variances) / reference.counts)
+        band = np.where(empty, np.nan, np.sqrt(reference.variances) / reference.counts)
+    return value, error, band
+
+
+def per_width(bins: Bins, width: float) -> Bins:
+    """Returns entries for each `width` of the axis, for bins of unequal widths."""
+    scale = width / np.diff(bins.edges)
+    return Bins(bins.edges, bins.counts * scale, bins.variances * scale**2)
+
+
+def largest_cell(source: EventSource) -> float:
+    """Returns the largest cell content of a source."""
+    return max((float(events.responses.max()) for events in in_slices(source) if len(events)), default=0.0)
+
+
+def cell_spectrum(source: EventSource, edges: Values) -> Bins:
+    """Counts cells by content, over all events; variances are those of sums over independent events."""
+    counts, variances = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+    for events in in_slices(source, 1024):
+        cells = events.responses.reshape(len(events), -1)
+        row, column = np.nonzero(cells)
+        place = np.searchsorted(edges, cells[row, column], side="right") - 1
+        inside = (place >= 0) & (place < len(counts))
+        flat = row[inside] * len(counts) + place[inside]
+        table = np.bincount(flat, minlength=len(events) * len(counts)).reshape(len(events), len(counts))
+        counts += table.sum(axis=0)
+        variances += (table.astype(np.float64) ** 2).sum(axis=0)
+    return Bins(edges, counts, variances)
+
+
+def mean_response(source: EventSource) -> Mean:
+    """Returns the mean response of a source and its standard error, read in slices."""
+    rows = len(source)
+    total, squares = np.zeros(source.primaries.detector.shape), np.zeros(source.primaries.detector.shape)
+    for events in in_slices(source, 1024):
+        total += events.responses.sum(axis=0, dtype=np.float64)
+        squares += np.einsum("n...,n...->...", *[events.responses.astype(np.float64)] * 2)
+    mean = total / rows
+    variance = np.maximum(squares / rows - mean**2, 0)
+    return Mean(mean, np.sqrt(variance / rows))
+
+
+def relative_difference(model: Mean, reference: Mean, limit: float = 0.25) -> Values:
+    """Returns (model - reference) / reference by cell; NaN where the reference is not known to `limit`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = (model.mean - reference.mean) / reference.mean
+        known = (reference.mean > 0) & (reference.error <= limit * reference.mean)
+    return np.asarray(np.where(known, difference, np.nan))
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Holds a mean, (K,), and its statistical error, (K,)."""
+
+    mean: Values
+    error: Values
+
+
+def mean_of(values: Values) -> Points:
+    """Averages rows, (N, K)."""
+    return Points(values.mean(0), values.std(0) / np.sqrt(max(len(values), 1)))
