@@ -13,8 +13,9 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from caloforge.events import displaced, load, split
+from caloforge.events import Primaries, displaced, load, split
 from caloforge.io import open_events, open_trials
 from caloforge.metrics import observe
 from caloforge.metrics.channels import mean_wasserstein
@@ -37,7 +38,7 @@ SPOTS = {
 LEAST = 300
 
 
-def in_spot(primaries, name: str, seed: int = 0):
+def in_spot(primaries: Primaries, name: str, seed: int = 0) -> NDArray[np.float32]:
     """Returns conditions from within the named beam spot."""
     spot, mean = SPOTS[name]
     shifts = np.random.default_rng(seed).normal(size=(len(primaries), 3)) * spot + mean
@@ -49,7 +50,7 @@ def zero_response(run: Path, files: list[Path]) -> None:
     _, model = load_classifier(run)
     sources = [open_trials(path, model.detector) for path in files or [sample(TRIALS)]]
     for source, path in zip(sources, files or [Path(TRIALS)], strict=True):
-        trials = source.slices(split(source, "canonical")["test"])
+        trials = source.slices(np.flatnonzero(source.fold < 2))
         predicted = {
             name: probabilities_in_memory(model, in_spot(trials.primaries, name)).astype(float)
             for name in SPOTS

@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ from torch import Tensor
 from caloforge import recipe
 from caloforge.detectors import DS2, DS3
 from caloforge.evaluation.classifier import classify, inputs_of, suite
-from caloforge.events import Events, EventSource, split, with_responses
+from caloforge.events import Events, EventSource, Part, split, with_responses
 from caloforge.io import open_events
 from caloforge.metrics.channels import wasserstein
 from caloforge.metrics.scores import halves
@@ -52,7 +53,7 @@ from caloforge.nn.transfusion import Transfusion
 from caloforge.nn.vit import ViT, ViTConfig
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
 from caloforge.ode.path import Velocity
-from caloforge.ode.solvers import SolverConfig, integrate
+from caloforge.ode.solvers import Method, SolverConfig, integrate
 from caloforge.optim import build as optimizer_of
 from caloforge.runtime.noise import standard_normals
 from caloforge.training.checkpoint import load_model
@@ -76,7 +77,7 @@ def timed(functions: Sequence[Callable[[], object]], repeats: int = 5) -> list[l
     return times
 
 
-def part(source: EventSource, name: str) -> Events:
+def part(source: EventSource, name: Part) -> Events:
     """Reads one part of the ordered split."""
     return source.slices(split(source, "ordered")[name])
 
@@ -113,7 +114,7 @@ def energies(arguments: argparse.Namespace) -> None:
         drawn = torch.cat([model.draw_energies(*batch) for batch in batches])
         pairs[name], loaded[name] = (every, drawn, every), (model, noise[:100])
     costs = timed(
-        [lambda m=model, z=noise: m.draw_energies(incident[:100], z) for model, noise in loaded.values()],
+        [partial(model.draw_energies, incident[:100], noise) for model, noise in loaded.values()],
         arguments.repeats,
     )
     notes = {
@@ -237,12 +238,12 @@ def solvers(arguments: argparse.Namespace) -> None:
         f"| solver | evaluations | error | features | voxels | {heads} | ms a shower | fitted in [s of a core] |"
     )
     print("|---" * (7 + len(arguments.views)) + "|")
-    cost = {"euler": 1, "midpoint": 2, "rk4": 4}
+    cost: dict[Method, int] = {"euler": 1, "midpoint": 2, "rk4": 4}
     for evaluations in arguments.evaluations:
         for method, each in cost.items():
             if evaluations >= each:
-                config = SolverConfig(method=method, steps=evaluations // each)
-                show(method, evaluations, lambda v, x, c=config: integrate(v, x, c, end, shares=end < 1))
+                steps = SolverConfig(method=method, steps=evaluations // each)
+                show(method, evaluations, partial(integrate, solver=steps, end=end, shares=end < 1))
         if evaluations not in arguments.bespoke:
             continue
         for loss in arguments.losses:
@@ -252,7 +253,7 @@ def solvers(arguments: argparse.Namespace) -> None:
             started = time.process_time()
             solver = fitted(model, training, config, arguments.updates, end)
             seconds = time.process_time() - started
-            show(f"bespoke, {loss}", evaluations, lambda v, x, s=solver: s(v, x), f"{seconds:.0f}")
+            show(f"bespoke, {loss}", evaluations, solver, f"{seconds:.0f}")
     show("midpoint", 2 * arguments.reference, lambda v, x: precise_of(precise, x, x0), "precise")
     if arguments.out:
         draw(rows, arguments.views[0], arguments.out)
@@ -320,7 +321,7 @@ def latent(arguments: argparse.Namespace) -> None:
         generated = with_responses(test.primaries, responses)
         cells = [f"{np.count_nonzero(responses >= DS2.threshold) / np.count_nonzero(test.responses):.3f}"]
         for below in (0.0, cut):
-            kept = np.where(test.responses < below, 0, test.responses)
+            kept = np.where(np.less(test.responses, below), 0, test.responses)
             true = observe_showers(with_responses(test.primaries, kept))
             found = compare(true, observe_showers(generated, true.edges), slow=False)
             cells += [f"{found[name].value:.4f}" for name in ("sep_sparsity", "sep_voxels")]
@@ -338,19 +339,25 @@ def cache(arguments: argparse.Namespace) -> None:
     known, u = torch.randn(arguments.batch, 64), torch.zeros(arguments.batch, 45)
     print(f"batch {arguments.batch}, processor time in ms, min / median / max of {arguments.repeats}\n")
     print("| solver | head calls alone | with the cache | prefix recomputed |\n|---|---|---|---|")
-    for method, steps in (("euler", 8), ("midpoint", 8), ("rk4", 50)):
+
+    def heads(one: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+        return [one(noise[:, i : i + 1], known) for i in range(45)]
+
+    def prefixes(one: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+        return [one(noise[:, i : i + 1], network.known(condition, u[:, : i + 1])[:, i]) for i in range(45)]
+
+    ways_of: tuple[tuple[Method, int], ...] = (("euler", 8), ("midpoint", 8), ("rk4", 50))
+    for method, steps in ways_of:
         solver = SolverConfig(method=method, steps=steps)
 
         def one(x0: Tensor, known: Tensor, solver: SolverConfig = solver) -> Tensor:
             return integrate(lambda x, t: network.head(x, t, known), x0, solver)
 
         ways: list[Callable[[], object]] = [
-            lambda one=one: [one(noise[:, i : i + 1], known) for i in range(45)],
-            lambda one=one: network.draw(condition, noise, one),
+            partial(heads, one),
+            partial(network.draw, condition, noise, one),
             # as the published code: the whole prefix for each number
-            lambda one=one: [
-                one(noise[:, i : i + 1], network.known(condition, u[:, : i + 1])[:, i]) for i in range(45)
-            ],
+            partial(prefixes, one),
         ]
         alone, cached, again = timed(ways, arguments.repeats)
         times = [spread(values, ".0f") for values in (alone, cached, again)]

@@ -100,7 +100,7 @@ def judge(
 ) -> None:
     """Adds what the metrics say without classifiers."""
     others = {"floor": reference, **smeared}
-    for name, model in (models | runs).items():
+    for name, model in {**models, **runs}.items():
         seen = observe_showers(model, reference.edges, sizes)
         found = compare(reference, seen, sizes=sizes)
         table.add(name, [{key: result.value for key, result in found.items()}])
@@ -138,7 +138,7 @@ def classifiers(
         pairs = {name: (first, other) for name, other in others.items()}
         if not arguments.whole:
             truth = inputs_of(test, view)
-            for name, model in (models | runs).items():
+            for name, model in {**models, **runs}.items():
                 pairs[name] = (truth, inputs_of(model, view))
         for name, (ours, theirs) in pairs.items():
             verdicts = [

@@ -22,6 +22,7 @@ the test responses of one in so many neutrons and other particles, for evaluatio
 
 import argparse
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from caloforge.evaluation.scoring import origin_of, rows_to_score
-from caloforge.events import EventSource, Joined, Selected, of_particles
+from caloforge.events import EventSource, Joined, Selected, of_particles, with_responses
 from caloforge.events import load as load_events
 from caloforge.io import create, open_events
 from caloforge.metrics.channels import wasserstein
@@ -72,7 +73,7 @@ def test_events(recipe: Recipe, names: list[str]) -> Selected:
     return rows_to_score(opened(names), origin_of(recipe))
 
 
-def seconds(function, *arguments) -> float:
+def seconds(function: Callable[..., object], *arguments: object) -> float:
     """Returns the processor time of a call."""
     started = time.process_time()
     function(*arguments)
@@ -166,7 +167,7 @@ def photons(arguments: argparse.Namespace) -> None:
         "| particle | events | particles | below 5 % | 25 % | 50 % | 75 % | 95 % | W1 [photons] | mean: true, drawn |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
-    curves = []
+    curves: list[Reliability] = []
     for name, rows in groups.items():
         particles = len(np.unique(source.primaries.group[rows]))
         if particles < LEAST:
@@ -217,7 +218,8 @@ def likelihood(arguments: argparse.Namespace) -> None:
         "| responses | ln p, mean | 1 % | 50 % | 99 % | below the 1 % of their own |\n|---|---|---|---|---|---|"
     )
     for name, responses in sets.items():
-        found = log_likelihoods(teacher.images, teacher.flow, _with(events, responses))
+        others = with_responses(events.primaries, np.ascontiguousarray(responses))
+        found = log_likelihoods(teacher.images, teacher.flow, others)
         own = found if own is None else own
         low, middle, high = np.quantile(found, [0.01, 0.5, 0.99])
         outside = 100 * (found < np.quantile(own, 0.01)).mean()
@@ -250,13 +252,13 @@ def profile(arguments: argparse.Namespace) -> None:
     print(f"| photons at | {' | '.join(f'{a} to {b} cells' for a, b in pairwise(RINGS))} | sum | lit cells |")
     print("|---" * (len(rings) + 3) + "|")
     for name, counts in sets.items():
-        found = [(counts * ring).sum() / len(events) for ring in rings]
+        light_at = [(counts * ring).sum() / len(events) for ring in rings]
         ends = f"{counts.sum() / len(events):.1f} | {(counts > 0).sum() / len(events):.1f}"
-        print(f"| {name} | {' | '.join(f'{one:.2f}' for one in found)} | {ends} |")
+        print(f"| {name} | {' | '.join(f'{one:.2f}' for one in light_at)} | {ends} |")
     print("\n| cells with | 1 | 2 | 3 | 4 to 7 | 8 to 15 | 16 and more |\n|---|---|---|---|---|---|---|")
     for name, counts in sets.items():
-        found = np.histogram(counts, (1, 2, 3, 4, 8, 16, np.inf))[0] / len(events)
-        print(f"| {name} | {' | '.join(f'{one:.2f}' for one in found)} |")
+        cells = np.histogram(counts, (1, 2, 3, 4, 8, 16, np.inf))[0] / len(events)
+        print(f"| {name} | {' | '.join(f'{one:.2f}' for one in cells)} |")
 
 
 def thin(arguments: argparse.Namespace) -> None:
@@ -270,18 +272,6 @@ def thin(arguments: argparse.Namespace) -> None:
     with create(out, events.detector, {"source": share}) as writer:
         writer.append(chosen)
     print(f"{len(chosen)} responses of {len(np.unique(chosen.group))} particles")
-
-
-def _with(events, responses):
-    """Returns events with other responses."""
-    return type(events)(
-        events.detector,
-        events.conditions,
-        events.pdg,
-        events.group,
-        events.fold,
-        np.ascontiguousarray(responses),
-    )
 
 
 PARTS = {

@@ -23,17 +23,17 @@ def numbers(path: Path) -> dict[str, np.ndarray]:
     """Returns what is compared of each photon."""
     events = open_events(path).slices(slice(None))
     detector = events.detector
+    face, pitch = detector.face, detector.pitch
+    assert face is not None
+    assert pitch is not None
     names, values = coordinates(events.primaries)
-    impact = values[:, [names.index("impact x"), names.index("impact y")]] - [
-        detector.face.x,
-        detector.face.y,
-    ]
-    half = np.array(detector.shape) * detector.pitch / 2
+    impact = values[:, [names.index("impact x"), names.index("impact y")]] - np.array([face.x, face.y])
+    half = np.array(detector.shape) * pitch / 2
     margin = 1.0 if detector.name == "zn" else 1.5
     rows = (events.pdg == 22) & (np.abs(impact) < half - margin).all(1) & (events.responses.sum((1, 2)) >= 10)
     light = events.responses[rows].astype(float)
     sums = light.sum((1, 2))
-    axes = [(np.arange(size) - (size - 1) / 2) * detector.pitch for size in detector.shape]
+    axes = [(np.arange(size) - (size - 1) / 2) * pitch for size in detector.shape]
     centre = np.stack([(light.sum(2) * axes[0]).sum(1) / sums, (light.sum(1) * axes[1]).sum(1) / sums], 1)
     distance = np.hypot(
         axes[0][None, :, None] - centre[:, 0, None, None], axes[1][None, None, :] - centre[:, 1, None, None]

@@ -19,9 +19,10 @@ import torch
 
 from caloforge import recipe as recipes
 from caloforge import samples
+from caloforge.events import Events
 from caloforge.io import open_events
 from caloforge.models import Generator, Readout, build
-from caloforge.models.base import BatchRandom
+from caloforge.models.base import BatchRandom, Stage
 
 
 def milliseconds(action: Callable[[], object], repeats: int) -> list[float]:
@@ -102,6 +103,7 @@ def main() -> None:
         recipe = recipes.parse(recipes.read(name))
         torch.manual_seed(0)
         model = build(recipe).cuda()
+        assert isinstance(model, Generator | Readout)
         events = open_events(samples.sample(f"{recipe.detector}_wide")).slices(slice(0, 8192))
         stages = model.stages(events)
         model.eval()
@@ -115,7 +117,7 @@ def main() -> None:
         for stage in stages:
             chosen = events.slices(slice(0, stage.batch_size))
 
-            def step(stage=stage, chosen=chosen) -> None:
+            def step(stage: Stage = stage, chosen: Events = chosen) -> None:
                 random = BatchRandom(0, slice(0, len(chosen)), len(chosen), "cuda")
                 stage.step(chosen, random, lambda loss: loss.backward())
 

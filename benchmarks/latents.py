@@ -30,7 +30,7 @@ from caloforge.io.files import read_json
 from caloforge.io.run import Run
 from caloforge.metrics import METRICS, observe
 from caloforge.metrics.channels import mean_wasserstein
-from caloforge.models import build
+from caloforge.models import Generator, Readout, build
 from caloforge.models.base import generate_in_memory, spread_rows
 from caloforge.models.latent_flow_matching import LatentFlowMatching
 from caloforge.models.vqgan import VQGAN
@@ -98,6 +98,7 @@ def measure_time(arguments: argparse.Namespace) -> None:
     times: dict[str, list[float]] = {name: [] for name in models}
     for repeat in range(arguments.repeats + 1):
         for name, model in models.items():
+            assert isinstance(model, Generator | Readout)
             events = open_events(samples.samples_of(model.detector.name)[0]).primaries
             conditions = events.conditions[: arguments.batch]
             started = time.process_time()
@@ -164,7 +165,8 @@ def curves(arguments: argparse.Namespace) -> None:
             points.append((float(value), float(found[:, 0].mean()), float(found[:, 0].std())))
         look = drawing.style(names.index(run), loaded.name)
         if len(points) > 1:
-            drawn.setdefault(path, []).append(Curve(look, *zip(*points, strict=True)))
+            x, y, spread = zip(*points, strict=True)
+            drawn.setdefault(path, []).append(Curve(look, x, y, spread))
     for path, lines in drawn.items():
         picture = figures.sweep(lines, floor, path, f"W1 [{events.detector.unit}]")
         (arguments.out / f"{arguments.prefix}{path.replace('.', '_')}.svg").write_bytes(picture)
@@ -184,6 +186,7 @@ def table(arguments: argparse.Namespace) -> None:
         for run in arguments.autoencoders:
             loaded, model = load_model(run)
             events = rows_of(arguments, name, run)
+            assert isinstance(model, LatentFlowMatching | VQGAN)
             made = model.reconstruct(events)
             found = distances(events, made[0] if isinstance(made, tuple) else made)
             rows[f"{loaded.name}, reconstruction"] += [f"{value:.2f}" for value in found]

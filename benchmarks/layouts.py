@@ -42,8 +42,8 @@ def sparse(events: Events, compression: str | None) -> float:
                 file.create_dataset(
                     name, data=values, compression=compression, shuffle=compression is not None
                 )
-            for name, values in (("conditions", events.conditions), ("group", events.group)):
-                file.create_dataset(name, data=values, compression="gzip")
+            file.create_dataset("conditions", data=events.conditions, compression="gzip")
+            file.create_dataset("group", data=events.group, compression="gzip")
         return path.stat().st_size / len(events)
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     for file in arguments.files:
         source = open_events(file, None)
         events = source.slices(slice(0, arguments.rows))
-        lit = float((events.responses > 0).reshape(len(events), -1).sum(1).mean())
+        lit = np.count_nonzero(events.responses) / len(events)
         sizes = (
             written(events, ".h5"),
             written(events, ".parquet"),

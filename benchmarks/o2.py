@@ -16,9 +16,12 @@ expansion    time to expand ten normals to 2,000
 
 import argparse
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caloforge.detectors import ZN
 from caloforge.evaluation.zero_response import by_particle, with_both
@@ -28,9 +31,10 @@ from caloforge.metrics.channels import mean_wasserstein
 from caloforge.models.base import as_function, probabilities_in_memory
 from caloforge.runtime.expansion import SIZE, expand
 from caloforge.runtime.noise import standard_normals
-from caloforge.runtime.o2_host import Host, features_of, separate_noise, shared_noise
+from caloforge.runtime.o2_host import Host, Model, features_of, separate_noise, shared_noise
 from caloforge.samples import TRIALS, sample
 from caloforge.training.checkpoint import load_classifier, load_model
+from caloforge.trials import Trials
 
 PARTS = ("fractions", "threshold", "latency", "noise", "features", "expansion")
 LEAST = 100
@@ -39,7 +43,7 @@ ALIKE = (("K(S)0", "K(L)0"), ("n", "n~"), ("Lambda", "Lambda~"))
 """Types of particle that the nine features do not tell apart."""
 
 
-def clock(run, repeats: int) -> list[float]:
+def clock(run: Callable[[int], object], repeats: int) -> list[float]:
     """Returns sorted processor times in ms of run(0), run(1), ..."""
     times = []
     for number in range(repeats):
@@ -54,7 +58,7 @@ def spread(times: list[float]) -> str:
     return " / ".join(f"{times[i]:.3g}" for i in (0, len(times) // 2, -1))
 
 
-def fractions(host, trials, options) -> None:
+def fractions(host: Host, trials: Trials, options: argparse.Namespace) -> None:
     """Prints fractions of responses by type of particle."""
     primaries = trials.primaries
     lit = {}
@@ -90,14 +94,14 @@ def fractions(host, trials, options) -> None:
             pulls += [pull] if number < 4 and label in types and label not in sum(ALIKE, ()) else []
             cells.append(f"{100 * observed:.2f} / {100 * got:.2f} ({pull:+.1f})")
         print(f"| {label} | {n[rows].sum():,} | {' | '.join(cells)} |")
-    pulls = np.array(pulls)
+    errors = np.array(pulls)
     print(
-        f"\n{len(pulls)} fractions: root mean square of the differences {np.sqrt((pulls**2).mean()):.2f} errors, "
-        f"{(np.abs(pulls) > 2).sum()} beyond 2, {(np.abs(pulls) > 3).sum()} beyond 3"
+        f"\n{len(errors)} fractions: root mean square of the differences {np.sqrt((errors**2).mean()):.2f} errors, "
+        f"{(np.abs(errors) > 2).sum()} beyond 2, {(np.abs(errors) > 3).sum()} beyond 3"
     )
 
 
-def threshold(host, trials, options) -> None:
+def threshold(host: Host, trials: Trials, options: argparse.Namespace) -> None:
     """Prints what the classifier excludes, by the model and as observed."""
     _, classifier = load_classifier(options.zero)
     p = probabilities_in_memory(classifier, trials.conditions).astype(np.float64)
@@ -127,7 +131,7 @@ def threshold(host, trials, options) -> None:
         )
 
 
-def latency(host, trials, options) -> None:
+def latency(host: Host, trials: Trials, options: argparse.Namespace) -> None:
     """Prints processor times."""
     primaries = trials.primaries
     features = features_of(primaries)
@@ -135,8 +139,14 @@ def latency(host, trials, options) -> None:
     p = probabilities_in_memory(classifier, primaries.conditions)
     rng = np.random.default_rng(options.seed)
 
-    def noise(number: int):
+    def noise(number: int) -> NDArray[np.float32]:
         return rng.standard_normal(SIZE).astype(np.float32)
+
+    def answered(
+        generator: Model, chosen: Sequence[tuple[NDArray[np.float32], np.intp]], number: int
+    ) -> NDArray[np.generic]:
+        normals, row = chosen[number % len(chosen)]
+        return generator(normals, features[row])
 
     likely = np.argsort(-(p[:, 0] * p[:, 1]))[:50]
     empty = np.flatnonzero(p[:, 2] < 1e-3)[:50]
@@ -157,14 +167,15 @@ def latency(host, trials, options) -> None:
                 pairs.append((normals, row))
             if len(pairs) == repeats:
                 break
-        for label, run in (
-            ("responding", lambda i, g=generator, q=pairs: g(q[i % len(q)][0], features[q[i % len(q)][1]])),
-            ("dark", lambda i, g=generator: g(noise(i), features[empty[i % len(empty)]])),
+        for label, chosen in (
+            ("responding", pairs),
+            ("dark", [(noise(number), row) for number, row in enumerate(empty)]),
         ):
+            run = partial(answered, generator, chosen)
             run(0)
             print(f"| {name}, {label} | {spread(clock(run, repeats))} |")
 
-    def chain(row: int, normals) -> None:
+    def chain(row: int, normals: NDArray[np.float32]) -> None:
         scaled = host.classifier.scaled(features[row])
         if np.rint(host.classifier(scaled)[0]):
             for generator in host.generators.values():
@@ -192,7 +203,7 @@ def latency(host, trials, options) -> None:
         print(f"| whole chain, {label} | {spread(sorted(totals))} |")
 
 
-def noise_part(host, trials, options) -> None:
+def noise_part(host: Host, trials: Trials, options: argparse.Namespace) -> None:
     """Prints W1 with the runtime's noise and with the expanded one."""
     print("| detector | events | W1, runtime's noise | W1, expanded noise | the two against each other |")
     print("|---|---|---|---|---|")
@@ -202,7 +213,7 @@ def noise_part(host, trials, options) -> None:
             events = open_events(path, model.detector)
             part = events.slices(split(events, "canonical")["test"][: options.events])
             true = part.detector.readout(part.responses, "o2")
-            sums = {"plain": [], "expanded": []}
+            sums: dict[str, list[NDArray[np.float64]]] = {"plain": [], "expanded": []}
             forward = as_function(model)
             for seed in range(options.seeds):
                 numbers = np.arange(len(part))
@@ -226,14 +237,17 @@ def noise_part(host, trials, options) -> None:
             print(f"| {model.detector.name}, {path.stem} | {len(part):,} | {' | '.join(cells)} |", flush=True)
 
 
-def features_part(host, trials, options) -> None:
+def features_part(host: Host, trials: Trials, options: argparse.Namespace) -> None:
     """Prints the error of the impact point that float32 leaves."""
     x = trials.conditions
     names = [ZN.features.index(name) for name in ("vx", "vy", "vz", "px", "py", "pz")]
 
-    def impact(conditions):
+    assert ZN.face is not None
+    z = ZN.face.z
+
+    def impact(conditions: NDArray[np.floating]) -> NDArray[np.float64]:
         vx, vy, vz, px, py, pz = (conditions.astype(np.float64)[:, column] for column in names)
-        length = ZN.face.z - np.sign(pz) * vz
+        length = z - np.sign(pz) * vz
         return np.stack([vx + px / np.abs(pz) * length, vy + py / np.abs(pz) * length], 1)
 
     exact = impact(x)
@@ -251,12 +265,13 @@ def features_part(host, trials, options) -> None:
         print(f"| {label} | {error[near].max():.2g} | {error.max():.2g} |")
 
 
-def expansion_part(host, trials, options) -> None:
+def expansion_part(host: Host, trials: Trials, options: argparse.Namespace) -> None:
     """Prints the time of the expansion alone, as a graph."""
     import onnx
     import onnxruntime
 
     from caloforge.export import o2
+    from caloforge.export.onnx import IR_VERSION, OPSET
 
     nodes = o2._Nodes("n")
     high, low = o2._halves(nodes, "noise", 1001)
@@ -268,9 +283,7 @@ def expansion_part(host, trials, options) -> None:
         [helper.make_tensor_value_info("normals", kinds.FLOAT, ["batch", 2000])],
         nodes.initializers,
     )  # fmt: skip
-    proto = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", o2.OPSET)], ir_version=o2.IR_VERSION
-    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(

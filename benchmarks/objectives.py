@@ -59,15 +59,16 @@ class Committee(torch.nn.Module):
 
     def __init__(self, members: Sequence[Sums]) -> None:
         super().__init__()
-        self.networks = torch.nn.ModuleList(member.network for member in members)
+        self.members = [member.network for member in members]
+        self.networks = torch.nn.ModuleList(self.members)
 
     def condition(self, features: Tensor) -> Tensor:
         """What the members make of the features, (B, members, width)."""
-        return torch.stack([network.condition(features) for network in self.networks], 1)
+        return torch.stack([network.condition(features) for network in self.members], 1)
 
     def forward(self, x: Tensor, t: Tensor, embedding: Tensor) -> Tensor:
         """The velocity, (B, K)."""
-        velocities = [network(x, t, embedding[:, i]) for i, network in enumerate(self.networks)]
+        velocities = [network(x, t, embedding[:, i]) for i, network in enumerate(self.members)]
         return torch.stack(velocities).mean(0)
 
 
@@ -175,7 +176,7 @@ def main() -> None:
     for seed, (model, seconds) in enumerate(plain):
         show(f"uniform, seed {seed}", model, seconds)
     committee = copy.deepcopy(plain[0][0])
-    committee.network = Committee([model for model, _ in plain])
+    committee.network = Committee([model for model, _ in plain])  # type: ignore[assignment] # of the same calls
     show("committee of 4", committee, sum(seconds for _, seconds in plain))
     for objective in ("logit-normal", "optimal transport", "optimal transport, same particle"):
         show(objective, *fit(objective=objective))

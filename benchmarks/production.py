@@ -71,7 +71,7 @@ def measured(command: list[str]) -> tuple[float, float, float, float]:
     watcher.join()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.monotonic() - started, used, *most
+    return time.monotonic() - started, used, most[0], most[1]
 
 
 def main() -> None:

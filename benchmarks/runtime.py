@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from caloforge.io.files import read_json
 
@@ -24,7 +25,7 @@ STARTED = time.time()
 ENGINES = ("eager", "compile", "onnxruntime")
 
 
-def forward_of(engine: str, run: str, bundle: str, threads: int):
+def forward_of(engine: str, run: str, bundle: str, threads: int) -> tuple[Any, int]:
     """Returns the model as a function of arrays, and its noise dimension."""
     if engine == "onnxruntime":
         from caloforge.runtime.bundle import open_bundle

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def pieces(rows: int) -> None:
     a, b = rng.standard_normal((2, rows, 362))
     whole, one = Sizes(), Sizes(fpd_draws=1, kpd_batches=1)
     x, y = rng.standard_normal((2, whole.prdc_rows, 6480), np.float32)
-    parts = {
+    parts: dict[str, tuple[Callable[[], object], int]] = {
         "FPD": (lambda: fpd(a, b, 0, one), whole.fpd_draws),
         "KPD": (lambda: kpd(a, b, 0, one), whole.kpd_batches),
         "precision, recall, density, coverage": (lambda: prdc(x, y), 1),

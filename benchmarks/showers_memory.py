@@ -26,7 +26,9 @@ def made(rows: int, rng: np.random.Generator) -> Events:
     lit = rng.integers(0, showers.size, showers.size // 50)
     showers.reshape(-1)[lit] = rng.gamma(0.5, 20, len(lit)) + 0.016
     energy = 10 ** rng.uniform(3, 6, (rows, 1))
-    return Events(DS3, energy, np.full(rows, 11), responses=showers.reshape(rows, *DS3.shape))
+    return Events(
+        DS3, energy.astype(np.float32), np.full(rows, 11), responses=showers.reshape(rows, *DS3.shape)
+    )
 
 
 def main() -> None:

@@ -10,15 +10,20 @@ of the channels, each over `--repeats` seeds as min / median / max.
 
 import argparse
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from caloforge.events import Joined, split
+from caloforge.detectors import Detector
+from caloforge.events import Events, Joined, Part, split
 from caloforge.io import open_events
 from caloforge.metrics.channels import energy_score, mean_wasserstein
-from caloforge.models.base import Generator
+from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
 from caloforge.models.sums import Sums
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
 from caloforge.ode.solvers import SolverConfig, integrate
@@ -26,14 +31,17 @@ from caloforge.optim import build
 from caloforge.runtime.noise import standard_normals
 from caloforge.training.checkpoint import load_model
 
+Loss = Literal["local", "global"]
+LOSSES: tuple[Loss, ...] = ("local", "global")
 
-def part(files: list[Path], model: Generator, name: str):
+
+def part(files: list[Path], detector: Detector, name: Part) -> Events:
     """Reads one part of the canonical split of all files."""
-    source = Joined([open_events(file, model.detector) for file in files])
+    source = Joined([open_events(file, detector) for file in files])
     return source.slices(split(source, "canonical", 0)[name])
 
 
-def fitted(sums: Sums, events, steps: int, loss: str, updates: int) -> BespokeSolver:
+def fitted(sums: Sums, events: Events, steps: int, loss: Loss, updates: int) -> BespokeSolver:
     """Fits a bespoke solver."""
     solver, config = BespokeSolver(steps), BespokeConfig(steps=steps, loss=loss)
     optimizer, schedule = build(solver.parameters(), config.optimizer, updates)
@@ -62,9 +70,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     _, model = load_model(arguments.run)
+    assert isinstance(model, FactorizedFlowMatching)
     factor = model.sums
-    assert isinstance(factor, Sums)
-    training, test = part(arguments.train, model, "train"), part(arguments.test, model, "test")
+    training = part(arguments.train, model.detector, "train")
+    test = part(arguments.test, model.detector, "test")
     true = model.detector.readout(test.responses, model.config.channels)
     conditions = torch.from_numpy(test.conditions)
     velocity = factor.velocity(factor.describe(conditions))
@@ -72,10 +81,13 @@ def main() -> None:
     def noise(seed: int) -> torch.Tensor:
         return torch.from_numpy(standard_normals(seed, np.arange(len(test)), factor.outputs))
 
-    def sums(x1: torch.Tensor) -> np.ndarray:
-        return factor.read(x1, conditions).double().numpy()
+    def sums(x1: torch.Tensor) -> NDArray[np.float64]:
+        values: NDArray[np.float64] = factor.read(x1, conditions).double().numpy()
+        return values
 
-    def show(name: str, evaluations: int, solve, fitting: float = 0.0) -> None:
+    def show(
+        name: str, evaluations: int, solve: Callable[[torch.Tensor], torch.Tensor], fitting: float = 0.0
+    ) -> None:
         draws = [solve(noise(seed)) for seed in range(4 * arguments.repeats)]
         error = float((draws[0] - precise).square().mean().sqrt())
         found = [sums(x1) for x1 in draws]
@@ -95,15 +107,15 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for steps in arguments.steps:
         with torch.no_grad():
-            show("euler", steps, lambda x, n=steps: integrate(velocity, x, SolverConfig(steps=n)))
+            show("euler", steps, partial(integrate, velocity, solver=SolverConfig(steps=steps)))
             half = SolverConfig(method="midpoint", steps=max(steps // 2, 1))
-            show("midpoint", 2 * half.steps, lambda x, s=half: integrate(velocity, x, s))
-        for loss in ("local", "global"):
+            show("midpoint", 2 * half.steps, partial(integrate, velocity, solver=half))
+        for loss in LOSSES:
             started = time.process_time()
             solver = fitted(factor, training, steps, loss, arguments.updates)
             fitting = time.process_time() - started
             with torch.no_grad():
-                show(f"bespoke, {loss}", steps, lambda x, s=solver: s(velocity, x), fitting)
+                show(f"bespoke, {loss}", steps, partial(solver, velocity), fitting)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import torch
 from caloforge import recipe as recipes
 from caloforge import samples
 from caloforge.io import open_events
-from caloforge.models import build
+from caloforge.models import Generator, Readout, build
 from caloforge.models.base import BatchRandom, generate_in_memory
 
 
@@ -50,6 +50,7 @@ def main() -> None:
     for name in arguments.recipes:
         recipe = recipes.parse(recipes.read(name))
         model = build(recipe)
+        assert isinstance(model, Generator | Readout)
         events = open_events(samples.sample(f"{recipe.detector}_wide")).slices(slice(0, arguments.batch_size))
         stage = model.stages(events)[-1]
         cases[name] = model, stage, events

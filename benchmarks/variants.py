@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from caloforge.events import Events, Selected, split, with_responses
+from caloforge.events import Events, Selected, as_counts, split, with_responses
 from caloforge.export.onnx import graphs
 from caloforge.io import open_events
 from caloforge.metrics.channels import w1, wasserstein
@@ -30,7 +30,7 @@ from caloforge.metrics.conditional import mae_c
 from caloforge.metrics.observables import Observables, Result, observe
 from caloforge.runtime import Surrogate
 from caloforge.runtime.bundle import GRAPH
-from caloforge.runtime.generate import as_counts, generate_rows
+from caloforge.runtime.generate import generate_rows
 from caloforge.runtime.session import Session
 from caloforge.samples import samples_of
 
@@ -134,7 +134,8 @@ def scores(reference: Observables, generated: Observables) -> dict[str, float]:
     found = {name: metric(reference, generated).value for name, metric in metrics.items()}
     if reference.lit is not None and generated.lit is not None:
         found["W1 of lit cells"] = wasserstein(reference.lit, generated.lit)
-        lit, lit_hat = (np.isfinite(one.radius) for one in (reference, generated))
+    if reference.radius is not None and generated.radius is not None:
+        lit, lit_hat = (np.isfinite(radius) for radius in (reference.radius, generated.radius))
         found["W1 of the radius"] = wasserstein(reference.radius[lit], generated.radius[lit_hat])
     return found
 

@@ -9,7 +9,9 @@ shots may be alike. Types of particle with fewer than 100 trials are summed.
 
 import argparse
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,14 +30,14 @@ ALIKE = (("K(S)0", "K(L)0"), ("n", "n~"), ("Lambda", "Lambda~"))
 """Types of particle that the nine features do not tell apart."""
 
 
-def percent(entry: dict) -> str:
+def percent(entry: Mapping[str, Any]) -> str:
     """Returns observed, predicted, the error of their difference and how many of it they are apart."""
     error = max(entry["error"], entry["scatter"])
     pull = (entry["predicted"] - entry["observed"]) / error if error else 0.0
     return f"{100 * entry['observed']:.2f} / {100 * entry['predicted']:.2f} ± {100 * error:.2f} ({pull:+.1f})"
 
 
-def together(outcomes: dict, labels) -> dict[str, dict]:
+def together(outcomes: Mapping[str, Any], labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Sums some types of particle."""
     summed = {}
     for name, found in outcomes.items():
@@ -96,7 +98,9 @@ def main() -> None:
             cells = [percent(found["particles"][label]) for found in outcomes.values()]
             print(f"| {label} | {entry['trials']:,} | {' | '.join(cells)} |")
     kinds = outcomes["any"]["particles"]
-    groups = {"others": [label for label, entry in kinds.items() if entry["trials"] < LEAST]}
+    groups: dict[str, Sequence[str]] = {
+        "others": [label for label, entry in kinds.items() if entry["trials"] < LEAST]
+    }
     groups |= {" + ".join(pair): pair for pair in ALIKE if all(label in kinds for label in pair)}
     for title, labels in groups.items():
         if labels:

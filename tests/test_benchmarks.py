@@ -1,4 +1,4 @@
-"""The benchmarks: scripts that start, and say so where they cannot run."""
+"""The scripts of `benchmarks/` and `tools/`: they start, and say so where they cannot run."""
 
 import os
 import subprocess
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path for folder in ("benchmarks", "tools") for path in (ROOT / folder).glob("*.py"))
 
 
-def run(name, *arguments, **environment):
+def run(path, *arguments, **environment):
     return subprocess.run(
-        [sys.executable, FOLDER / name, *arguments],
+        [sys.executable, path, *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
@@ -20,27 +21,20 @@ def run(name, *arguments, **environment):
     )
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_script_says_how_it_is_called(script):
+    assert f"python {script.relative_to(ROOT)}" in script.read_text().split('"""')[1]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "calodream.py",
-        "challenge.py",
-        "gpu.py",
-        "latents.py",
-        "layouts.py",
-        "runtime.py",
-        "sampling_memory.py",
-        "solvers.py",
-    ],
-)
-def test_help(name):
-    done = run(name, "--help")
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_help(script):
+    done = run(script, "--help")
     assert (done.returncode, "usage" in done.stdout) == (0, True), done.stderr
 
 
 @pytest.mark.slow
 def test_the_gpu_benchmark_without_a_gpu():
-    done = run("gpu.py", CUDA_VISIBLE_DEVICES="")
+    done = run(ROOT / "benchmarks" / "gpu.py", CUDA_VISIBLE_DEVICES="")
     assert (done.returncode, done.stdout) == (1, "")
     assert "needs a CUDA device, and PyTorch sees none" in done.stderr

@@ -93,12 +93,14 @@ def make(folder: Path, names: list[str]) -> None:
         noise = standard_normals(0, np.arange(len(features)), 10)
         host = Host.load(folder / "o2")
         inputs = {"features": features, "noise": noise}
-        for model, graph in (
+        for session, graph in (
             (host.classifier, "classifier"),
             *zip(host.generators.values(), ("neutron", "proton"), strict=True),
         ):
             used = ["features"] if graph == "classifier" else ["noise", "features"]
-            answer = np.stack([model(*(inputs[name][row] for name in used)) for row in range(len(features))])
+            answer = np.stack(
+                [session(*(inputs[name][row] for name in used)) for row in range(len(features))]
+            )
             write(folder / "o2" / f"{graph}.onnx", **{name: inputs[name] for name in used}, answer=answer)
 
 
@@ -173,7 +175,7 @@ def environment(folder: Path, version: str) -> Path:
         venv.create(folder / f"env-{version}", with_pip=True)
         runtime = "onnxruntime" if version == "newest" else f"onnxruntime=={version}"
         numpy = "numpy<2" if version.startswith(("1.15", "1.16", "1.17", "1.18")) else "numpy>=2"
-        subprocess.run([python, "-m", "pip", "install", "-q", runtime, numpy], check=True)  # noqa: S603
+        subprocess.run([python, "-m", "pip", "install", "-q", runtime, numpy], check=True)
     return python
 
 
@@ -208,11 +210,11 @@ def main() -> int:
         return 0
     arguments.folder.mkdir(parents=True, exist_ok=True)
     make(arguments.folder, arguments.weights or list(WEIGHTS))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for version in arguments.versions or VERSIONS:
         python = environment(arguments.folder, version)
-        command = [python, __file__, str(arguments.folder), "--run"]
-        rows += json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603
+        command: list[str | Path] = [python, __file__, str(arguments.folder), "--run"]
+        rows += json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     text = table(rows)
     sys.stdout.write(text)
     if arguments.page:

@@ -436,7 +436,7 @@ def classify(
                 logits(train[index]), train.labels[index].to(device)
             )
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
         score = float(
             functional.binary_cross_entropy_with_logits(scores_of(validation), validation.labels.double())

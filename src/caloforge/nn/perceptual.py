@@ -12,7 +12,7 @@ VGG16 relu1_2, 2_2, 3_3, 4_3 and 5_3.
 
 Images are ln(1 + n), seen as 2 x / 6.4 - 1. A network of three input channels gets the image three times, shifted and
 divided as LPIPS does for its distance; one of a single channel gets it as it is. What ships, `zdc`, is of the second
-kind: it was trained on GEANT's images to tell what they show (benchmarks/perceptual.py).
+kind: it was trained on GEANT's images to tell what they show (tools/perceptual.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Cuts the samples that ship with the package from the full files, and writes their card.
 
-    python benchmarks/cut_samples.py DATA [--out FOLDER]
+    python tools/cut_samples.py DATA [--out FOLDER]
 
 DATA holds zn.h5, zn_wide.h5, zp.h5, zp_wide.h5, primaries.h5, primaries_wide.h5 and the showers ds2_1_100GeV.h5. Test
 and validation folds are kept whole, and so is the training part of the wide sets. Where the two files of a detector
@@ -14,11 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from caloforge.detectors import DS2, ZN, ZP, Detector
-from caloforge.events import Selected, split
+from caloforge.events import EventSource, Selected, split
 from caloforge.io import calochallenge, hdf5, open_events, open_trials, sha256, summarize, write_trials
 from caloforge.io.files import replacing, write_text
 from caloforge.io.source import columns_of
@@ -36,7 +37,7 @@ SOURCE = (
 )
 
 
-def rows_kept(source, particles: int) -> np.ndarray:
+def rows_kept(source: EventSource, particles: int) -> np.ndarray:
     """Returns the rows of test, validation and of so many training particles, ascending."""
     parts = split(source, "canonical")
     train = parts["train"]
@@ -48,7 +49,10 @@ def rows_kept(source, particles: int) -> np.ndarray:
 
 def write(path: Path, detector: Detector, original: Path, rows: np.ndarray) -> int:
     """Writes the rows of a file and returns the size in bytes."""
-    provenance = {"source": SOURCE, "cut_from": {"name": original.name, "sha256": sha256(original)}}
+    provenance: dict[str, Any] = {
+        "source": SOURCE,
+        "cut_from": {"name": original.name, "sha256": sha256(original)},
+    }
     provenance |= {"rows": len(rows), "seed": SEED}
     with replacing(path) as temporary:
         output = hdf5.output(temporary, detector, json.dumps(provenance), np.uint16, level=9)
@@ -96,7 +100,7 @@ def cut_trials(data: Path, out: Path) -> str:
     """Writes the primaries within their budget; returns their line of the card."""
     originals = [data / "primaries.h5", data / "primaries_wide.h5"]
     every = joined_trials([open_trials(path, ZN) for path in originals])
-    provenance = {"source": SOURCE.partition(";")[0], "seed": SEED}
+    provenance: dict[str, Any] = {"source": SOURCE.partition(";")[0], "seed": SEED}
     provenance["cut_from"] = [{"name": path.name, "sha256": sha256(path)} for path in originals]
     train = np.random.default_rng(SEED).permutation(np.flatnonzero(every.fold >= 3))
     kept = len(train)
@@ -150,7 +154,7 @@ Real simulation, not toys: {source}.
   particles, most simulated once: what a network needs to generalise. No particle is in both files of a
   detector.
 - Parts are those of the canonical split: test folds 0 and 1, validation 2, training 3 to 9, by particle.
-- Cut by `benchmarks/cut_samples.py`: where a file is smaller than its original, training particles drawn at
+- Cut by `tools/cut_samples.py`: where a file is smaller than its original, training particles drawn at
   random were left out, each with all its repeats; nothing else.
 - `primaries`: what was shot at the detectors, with or without a response, one to fifteen times each; from
   `primaries.h5` (all within 3.5 mrad) and `primaries_wide.h5` (within 0.65 mrad; charged and unstable ones also

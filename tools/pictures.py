@@ -1,7 +1,7 @@
 """Draws the figures of the documentation as SVG: quality against time, and what the trials of a study reach.
 
-    python benchmarks/pictures.py time RUN... --panels zn_wide:w1 zn_wide:conditional_w1 zn:mae_c --out time.svg
-    python benchmarks/pictures.py study STUDY --out docs/images/study.svg
+    python tools/pictures.py time RUN... --panels zn_wide:w1 zn_wide:conditional_w1 zn:mae_c --out time.svg
+    python tools/pictures.py study STUDY --out docs/images/study.svg
 
 Runs are evaluated run folders, on the sets that the panels name; every setting of their sweeps is drawn too.
 """

@@ -1,6 +1,6 @@
 """Trains the perceptual network that ships: src/caloforge/samples/perceptual/zdc.safetensors and its card.
 
-    python benchmarks/perceptual.py [--epochs 6] [--out FOLDER]
+    python tools/perceptual.py [--epochs 6] [--out FOLDER]
 
 A small convolutional network looks at GEANT's images of ZN and ZP, ln(1 + n), and tells what they show: the channel
 sums, centre, radius and lit cells, brightest cell, the particle's energy, mass and charge, and where its straight line
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from caloforge import samples
-from caloforge.detectors import ZN, ZP
+from caloforge.detectors import ZN, ZP, Detector
 from caloforge.events import Events, Joined, split
 from caloforge.io import open_events
 from caloforge.io.files import sha256, write_json
@@ -64,10 +64,11 @@ class Network(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Maps ln(1 + n), (B, H, W), to targets, (B, 15)."""
-        return self.head(nn.functional.adaptive_avg_pool2d(self.extractor(image)[-1], 3))
+        found: torch.Tensor = self.head(nn.functional.adaptive_avg_pool2d(self.extractor(image)[-1], 3))
+        return found
 
 
-def parts(detector) -> dict[str, Events]:
+def parts(detector: Detector) -> dict[str, Events]:
     """Reads training and validation events of the samples."""
     source = Joined([open_events(path, detector) for path in samples.samples_of(detector.name)])
     rows = split(source, "canonical", 0)
@@ -95,7 +96,8 @@ def main() -> None:
     def error(name: str, part: str, rows: np.ndarray) -> torch.Tensor:
         image = torch.from_numpy(np.log1p(data[name][part].responses[rows].astype(np.float32)))
         wanted = torch.from_numpy((known[name][part][rows] - mean) / scale)
-        return (network(image) - wanted).square().mean(0)
+        errors: torch.Tensor = (network(image) - wanted).square().mean(0)
+        return errors
 
     started = time.process_time()
     for _ in range(arguments.epochs):
@@ -127,7 +129,7 @@ def main() -> None:
     card = {
         "name": "zdc",
         "what": "perceptual network of caloforge.nn.perceptual, trained on GEANT's images of ZN and ZP",
-        "command": f"python benchmarks/perceptual.py --epochs {arguments.epochs}",
+        "command": f"python tools/perceptual.py --epochs {arguments.epochs}",
         "data": [{"name": file.name, "sha256": sha256(file)} for file in files],
         "split": "canonical",
         "stages": STAGES,

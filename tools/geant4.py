@@ -1,6 +1,6 @@
 """What Geant4 makes of the layouts of data sets 2 and 3: scales, profiles and times, beside another simulation.
 
-    python benchmarks/geant4.py runs/g4check --g4data FOLDER --other ds2_1_100GeV.h5 --page docs/geant4.md
+    python tools/geant4.py runs/g4check --g4data FOLDER --other ds2_1_100GeV.h5 --page docs/geant4.md
 
 Simulates positrons of 1 to 100 GeV under several physics options, range cuts and ways of scoring, and of fixed energies
 for the times (each kept in the folder, so that the same command goes on), and writes a page with tables and figures.
@@ -10,6 +10,7 @@ Times are processor seconds of an event, the building of Geant4's tables aside.
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,7 +24,7 @@ from caloforge.io import open_events
 from caloforge.simulate import Job, Scorer, Setup, Tube, Volume, sampling_calorimeter, simulate
 
 STANDARD = "G4EmStandardPhysics"
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "standard": {},
     "option 1": {"physics": f"{STANDARD}_option1"},
     "option 2": {"physics": f"{STANDARD}_option2"},
@@ -136,10 +137,11 @@ def figure(page: Path, sets: dict[str, dict[str, np.ndarray]]) -> str:
 
 def write_page(page: Path, folder: Path, g4data: Path | None, other: Path | None, events: int) -> None:
     """Simulates, compares and writes the page."""
-    sets, failed = {}, []
+    sets: dict[str, dict[str, np.ndarray]] = {}
+    failed = []
     for name, changes in VARIANTS.items():
-        changes = {"scoring": "steps", **changes}
-        job = Job("ds2", "e+", (1.0, 100.0), seed=sum(name.encode()), part=50, **changes)
+        settings = {"scoring": "steps", **changes}
+        job = Job("ds2", "e+", (1.0, 100.0), seed=sum(name.encode()), part=50, **settings)
         try:
             sets[name] = numbers(made(folder, name, job, events, g4data))
         except (ValueError, OSError) as error:
@@ -153,9 +155,8 @@ def write_page(page: Path, folder: Path, g4data: Path | None, other: Path | None
     if other:
         lines.append(row("another simulation (GEANT 3.21)", numbers(other)))
     lines += [row(name, found) for name, found in sets.items()]
-    shown = {name: sets[name] for name in ("standard", "option 1", "cut into the silicon") if name in sets}
-    if other:
-        shown = {"GEANT 3.21": numbers(other), **shown}
+    shown = {"GEANT 3.21": numbers(other)} if other else {}
+    shown |= {name: sets[name] for name in ("standard", "option 1", "cut into the silicon") if name in sets}
     picture = figure(page, shown)
     times = ["| energy [GeV] | nothing counted | by steps | cut into the silicon |", "|---|---|---|---|"]
     for energy, count in TIMED.items():
@@ -175,7 +176,7 @@ def write_page(page: Path, folder: Path, g4data: Path | None, other: Path | None
         [
             "# Showers of Geant4 against others",
             "",
-            "Made by `benchmarks/geant4.py`: positrons, log-uniform from 1 to 100 GeV, in 90 sheets of 1.4 mm tungsten",
+            "Made by `tools/geant4.py`: positrons, log-uniform from 1 to 100 GeV, in 90 sheets of 1.4 mm tungsten",
             "and 0.3 mm silicon, the energy divided by 0.033, voxels of data set 2 above its threshold. Errors",
             "are those of means.",
             "",

@@ -1,6 +1,6 @@
 """Begins a run at a later stage, with weights that another run has trained up to it.
 
-    python benchmarks/later_stage.py RECIPE WEIGHTS OUT --stage distillation [--only MODULE...] [--data FILE...] \
+    python tools/later_stage.py RECIPE WEIGHTS OUT --stage distillation [--only MODULE...] [--data FILE...] \
         [--set KEY=VALUE...]
     caloforge train RECIPE ... --out OUT --resume
 
@@ -11,6 +11,7 @@ others start from nothing, so that one autoencoder can have several models behin
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -58,9 +59,7 @@ def main() -> None:
     else:
         load_weights(model, before.weights)
     number = numbers[arguments.stage]
-    rows: list[dict[str, object]] = [
-        dict(row) for row in before.log() if numbers.get(row["stage"], -1) < number
-    ]
+    rows: list[dict[str, Any]] = [dict(row) for row in before.log() if numbers.get(row["stage"], -1) < number]
     seconds = float(rows[-1]["seconds"]) if rows else 0.0
     history = History([sha256(path) for path in files], stage=number, seconds=seconds, rows=rows)
     run = Run(arguments.out)

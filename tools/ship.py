@@ -1,13 +1,13 @@
 """Makes a trained run the weights that ship: src/caloforge/samples/weights/NAME.
 
-    python benchmarks/ship.py RUN...
+    python tools/ship.py RUN...
 
 Large weights are stored in half precision, in several files where one would be too large, and what only the training
 needs is left out; paths are cut to names.
 Evaluate the shipped run afterwards, so that its scores are those of what ships:
 
     caloforge evaluate src/caloforge/samples/weights/NAME --reference sample:zn_wide --reference sample:zn
-    python benchmarks/ship.py --scores src/caloforge/samples/weights/NAME
+    python tools/ship.py --scores src/caloforge/samples/weights/NAME
 
 The second command cuts the scores' paths to names and drops the generated events.
 """

@@ -1,12 +1,12 @@
 """Tables of evaluated runs as Markdown: those of README.md and the log.
 
-    python benchmarks/tables.py RUN... [--metrics w1 conditional_w1 ...] [--groups all n Lambda ...] [--sets zn ...]
+    python tools/tables.py RUN... [--metrics w1 conditional_w1 ...] [--groups all n Lambda ...] [--sets zn ...]
 
 RUN is a run folder or a file of scores. A table a reference set and group of particles; every number is the mean over
 repeats with its spread, beside its floor. The tables of the publication on inverse autoregressive flows are
 
-    python benchmarks/tables.py RUN... --groups all n Lambda "K(S)0" Sigma+ --metrics w1 mae_c mae_cw
-    python benchmarks/tables.py RUN... --metrics centre_mae centre_rmse centre_variance_mae centre_variance_rmse \
+    python tools/tables.py RUN... --groups all n Lambda "K(S)0" Sigma+ --metrics w1 mae_c mae_cw
+    python tools/tables.py RUN... --metrics centre_mae centre_rmse centre_variance_mae centre_variance_rmse \
         radius_mae radius_rmse radius_variance_mae radius_variance_rmse
 """
 

@@ -1,6 +1,6 @@
 """Writes the validation rows of events files as a file whose every row counts as a test row.
 
-    python benchmarks/validation_rows.py OUT FILE...
+    python tools/validation_rows.py OUT FILE...
     caloforge evaluate RUN --reference OUT --out RUN/validation.json
 
 For choices between trained runs: `evaluate` scores test rows alone, and nothing is to be chosen by those. For runs
