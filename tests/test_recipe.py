@@ -15,7 +15,7 @@ VALUES = {"name": "x", "detector": "zn", "model": {"type": "resample"}}
         (["data.splt='paper'"], r"unknown key 'data.splt', did you mean 'split'\?"),
         (
             ["data.split=random"],
-            r"data.split: Input should be 'canonical', 'grouped', 'paper' or 'ordered', got 'random'",
+            r"data.split: Input should be 'canonical', 'grouped', 'paper', 'ordered' or 'files', got 'random'",
         ),
         (["training.devices=many"], r"training.devices: .*valid integer.*, got 'many'"),
         (["seed=-1"], r"seed: .*greater than or equal to 0, got -1"),

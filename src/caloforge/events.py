@@ -13,6 +13,8 @@ Rows are not independent: a data set holds few unique particles, each simulated 
   hash of the row's content, so that a row keeps its part when the file is cut, joined or sorted.
 - `ordered`: by the place in each file, 70/10/20: the last 20 % of its rows are the test part. For files whose
   rows are independent showers without folds; cutting or sorting a file changes it.
+- `files`: every row trains but for a small share, evenly spaced, that chooses the weights; every row of other
+  files judges (`judged`). As in published challenges, which bring a file for either.
 """
 
 from __future__ import annotations
@@ -29,12 +31,15 @@ from numpy.typing import NDArray
 from caloforge.detectors import Detector
 from caloforge.particles import pdg_ids
 
-Split = Literal["canonical", "grouped", "paper", "ordered"]
+Split = Literal["canonical", "grouped", "paper", "ordered", "files"]
 Part = Literal["train", "validation", "test"]
 Rows = NDArray[np.intp] | slice
 
 RAY = ("vx", "vy", "vz", "px", "py", "pz")
 """Features that say where a particle's straight line goes."""
+
+VALIDATION = 0.02
+"""Share of the rows that the split `files` keeps from the training, to choose the weights by."""
 
 SLICE = 4096
 """Rows read at once when a whole source is walked through."""
@@ -459,13 +464,16 @@ def _uniform_of(content: bytes, salt: bytes) -> float:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=salt).digest(), "little") / 2**64
 
 
-def split(source: EventSource, kind: Split, seed: int = 0) -> dict[Part, NDArray[np.intp]]:
+def split(
+    source: EventSource, kind: Split, seed: int = 0, validation: float | None = None
+) -> dict[Part, NDArray[np.intp]]:
     """Splits the rows of a source into training, validation and test rows.
 
     Args:
         source: the events; `paper` reads every response, the others only the particles.
-        kind: `canonical`, `grouped`, `paper` or `ordered`, as in the module's docstring.
-        seed: another seed, another split; `canonical` and `ordered` ignore it.
+        kind: `canonical`, `grouped`, `paper`, `ordered` or `files`, as in the module's docstring.
+        seed: another seed, another split; `canonical`, `ordered` and `files` ignore it.
+        validation: of `files`, the share of the rows that choose the weights; `VALIDATION` where not given.
 
     Returns:
         row numbers of each part, ascending.
@@ -487,6 +495,8 @@ def split(source: EventSource, kind: Split, seed: int = 0) -> dict[Part, NDArray
         }
     if kind == "ordered":
         return _ordered(source)
+    if kind == "files":
+        return _all_but(len(source), VALIDATION if validation is None else validation)
     salt = seed.to_bytes(8, "little", signed=True)
     if kind == "grouped":
         rows = np.column_stack(
@@ -510,6 +520,21 @@ def split(source: EventSource, kind: Split, seed: int = 0) -> dict[Part, NDArray
         "train": np.flatnonzero(u < 0.7),
         "validation": np.flatnonzero((u >= 0.7) & (u < 0.8)),
         "test": np.flatnonzero(u >= 0.8),
+    }
+
+
+def judged(source: EventSource, kind: Split, seed: int = 0) -> NDArray[np.intp]:
+    """Returns the rows of a reference that may judge a model of that split: the test part, and of `files` all."""
+    return np.arange(len(source)) if kind == "files" else split(source, kind, seed)["test"]
+
+
+def _all_but(rows: int, share: float) -> dict[Part, NDArray[np.intp]]:
+    """Keeps an evenly spaced share of the rows from the training."""
+    chosen = np.diff(np.floor(np.arange(rows + 1) * share + 0.5)) > 0
+    return {
+        "train": np.flatnonzero(~chosen),
+        "validation": np.flatnonzero(chosen),
+        "test": np.empty(0, np.intp),
     }
 
 

@@ -216,9 +216,15 @@ def write(events: Primaries, path: str | Path, origin: Mapping[str, Any] | None 
 
 
 def recipe_of(
-    recipe: str | Path | recipes.Recipe, data: Sequence[str | Path], settings: Sequence[str]
+    recipe: str | Path | recipes.Recipe,
+    data: Sequence[str | Path],
+    settings: Sequence[str],
+    reference: Sequence[str | Path] = (),
 ) -> recipes.Recipe:
-    """Returns a recipe, its file's or that which ships by its name, with other data and settings."""
+    """Returns a recipe, its file's or that which ships by its name, with other data and settings.
+
+    Files that judge, `reference`, make it one of the split `files`.
+    """
     values: Mapping[str, Any] = (
         recipe.model_dump() if isinstance(recipe, recipes.Recipe) else recipes.read(recipe)
     )
@@ -226,6 +232,9 @@ def recipe_of(
     if data:
         files = [str(samples.located(file).resolve()) for file in data]
         values = {**values, "data": {**values.get("data", {}), "files": files}}
+    if reference:
+        files = [str(samples.located(file).resolve()) for file in reference]
+        values = {**values, "data": {**values.get("data", {}), "reference": files, "split": "files"}}
     return recipes.parse(values)
 
 
@@ -234,6 +243,7 @@ def train(
     out: str | Path,
     *,
     data: Sequence[str | Path] = (),
+    reference: Sequence[str | Path] = (),
     settings: Sequence[str] = (),
     resume: bool = False,
 ) -> Path:
@@ -243,6 +253,8 @@ def train(
         recipe: a recipe, a TOML file, or the name of a recipe that ships.
         out: the run folder.
         data: training data in place of the recipe's.
+        reference: files that judge: then every row of the training data trains, but for a small share that chooses the
+            weights.
         settings: changes, such as "model.epochs=3".
         resume: go on from the folder's checkpoint.
 
@@ -251,7 +263,7 @@ def train(
     """
     from caloforge.training.loop import train as run_training
 
-    run_training(recipe_of(recipe, data, settings), Path(out), resume=resume)
+    run_training(recipe_of(recipe, data, settings, reference), Path(out), resume=resume)
     return Path(out)
 
 

@@ -12,10 +12,10 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from caloforge._lookup import nearest
 from caloforge.events import Split
@@ -31,7 +31,9 @@ class DataConfig(BaseModel):
 
     Attributes:
         files: events files; empty means the sample that ships with the package.
-        split: `canonical`, `grouped` or `paper` (see `caloforge.events`).
+        split: `canonical`, `grouped`, `paper`, `ordered` or `files` (see `caloforge.events`).
+        reference: of `files`, files that judge; a file of the content of a training file is refused.
+        validation: of `files`, the share of the rows that choose the best weights; 0.02 where not given.
         particles: PDG names to keep, such as ["n", "Lambda"]; empty keeps all.
         beam_spot: standard deviations in cm, in x, y and z, by which vertices are displaced in the training of a
             detector with a face; each ray still meets the face where it did (`events.displaced`). Zeros: not at all.
@@ -41,8 +43,16 @@ class DataConfig(BaseModel):
 
     files: tuple[str, ...] = ()
     split: Split = "canonical"
+    reference: tuple[str, ...] | None = None
+    validation: float | None = Field(None, ge=0, lt=1)
     particles: tuple[str, ...] = ()
     beam_spot: tuple[_Length, _Length, _Length] = (0.01, 0.01, 6.0)
+
+    @model_validator(mode="after")
+    def _files(self) -> Self:
+        if self.split != "files" and (self.reference is not None or self.validation is not None):
+            raise ValueError(f"reference and validation go with split = 'files', got split = {self.split!r}")
+        return self
 
 
 class TrainingConfig(BaseModel):

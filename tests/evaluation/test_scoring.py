@@ -103,8 +103,13 @@ def test_events_of_other_particles_are_refused(events_file, tmp_path):
         writer.append(made_events(particles=30, repeats=12, seed=1))
     with pytest.raises(ValueError, match="row 0"):
         evaluate_events(other, [events_file])
-    with pytest.raises(ValueError, match="one reference, got 2"):
+    with pytest.raises(ValueError, match="the reference's 720 particles, one response each, got 360 rows"):
         evaluate_events(events_file, [events_file, other])
+    known = tmp_path / "known.h5"
+    with create(known, ZN, {"split": "paper", "split_seed": 0, "particles": []}) as writer:
+        writer.append(made_events(particles=30, repeats=12))
+    with pytest.raises(ValueError, match="of the paper split are scored against one reference, got 2"):
+        evaluate_events(known, [events_file, other])
 
 
 def test_a_reference_without_test_rows_is_refused(events_file, tmp_path):

@@ -36,6 +36,14 @@ def evaluate(
     reference: Annotated[
         list[str], typer.Option(help="GEANT events to compare with; may be repeated.", show_default=False)
     ],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Files that the model was trained on: a reference of their content is refused; may be repeated. "
+            "The card of a run of the split files has them.",
+            show_default=False,
+        ),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="How often every event is generated.")] = 5,
     out: Annotated[
         Path | None,
@@ -80,6 +88,7 @@ def evaluate(
     networks = suite(classifiers) if classifiers else None
 
     references = [samples.located(name) for name in reference]
+    training = [samples.located(name) for name in data or []]
     if Path(target).is_file():
         path = Path(target)
         out = out or path.with_suffix(".scores.json")
@@ -95,6 +104,7 @@ def evaluate(
                 device=device,
                 report=count,
                 folder=out.absolute().parent,
+                training=training,
             )
     else:
         path = run_path(target)
@@ -121,6 +131,7 @@ def evaluate(
                 true_sums=true_sums,
                 events_folder=events_folder,
                 trust=trust,
+                training=training,
             )
     write_json(out, scores)
     _print_scores(scores, trust)

@@ -60,11 +60,13 @@ def detector_of(name: str | None) -> Detector | None:
     return detector_named(name) if name else None
 
 
-def recipe_of(name: str, files: list[str] | None, settings: list[str] | None) -> Recipe:
+def recipe_of(
+    name: str, files: list[str] | None, settings: list[str] | None, reference: list[str] | None = None
+) -> Recipe:
     """Reads a recipe with the changes of the command line."""
     from caloforge import face
 
-    return face.recipe_of(name, files or [], settings or [])
+    return face.recipe_of(name, files or [], settings or [], reference or [])
 
 
 def is_classifier(path: Path) -> bool:

@@ -77,6 +77,7 @@ def sample(
 
     from caloforge.evaluation.scoring import origin_of
     from caloforge.io import carried, create, open_particles
+    from caloforge.io.content import trained_on
     from caloforge.io.run import Run
     from caloforge.models.base import Generator, as_function
     from caloforge.runtime.generate import Generated, generate
@@ -94,6 +95,7 @@ def sample(
     marks = _marks(Run(path).card(), particles, on_outside)
     origin = {
         **origin_of(recipe),
+        **trained_on(Run(path).card()),
         "weights": Run(path).check_weights(),
         **_outside(marks),
         "seed": seed,

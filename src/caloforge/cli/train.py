@@ -15,6 +15,14 @@ from caloforge.cli.options import Data, RecipeArgument, Settings, recipe_of
 def train(
     recipe: RecipeArgument,
     files: Data = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Files that judge: then all rows of the training data train, but for 2 % that choose the weights; "
+            "may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run folder [default: runs/NAME].", show_default=False)
     ] = None,
@@ -22,13 +30,17 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
 ) -> None:
     """Train a model by a recipe; leaves a run folder."""
-    parsed = recipe_of(recipe, files, settings)
+    parsed = recipe_of(recipe, files, settings, reference)
     folder = out or Path("runs") / parsed.name
 
     from caloforge.training.loop import train as run_training
 
+    def say(line: str) -> None:
+        if line:
+            output.print(line)
+
     try:
-        run_training(parsed, folder, resume=resume, reporter=TrainingBar)
+        run_training(parsed, folder, resume=resume, reporter=TrainingBar, say=say)
     except KeyboardInterrupt:
         messages.print(
             f"interrupted; go on with: caloforge train {recipe} --out {folder} --resume (and the same options)"

@@ -7,10 +7,10 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from caloforge.detectors import Detector
 from caloforge.evaluation.classifier import ClassifierConfig, classifier_scores
-from caloforge.events import EventSource, Selected, as_counts, of_particles, split, with_responses
+from caloforge.events import EventSource, Joined, Selected, as_counts, judged, of_particles, with_responses
 from caloforge.io import create, open_events, provenance
+from caloforge.io.content import check_other_content, content_hash, contents_of
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
 from caloforge.metrics import Observables, align, observe, observe_showers, score, score_showers, wasserstein
@@ -50,7 +51,7 @@ def origin_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def rows_to_score(source: EventSource, origin: dict[str, Any]) -> Selected:
-    """Returns the rows of a source that are in the test part of a model's split.
+    """Returns the rows of a source that are in the test part of a model's split: of the split `files` all.
 
     Args:
         source: reference events.
@@ -60,7 +61,7 @@ def rows_to_score(source: EventSource, origin: dict[str, Any]) -> Selected:
         ValueError: there are none.
     """
     kept = of_particles(source, origin["particles"])
-    rows = split(kept, origin["split"], origin["split_seed"])["test"]
+    rows = judged(kept, origin["split"], origin["split_seed"])
     if len(rows) == 0:
         raise ValueError(
             f"the reference has {len(kept)} events, none of them in the test part of the {origin['split']} split"
@@ -165,12 +166,15 @@ def _judge(
     return _Voxels(test, seed, sizes) if layers and not sums_only else _Images(test, channels, seed)
 
 
+_Test: TypeAlias = "tuple[Mapping[Path, EventSource], Selected, _Images | _Voxels]"
+
+
 @dataclass(frozen=True)
 class _Task:
     """What every repeat of every setting shares.
 
     Attributes:
-        tests: for each reference its file, its test rows and what judges them.
+        tests: for each reference its files, its test rows and what judges them.
         repeats: how often each event is generated.
         seed: the first seed.
         batch_size: events at once.
@@ -178,7 +182,7 @@ class _Task:
         true_sums: the generator is given the sum of each response of the reference.
     """
 
-    tests: dict[str, tuple[Path, Selected, _Images | _Voxels]]
+    tests: dict[str, _Test]
     repeats: int
     seed: int
     batch_size: int
@@ -193,13 +197,13 @@ class _Task:
         function = given_photons(model) if self.true_sums and isinstance(model, TakesPhotons) else None
         forward = _Timed(function or as_function(model), self.device)
         sets = {}
-        for stem, (path, test, judge) in self.tests.items():
+        for stem, (files, test, judge) in self.tests.items():
             generated = []
             for repeat in range(self.repeats):
                 kept = keep(stem) if repeat == 0 else None
                 generated.append(self._generate(model, forward, test, self.seed + repeat, kept, judge))
                 report(f"{label}{stem}", repeat + 1, self.repeats)
-            sets[stem] = _entry(path, test, judge.score(generated, lambda what: report(what, 0, 1)))
+            sets[stem] = _entry(files, test, judge.score(generated, lambda what: report(what, 0, 1)))
         return sets, forward.summary()
 
     def _generate(
@@ -231,8 +235,10 @@ class _Task:
         return judge.observe(open_events(kept, primaries.detector))
 
 
-def _entry(path: Path, test: EventSource, groups: dict[str, Any]) -> dict[str, Any]:
-    reference = {"path": str(path.resolve()), "sha256": sha256(path), "rows": len(test)}
+def _entry(files: Iterable[Path], test: EventSource, groups: dict[str, Any]) -> dict[str, Any]:
+    """Starts an entry of the sets of scores.json; further files of one reference are listed behind its first."""
+    first, *others = ({"path": str(path.resolve()), "sha256": sha256(path)} for path in files)
+    reference = {**first, "rows": len(test), **({"further": others} if others else {})}
     return {"reference": reference, "generated": None, "groups": groups}
 
 
@@ -252,6 +258,7 @@ def evaluate_run(
     true_sums: bool = False,
     events_folder: Path | None = None,
     trust: bool = False,
+    training: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Generates the test part of each reference several times and scores it.
 
@@ -260,7 +267,7 @@ def evaluate_run(
 
     Args:
         path: the run folder.
-        references: events files.
+        references: events files; those for a run of the split `files` make one set.
         repeats: how often each event is generated, with seeds seed, seed + 1, ...
         seed: the first seed.
         batch_size: events at once.
@@ -275,6 +282,8 @@ def evaluate_run(
         events_folder: where the events of the first repeat are kept, beside the scores; `generated` of the run folder
             where not given.
         trust: run code outside the package that the run names.
+        training: files that the model was trained on, besides those that its card has: no reference may have their
+            content.
 
     Returns:
         what scores.json holds.
@@ -290,7 +299,7 @@ def evaluate_run(
     if true_sums and not isinstance(model, TakesPhotons):
         raise ValueError(f"{recipe.name} cannot be given photon sums; what can are the autoregressive flows")
     kept = isinstance(model, Generator) and not true_sums
-    tests = _tests(run, model, references, seed, sizes)
+    tests = _tests(run, model, references, seed, sizes, training)
     task = _Task(tests, repeats, seed, batch_size, device, true_sums)
 
     folder = events_folder or run.generated("").parent
@@ -362,19 +371,30 @@ def _changed(
 
 
 def _tests(
-    run: Run, model: Generator | Readout, references: Sequence[Path], seed: int, sizes: Sizes | None
-) -> dict[str, tuple[Path, Selected, _Images | _Voxels]]:
-    """Returns for each reference its file, the rows a run may be scored on and what judges them."""
-    channels, origin = run.card()["channels"], origin_of(run.recipe())
-    tests: dict[str, tuple[Path, Selected, _Images | _Voxels]] = {}
+    run: Run,
+    model: Generator | Readout,
+    references: Sequence[Path],
+    seed: int,
+    sizes: Sizes | None,
+    training: Sequence[Path] = (),
+) -> dict[str, _Test]:
+    """Returns for each reference its files, the rows a run may be scored on and what judges them."""
+    card, origin = run.card(), origin_of(run.recipe())
+    tests: dict[str, _Test] = {}
     for reference in references:
-        if reference.stem in tests:
+        if [path.stem for path in references].count(reference.stem) > 1:
             raise ValueError(
                 f"two references are called {reference.stem!r}: rename one, since scores are kept by name"
             )
-        test = rows_to_score(open_events(reference, model.detector), origin)
-        judge = _judge(test, channels, seed, sizes, isinstance(model, Readout))
-        tests[reference.stem] = (reference, test, judge)
+    files = {path: open_events(path, model.detector) for path in references}
+    known = {content_hash(open_events(path, model.detector)): path.name for path in training}
+    check_other_content(files, contents_of(card) | known)
+    together = [list(files)] if origin["split"] == "files" else [[path] for path in files]
+    for paths in together:
+        source = Joined([files[path] for path in paths]) if len(paths) > 1 else files[paths[0]]
+        test = rows_to_score(source, origin)
+        judge = _judge(test, card["channels"], seed, sizes, isinstance(model, Readout))
+        tests["+".join(path.stem for path in paths)] = ({path: files[path] for path in paths}, test, judge)
     return tests
 
 
@@ -489,16 +509,18 @@ def evaluate_events(
     device: str = "cpu",
     report: Reporter = silent,
     folder: Path | None = None,
+    training: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Scores a file of generated events against a reference.
 
     A file that `caloforge sample` wrote names the split of its model, and only the test rows are scored. A file
-    without provenance is scored on all rows, and the scores say that its split is unknown. Rows must be those of the
+    without provenance is scored on all rows, and the scores say that its split is unknown, or `files` where the files
+    that its model was trained on are given. Rows must be those of the
     reference, in its order; but showers without provenance may be any number of others.
 
     Args:
         path: generated events.
-        references: one events file.
+        references: one events file; several make one set, but for a file that names another split than `files`.
         channels: name of the channel map; the default one where not given.
         detector: where the files do not tell it.
         seed: of the splits behind the floors, and of draws.
@@ -507,21 +529,27 @@ def evaluate_events(
         device: PyTorch device of the classifiers.
         report: shows the progress.
         folder: where the temporary files of classifiers lie; the system's folder where not given.
+        training: files that the model was trained on: no reference may have their content.
 
     Returns:
         what scores.json holds.
 
     Raises:
-        ValueError: rows that do not belong to each other, or more than one reference.
+        ValueError: rows that do not belong to each other, a reference that was trained on, or more than one reference
+            where the split allows one.
     """
-    if len(references) != 1:
-        raise ValueError(f"an events file is scored against one reference, got {len(references)}")
-    (reference,) = references
-    source: EventSource = open_events(reference, detector)
+    origin = provenance(path)
+    if len(references) != 1 and origin.get("split", "files") != "files":
+        raise ValueError(
+            f"events of a model of the {origin['split']} split are scored against one reference, got {len(references)}"
+        )
+    files = {one: open_events(one, detector) for one in references}
+    source: EventSource = Joined(list(files.values())) if len(files) > 1 else next(iter(files.values()))
+    known_content = {content_hash(open_events(one, source.primaries.detector)): one.name for one in training}
+    check_other_content(files, {**origin.get("trained_on", {}), **known_content})
     generated: EventSource = open_events(path, source.primaries.detector)
     detector = source.primaries.detector
     channels = channels or detector.default_channels
-    origin = provenance(path)
     known = "split" in origin
     if known or not detector.layers:
         align(source.primaries, generated.primaries)
@@ -532,7 +560,7 @@ def evaluate_events(
     judge = _judge(source, channels, seed, sizes)
     groups = judge.score([judge.observe(generated)], lambda what: report(what, 0, 1))
     report(path.name, 1, 1)
-    entry = _entry(reference, source, groups)
+    entry = _entry(files, source, groups)
     entry["generated"] = str(path.resolve())
     if classifiers is not None:
         del judge  # and the voxels that it keeps
@@ -545,14 +573,14 @@ def evaluate_events(
         "detector": detector.name,
         "channels": channels,
         "parameters": None,
-        "split": origin.get("split", "unknown"),
+        "split": origin.get("split", "files" if training else "unknown"),
         "split_seed": origin.get("split_seed", 0),
         "particles": origin.get("particles", []),
         "part": "test" if known else "all",
         "seed": origin.get("seed"),
         "repeats": 1,
         "settings": {},
-        "sets": {reference.stem: entry},
+        "sets": {"+".join(one.stem for one in files): entry},
         "timing": None,
         "sweep": [],
     }

@@ -228,7 +228,7 @@ def _training_rows(recipe: Recipe, card: Mapping[str, Any], data: Sequence[Path]
     detector = detector_named(recipe.detector)
     paths = [hashes[entry["sha256"]] for entry in card["data"]]
     source = Joined([of_particles(open_events(path, detector), recipe.data.particles) for path in paths])
-    return Selected(source, split(source, recipe.data.split, recipe.seed)["train"])
+    return Selected(source, split(source, recipe.data.split, recipe.seed, recipe.data.validation)["train"])
 
 
 def _domain_and_particles(

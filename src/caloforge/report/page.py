@@ -38,6 +38,7 @@ SPLITS = {
     "grouped": "by particle: no test particle was trained on",
     "paper": "by row, as in the publications: training and test share particles",
     "ordered": "by place in the file: the last 20 % of its rows are the test part",
+    "files": "files of their own: nothing of the reference was trained on, and every row of it judges",
     "unknown": "rows may have been trained on",
 }
 

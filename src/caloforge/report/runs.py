@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from caloforge.detectors import Detector, detector_named
-from caloforge.events import EventSource, Selected, of_particles, split
+from caloforge.events import EventSource, Joined, Selected, judged, of_particles
 from caloforge.io import open_events, sha256
 from caloforge.io.files import read_json
 from caloforge.io.run import Run as Folder
@@ -163,6 +163,8 @@ def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) 
             f"got {found[:12]}...; say where that file is with --reference"
         )
     source = open_events(file, detector)
+    if wanted.get("further"):
+        source = Joined([source, *(_further(entry, file, first, detector) for entry in wanted["further"])])
     reference = _scored_rows(source, first)
     if len(reference) != wanted["rows"]:
         raise ValueError(
@@ -191,6 +193,19 @@ def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) 
     return Comparison(detector, stem, reference, file, wanted["sha256"], tuple(runs), tuple(generated))
 
 
+def _further(entry: Mapping[str, Any], beside: Path, run: Run, detector: Detector) -> EventSource:
+    """Opens a further file of a reference, where it was or beside the first."""
+    path = next(
+        (one for one in (Path(entry["path"]), beside.with_name(Path(entry["path"]).name)) if one.is_file()),
+        None,
+    )
+    if path is None or sha256(path) != entry["sha256"]:
+        raise ValueError(
+            f"{run.path} was scored on {entry['path']} too, which is not there, nor beside {beside}, or has changed"
+        )
+    return open_events(path, detector)
+
+
 def _any_rows(run: Run, detector: Detector) -> bool:
     """Says whether generated showers need not be those of the reference row by row: they came from elsewhere."""
     return bool(detector.layers) and run.scores["type"] == "events" and run.scores["part"] == "all"
@@ -202,5 +217,5 @@ def _scored_rows(source: EventSource, run: Run) -> EventSource:
     part = run.scores["part"]
     if part == "all":
         return kept
-    rows = split(kept, run.scores["split"], run.split_seed)[part]
+    rows = judged(kept, run.scores["split"], run.split_seed)
     return Selected(source, kept.rows[rows] if isinstance(kept, Selected) else rows)

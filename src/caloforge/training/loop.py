@@ -41,6 +41,7 @@ from caloforge.events import (
 from caloforge.io import open_events, open_trials
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
+from caloforge.io.stored import stored
 from caloforge.models import Classifier, Generator, Model, Readout, build, resolved
 from caloforge.models.base import BatchRandom, Stage
 from caloforge.recipe import Recipe
@@ -48,6 +49,7 @@ from caloforge.runtime.domain import Domain
 from caloforge.runtime.doubts import doubts
 from caloforge.samples import TRIALS, sample, samples_of
 from caloforge.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from caloforge.training.data import card_entries, check_references, content_entries, planned
 from caloforge.training.devices import check_training
 from caloforge.trials import Trials, joined_trials
 
@@ -337,6 +339,7 @@ def train(
     resume: bool = False,
     reporter: Callable[[], Reporter] = unreported,
     watch: Watcher = unwatched,
+    say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Trains the model of a recipe and leaves a run folder.
 
@@ -346,6 +349,7 @@ def train(
         resume: go on from the folder's checkpoint.
         reporter: makes what shows the progress, in the process that shows it.
         watch: called after each validation, in that process; what it raises ends the training.
+        say: called once with what trains and what judges; empty but for the split `files`.
 
     Raises:
         ValueError: a recipe or data that do not fit, a folder that holds another run, nothing to resume.
@@ -372,7 +376,10 @@ def train(
         strategy="auto" if settings.devices == 1 else "ddp_spawn",
     )
     if not isinstance(model, Classifier):
-        for doubt in doubts(joined(training_data(recipe).values(), trials=False)):
+        files = training_data(recipe)
+        check_references(recipe, files)
+        say(planned(recipe, files))
+        for doubt in doubts(joined(files.values(), trials=False)):
             warnings.warn(doubt, stacklevel=2)
     launched = partial(_train, recipe=recipe, run=run, resume=resume, reporter=reporter, watch=watch)
     fabric.launch(launched)
@@ -387,7 +394,8 @@ def _train(
     trials = isinstance(model, Classifier)
     files = training_data(recipe, trials=trials)
     source = joined(files.values(), trials=trials)
-    parts = split(source, recipe.data.split, recipe.seed)
+    source = source if trials else stored(source, run.path)
+    parts = split(source, recipe.data.split, recipe.seed, recipe.data.validation)
     if len(parts["train"]) == 0:
         raise ValueError(
             f"no training events: {len(source)} events in {', '.join(files)}, none of them in the training part"
@@ -457,7 +465,7 @@ def _card(
     parts: Mapping[Part, np.ndarray[Any, np.dtype[np.intp]]],
     history: History,
 ) -> dict[str, Any]:
-    rows = _rows(files, parts)
+    rows, contents = _rows(files, parts), content_entries(recipe, files)
     return {
         "name": recipe.name,
         "type": recipe.model["type"],
@@ -467,10 +475,12 @@ def _card(
         "units": [feature.unit for feature in model.detector.conditions],
         "channels": _channels(model),
         "data": [
-            {"name": Path(path).name, "sha256": hashes[path], "rows": rows[i]} for i, path in enumerate(files)
+            {"name": Path(path).name, "sha256": hashes[path], "rows": rows[i], **contents[path]}
+            for i, path in enumerate(files)
         ],
         "domain": domain_of(Selected(source, parts["train"]), recipe).to_card(),
         "split": recipe.data.split,
+        **card_entries(recipe, files),
         "particles": list(recipe.data.particles),
         "seed": recipe.seed,
         "rounding": recipe.model.get("rounding", ""),

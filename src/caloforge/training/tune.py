@@ -353,7 +353,7 @@ def _stages(recipe: Recipe, objective: str) -> dict[str, int]:
         ValueError: no events for validation, no stages, or no stage that has the objective.
     """
     source = Joined(list(training_data(recipe).values()))
-    parts = split(source, recipe.data.split, recipe.seed)
+    parts = split(source, recipe.data.split, recipe.seed, recipe.data.validation)
     for part in ("train", "validation"):
         if len(parts[part]) == 0:
             raise ValueError(f"no {part} events among {len(source)}: trials cannot be compared")
