@@ -491,9 +491,12 @@ def test_the_commands_of_extend_run(toy):
 
 
 @pytest.mark.slow
-def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "index.md"], ids=lambda page: page.name)
+def test_the_python_of_the_first_pages_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks(DOCS.parent / "README.md", "python")
-    (tmp_path / "readme.py").write_text(code)
-    runpy.run_path("readme.py")
-    assert float(capsys.readouterr().out.splitlines()[-1]) > 0
+    for number, code in enumerate(blocks(page, "python")):
+        (tmp_path / f"block{number}.py").write_text(code)
+        runpy.run_path(f"block{number}.py")
+        printed = re.findall(r"\d+\.\d+", capsys.readouterr().out)
+        assert printed
+        assert all(float(value) > 0 for value in printed)

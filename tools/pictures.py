@@ -1,9 +1,12 @@
-"""Draws the figures of the documentation as SVG: quality against time, and what the trials of a study reach.
+"""Draws the figures of the documentation: the first one, quality against time, and what the trials of a study reach.
 
+    python tools/pictures.py events zn-factorized_flow_matching --reference sample:zn --out docs/images/events.png
     python tools/pictures.py time RUN... --panels zn_wide:w1 zn_wide:conditional_w1 zn:mae_c --out time.svg
     python tools/pictures.py study STUDY --out docs/images/study.svg
 
-Runs are evaluated run folders, on the sets that the panels name; every setting of their sweeps is drawn too.
+`events` draws test particles of several types, one shot of the simulation above one of the surrogate, and the photon
+sums of all test rows; of each type it takes the particle that was simulated most often. The runs of `time` are
+evaluated run folders, on the sets that the panels name; every setting of their sweeps is drawn too.
 """
 
 from __future__ import annotations
@@ -11,11 +14,69 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+from matplotlib.colors import LogNorm
+
+import caloforge as cf
+from caloforge import samples
+from caloforge.events import split
+from caloforge.io import open_events
 from caloforge.metrics import METRICS
-from caloforge.report import figures, pareto
+from caloforge.particles import particle_name
+from caloforge.report import drawing, figures, pareto
 from caloforge.report.runs import read_runs
 from caloforge.report.study import reached, read_study
 from caloforge.report.tables import floor_of
+
+TYPES = (22, 2112, 310)
+"""Particles of the first figure: photon, neutron, K0S."""
+
+SHOTS = 2
+
+
+def events(name: str, reference: str) -> bytes:
+    """Draws shots of some test particles, simulated and generated, and the sums of all."""
+    source = open_events(samples.located(reference))
+    test = source.slices(split(source, "canonical")["test"])
+    generated = cf.load(name).sample(test.primaries, seed=1, on_outside="flag")
+    columns = []
+    for pdg in TYPES:
+        particles, count = np.unique(test.group[test.pdg == pdg], return_counts=True)
+        rows = np.flatnonzero(test.group == particles[np.argmax(count)])[:SHOTS]
+        columns += [(f"{particle_name(pdg)}, {test.feature('energy')[row]:,.0f} GeV", row) for row in rows]
+    rows_of = {"GEANT": test, "caloforge": generated}
+    size, gap, wide = 1.05, 0.06, 2.6
+    with drawing.settings():
+        figure = drawing.figure(1.0 + len(columns) * (size + gap) + 0.12 + wide, 2 * (size + gap) + 0.75)
+        norm = LogNorm(
+            1, max(float(one.responses[row].max()) for one in rows_of.values() for _, row in columns)
+        )
+        for i, (label, one) in enumerate(rows_of.items()):
+            for j, (title, row) in enumerate(columns):
+                bottom = 0.5 + (1 - i) * (size + gap)
+                panel = drawing.axes(figure, 0.35 + j * (size + gap), bottom, size, size)
+                image = np.ma.masked_equal(one.responses[row].T, 0)
+                panel.imshow(image, origin="lower", norm=norm, cmap=drawing.ink_map())
+                panel.set_facecolor("black")
+                panel.set_xticks([])
+                panel.set_yticks([])
+                if i == 0 and j % SHOTS == 0:
+                    panel.set_title(title, fontsize=9, loc="left", pad=3)
+                if j == 0:
+                    panel.set_ylabel(label, fontsize=9)
+        left = 1.0 + len(columns) * (size + gap)
+        sums = drawing.axes(figure, left, 0.5, wide, 2 * size + gap)
+        edges = np.geomspace(10, 4000, 40)
+        for number, (label, one) in enumerate(rows_of.items()):
+            photons = one.responses.reshape(len(one), -1).sum(1, dtype=np.int64)
+            look = drawing.style(number, label)
+            heights = np.histogram(photons, edges)[0].astype(np.float64)
+            drawing.step(sums, heights, edges, label=label, color=look.colour)
+        sums.set_xscale("log")
+        sums.set_xlabel("photons of a response", fontsize=9)
+        sums.set_ylabel("test rows", fontsize=9)
+        sums.legend(fontsize=9, frameon=False)
+        return drawing.png(figure)
 
 
 def time(runs: list[Path], panels: list[str]) -> bytes:
@@ -49,15 +110,20 @@ def main() -> None:
     """Reads the arguments and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
+    of_events = kinds.add_parser("events")
+    of_events.add_argument("surrogate")
+    of_events.add_argument("--reference", default="sample:zn")
     of_runs = kinds.add_parser("time")
     of_runs.add_argument("runs", nargs="+", type=Path)
     of_runs.add_argument("--panels", nargs="+", required=True)
     of_study = kinds.add_parser("study")
     of_study.add_argument("study", type=Path)
-    for kind in (of_runs, of_study):
+    for kind in (of_events, of_runs, of_study):
         kind.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    if arguments.kind == "time":
+    if arguments.kind == "events":
+        arguments.out.write_bytes(events(arguments.surrogate, arguments.reference))
+    elif arguments.kind == "time":
         arguments.out.write_bytes(time(arguments.runs, arguments.panels))
     else:
         arguments.out.write_bytes(study(arguments.study))
