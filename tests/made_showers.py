@@ -56,3 +56,34 @@ QUICK = Sizes(fpd_draws=1, kpd_batches=2, prdc_rows=60, splits=3, slow_splits=1)
 def detector_of(tmp_path, text):
     (tmp_path / "binning.xml").write_text(text)
     return from_xml(tmp_path / "binning.xml")
+
+
+DS1 = {
+    "photon": (22, {0: (8, 1), 1: (16, 10), 2: (19, 10), 3: (5, 1), 12: (5, 1)}),
+    "pion": (211, {0: (8, 1), 1: (10, 10), 2: (10, 10), 3: (5, 1), 12: (15, 10), 13: (16, 10), 14: (10, 1)}),
+}
+"""PDG id, and radii and angles of each layer, of data set 1."""
+
+
+def ds1(tmp_path, particle) -> Detector:
+    """A detector with as many voxels as data set 1, and radii of our own."""
+    pdg, layers = DS1[particle]
+    text = "".join(
+        f'<Layer id="{number}" r_edges="{",".join(str(5 * k) for k in range(radii + 1))}" n_bin_alpha="{angles}"/>'
+        for number, (radii, angles) in layers.items()
+    )
+    return detector_of(tmp_path, f'<Bins><Bin pid="{pdg}" name="{particle}">{text}</Bin></Bins>')
+
+
+def made_flat_showers(detector, rows=24, seed=0) -> Events:
+    """Showers of any detector of voxels, at the energies of data set 1, every voxel alike."""
+    rng = np.random.default_rng(seed)
+    energy = 2.0 ** rng.integers(8, 23, rows)
+    voxels = rng.gamma(0.2, 1, (rows, detector.cells)) * rng.gamma(20, 1 / 20, (rows, 1))
+    voxels *= (energy / voxels.sum(1) * rng.normal(0.95, 0.03, rows))[:, None]
+    return Events(
+        detector,
+        energy[:, None].astype(np.float32),
+        np.full(rows, detector.pdg),
+        responses=voxels.reshape(rows, *detector.shape).astype(np.float32),
+    )

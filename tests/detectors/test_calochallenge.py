@@ -61,7 +61,7 @@ def test_data_set_1_has_the_published_voxels(path, particle, pdg, cells, numbers
         assert (detector.cells, detector.shape, detector.pdg) == (cells, (cells,), pdg)
         assert [layer.number for layer in detector.layers] == numbers
         assert detector.channel_map().labels == tuple(f"layer {number}" for number in numbers)
-        assert detector.threshold == 1e-3
+        assert detector.threshold == 1.0
     assert detector_named(detector.name).name == detector.name
 
 

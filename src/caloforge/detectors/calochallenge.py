@@ -32,8 +32,8 @@ LAYER_DEPTH = 3.4
 THRESHOLD = 0.5e-3 / 0.033
 """Voxels of DS2 and DS3 below this are empty when showers are judged [MeV]: 0.5 keV over the sampling fraction."""
 
-THRESHOLD_DS1 = 1e-3
-"""The same for data set 1 [MeV]."""
+THRESHOLD_DS1 = 1.0
+"""The same for data set 1 [MeV]; the authors of CaloDREAM take 1e-3."""
 
 
 def _bin_of(text: str, particle: str | None) -> Any:
@@ -102,15 +102,21 @@ def _detector(text: str, particle: str | None, name: str, title: str, **known: A
     )
 
 
-def from_xml(path: str | Path, particle: str | None = None, *, name: str | None = None) -> Detector:
+def from_xml(
+    path: str | Path,
+    particle: str | None = None,
+    *,
+    name: str | None = None,
+    threshold: float | None = None,
+) -> Detector:
     """Builds a detector from a binning file.
-
-    The threshold is that of DS2 and DS3 where all layers are alike, and else that of data set 1.
 
     Args:
         path: the XML file.
         particle: name or PDG id of the `Bin` wanted, where the file holds several.
         name: of the detector; what a recipe says to mean this detector, `path` or `path:particle`, if not given.
+        threshold: voxels below it are empty when showers are judged [MeV]; that of DS2 and DS3 where all layers are
+            alike, and else that of data set 1, if not given.
 
     Raises:
         ValueError: no such file, or not a binning; the message names the file.
@@ -121,8 +127,10 @@ def from_xml(path: str | Path, particle: str | None = None, *, name: str | None 
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the binning {path}: {error}") from error
     suffix = "" if particle is None else f":{particle}"
+    known = {} if threshold is None else {"threshold": threshold}
+    title = f"{path.stem} {particle or ''}".strip()
     try:
-        return _detector(text, particle, name or f"{path}{suffix}", f"{path.stem} {particle or ''}".strip())
+        return _detector(text, particle, name or f"{path}{suffix}", title, **known)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -102,11 +102,13 @@ class Result:
         value: the number, or NaN.
         particles: unique particles it used, for metrics that leave some out; else None.
         reason: why the value is NaN; empty for a number.
+        error: of the value, where its estimator states one; else None.
     """
 
     value: float
     particles: int | None = None
     reason: str = ""
+    error: float | None = None
 
 
 def observe(source: EventSource, channels: str | None = None) -> Observables:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from caloforge.detectors import Detector
 from caloforge.metrics import showers as challenge
-from caloforge.metrics.showers import Showers, cut, observe_showers
+from caloforge.metrics.showers import Showers, cut, observe_showers, wide_layers
 from caloforge.report import figures, histograms
 from caloforge.report.histograms import Bins, Points, mean_of
 from caloforge.report.pieces import figure, image, missing
@@ -83,7 +83,7 @@ def _distributions(reference: Showers, models: Observed) -> str:
     margin = 0.3 * (ratio_high - ratio_low)
     brightest = int(np.argmax(reference.layers.mean(0)))
     numbers = [layer.number for layer in reference.primaries.detector.layers]
-    wide = [k for k, layer in enumerate(reference.primaries.detector.layers) if layer.angles > 1]
+    wide = wide_layers(reference.primaries.detector)
     low = reference.primaries.detector.threshold
     blocks = [
         _compare(
@@ -103,7 +103,7 @@ def _distributions(reference: Showers, models: Observed) -> str:
                 )
             )  # fmt: skip
     if brightest in wide:
-        c = wide.index(brightest)
+        c = brightest
         number = numbers[brightest]
         for z, name in enumerate(("eta", "phi", "r")):
             for what in ("centres", "widths"):
@@ -155,9 +155,9 @@ def _spectrum(reference: Showers, models: Observed) -> str:
 
 
 def _profiles(reference: Showers, models: Observed) -> str:
-    layers = reference.primaries.detector.layers
-    edges = np.arange(len(layers) + 1) - 0.5
-    wide = np.arange(sum(layer.angles > 1 for layer in layers) + 1) - 0.5
+    detector = reference.primaries.detector
+    edges = np.arange(len(detector.layers) + 1) - 0.5
+    wide = np.arange(len(wide_layers(detector)) + 1) - 0.5
     incident = "E_l / E_inc"
     quantities: list[tuple[str, str, Callable[[Showers], NDArray[np.float64]], Any, Any]] = [
         ("Longitudinal profile", incident, lambda one: one.layers / one.incident[:, None], edges, "log"),
@@ -165,8 +165,14 @@ def _profiles(reference: Showers, models: Observed) -> str:
     ]
     if len(wide) > 1:
         quantities += [
-            ("Width in eta", "width [mm]", lambda one: one.widths[:, :, 0], wide, "linear"),
-            ("Mean radius", "centre r [mm]", lambda one: one.centres[:, :, 2], wide, "linear"),
+            (
+                "Width in eta",
+                "width [mm]",
+                lambda one: one.widths[:, wide_layers(detector), 0],
+                wide,
+                "linear",
+            ),
+            ("Mean radius", "centre r [mm]", lambda one: one.centres[:, :, 2], edges, "linear"),
         ]
     blocks = []
     for title, label, of, borders, scale in quantities:

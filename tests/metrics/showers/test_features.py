@@ -13,7 +13,7 @@ from caloforge.metrics.showers import (
     observe_showers,
 )
 from made import made_events
-from made_showers import RAGGED, SMALL, detector_of, made_showers
+from made_showers import RAGGED, SMALL, detector_of, ds1, made_flat_showers, made_showers
 
 
 def test_features_by_hand(tmp_path):
@@ -37,7 +37,7 @@ def test_features_by_hand(tmp_path):
     np.testing.assert_allclose(showers.depth, [[2 / 3, 0]], rtol=1e-7)
     wanted = [
         2, math.log10(4), math.log10(2), 0, 0, centre_phi / 100, 0.01, 0, 0, width_phi / 100, 0,
-        math.log10(6), 0.5, 0.75, centre_r, 1, width_r, 0,
+        math.log10(6), 0.5, 0.75, centre_r / 100, 0.01, width_r / 100, 0,
     ]  # fmt: skip
     np.testing.assert_allclose(showers.features[0], wanted, atol=1e-6)
     assert len(feature_names(small)) == len(wanted)
@@ -71,7 +71,7 @@ def by_definition(source, energy, voxels):
         sparsity.append(1 - lit / layer.cells)
         for z, (first, second) in sums.items():
             mean, square = first / (total + 1e-16), second / (total + 1e-16)
-            if layer.angles > 1:
+            if z == "r" or layer.angles > 1:
                 moments[z][0].append(mean)
                 moments[z][1].append(math.sqrt(max(square - mean**2, 0)))
     return [
@@ -80,8 +80,7 @@ def by_definition(source, energy, voxels):
         *(value / 100 for which in (0, 1) for z in ("eta", "phi") for value in moments[z][which]),
         math.log10(sum(layers) + 1e-8),
         *sparsity,
-        *moments["r"][0],
-        *moments["r"][1],
+        *(value / 100 for which in (0, 1) for value in moments["r"][which]),
     ]
 
 
@@ -91,7 +90,7 @@ def test_features_agree_with_the_definition(kind, tmp_path):
         events = made_showers(rows=3)
     else:
         ragged = detector_of(tmp_path, RAGGED)
-        voxels = np.random.default_rng(0).gamma(0.3, 1, (5, ragged.cells)).astype(np.float32)
+        voxels = np.random.default_rng(0).gamma(0.3, 4, (5, ragged.cells)).astype(np.float32)
         voxels[1, :2] = 0
         events = Events(ragged, np.full((5, 1), 512, np.float32), np.full(5, 22), responses=voxels)
     found = observe_showers(events).features
@@ -103,8 +102,23 @@ def test_features_agree_with_the_definition(kind, tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
 
 
-def test_there_are_362_features():
-    assert len(feature_names(DS2)) == 362
+@pytest.mark.parametrize(("particle", "number"), [("photon", 30), ("pion", 46), (None, 362)])
+def test_numbers_of_features(particle, number, tmp_path):
+    detector = DS2 if particle is None else ds1(tmp_path, particle)
+    assert len(feature_names(detector)) == number
+    assert observe_showers(made_flat_showers(detector, rows=2)).features.shape == (2, number)
+
+
+def test_voxels_below_the_threshold_are_counted(tmp_path):
+    detector = ds1(tmp_path, "photon")
+    responses = np.zeros((3, detector.cells), np.float32)
+    responses[0, :4] = 0.5, 0.999, 1.0, 2.0
+    responses[2, 7] = 0.1
+    events = Events(detector, np.full((3, 1), 256, np.float32), np.full(3, 22), responses=responses)
+    showers = observe_showers(events)
+    assert showers.below.tolist() == [2, 0, 1]
+    assert showers.select(np.array([2])).below.tolist() == [1]
+    assert showers.total.tolist() == [3, 0, 0]
 
 
 def test_reading_in_slices_changes_nothing(monkeypatch):

@@ -4,12 +4,13 @@ Voxels below the detector's threshold are set to 0 first. With x the voxels of a
 eta = r cos(alpha), phi = r sin(alpha) and r at their middles [mm], and <z> = sum z x / (sum x + 1e-16):
 
 - layer energy E_l = sum x; E_tot their sum;
-- centre <z>, width sqrt(max(<z^2> - <z>^2, 0)), of layers with more than one angle;
+- centre <z>, width sqrt(max(<z^2> - <z>^2, 0)); in eta and phi of layers with more than one angle;
 - sparsity: 1 - share of the layer's voxels above 0;
 - depth of radial slice k: d_k = sum_l l E_lk / (E_k + 1e-8), where all layers are alike.
 
-The high-level features, 362 for 45 layers, are log10 E_inc, log10(E_l + 1e-8), the centres and the widths in eta
-and phi over 100, log10(E_tot + 1e-8), the sparsities, the centres in r and the widths in r.
+The high-level features are log10 E_inc, log10(E_l + 1e-8), the centres and the widths in eta and phi over 100,
+log10(E_tot + 1e-8), the sparsities, the centres in r and the widths in r over 100: 362 for data sets 2 and 3, 30 for
+the photons of data set 1 and 46 for its pions.
 """
 
 from __future__ import annotations
@@ -42,16 +43,18 @@ class Sizes:
     """How many showers the distances that take long are computed from, and how often.
 
     Attributes:
-        fpd_largest: rows of the largest of ten sizes; fewer where a set has fewer. The smallest is a fifth of it.
+        fpd_least: rows of the smallest of ten draws of the Frechet distance.
+        fpd_largest: rows of the largest.
         fpd_draws: random draws at each size.
-        kpd_batch: rows of a batch; half of the smaller set where that is less.
-        kpd_batches: batches.
+        kpd_batch: rows of a draw of the kernel distance.
+        kpd_batches: such draws.
         prdc_rows: rows for precision, recall, density and coverage.
         splits: random halves of the reference behind a floor.
         slow_splits: the same for the distances that take long.
         large: rows from which that is one, without a matched floor, since sizes then no longer grow.
     """
 
+    fpd_least: int = 10_000
     fpd_largest: int = 50_000
     fpd_draws: int = 20
     kpd_batch: int = 10_000
@@ -69,14 +72,15 @@ class Showers:
     Attributes:
         primaries: the particles, N of them.
         layers: energy of each layer [MeV], (N, L).
-        centres: centre of each layer with angles in eta, phi and r [mm], (N, C, 3).
-        widths: its width likewise [mm], (N, C, 3).
+        centres: centre of each layer in eta, phi and r [mm], (N, L, 3).
+        widths: its width likewise [mm], (N, L, 3).
         sparsity: share of a layer's voxels that are empty, (N, L).
         depth: mean layer of each radial slice, (N, R); R = 0 where layers differ.
         spectrum: voxels of each bin of `edges`, (N, B).
         edges: of the voxel spectrum [MeV], (B + 1,).
         voxels: log10 of the voxels [MeV] plus 1, empty ones as 0.1 MeV and thus 0, of some of the rows, (M, cells).
         kept: place of each row in `voxels`, or -1, (N,).
+        below: voxels between 0 and the threshold, which count as empty, (N,).
     """
 
     primaries: Primaries
@@ -89,6 +93,7 @@ class Showers:
     edges: Values
     voxels: NDArray[np.float32]
     kept: NDArray[np.intp]
+    below: NDArray[np.intp]
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -111,22 +116,23 @@ class Showers:
     @property
     def features(self) -> Values:
         """The high-level features in the order of the module's docstring, (N, F)."""
+        wide = wide_layers(self.primaries.detector)
         return np.column_stack(
             [
                 np.log10(self.incident),
                 np.log10(self.layers + 1e-8),
-                *(self.centres[:, :, k] / 100 for k in (0, 1)),
-                *(self.widths[:, :, k] / 100 for k in (0, 1)),
+                *(self.centres[:, wide, k] / 100 for k in (0, 1)),
+                *(self.widths[:, wide, k] / 100 for k in (0, 1)),
                 np.log10(self.total + 1e-8),
                 self.sparsity,
-                self.centres[:, :, 2],
-                self.widths[:, :, 2],
+                self.centres[:, :, 2] / 100,
+                self.widths[:, :, 2] / 100,
             ]
         )
 
     def select(self, rows: Rows) -> Showers:
         """Returns some of the rows; the voxels are shared."""
-        names = ("layers", "centres", "widths", "sparsity", "depth", "spectrum", "kept")
+        names = ("layers", "centres", "widths", "sparsity", "depth", "spectrum", "kept", "below")
         chosen: dict[str, Any] = {name: getattr(self, name)[rows] for name in names}
         return replace(self, primaries=self.primaries.select(rows), **chosen)
 
@@ -135,10 +141,15 @@ class Showers:
         return self.voxels[self.kept[self.kept >= 0][:most]]
 
 
+def wide_layers(detector: Detector) -> list[int]:
+    """Returns the places of the layers with more than one angle, which have a centre in eta and phi."""
+    return [place for place, layer in enumerate(detector.layers) if layer.angles > 1]
+
+
 def feature_names(detector: Detector) -> tuple[str, ...]:
     """Names the high-level features of a detector, in order."""
     numbers = [layer.number for layer in detector.layers]
-    wide = [layer.number for layer in detector.layers if layer.angles > 1]
+    wide = [numbers[place] for place in wide_layers(detector)]
     return (
         "log10 E_inc",
         *(f"log10 E_{number}" for number in numbers),
@@ -146,7 +157,7 @@ def feature_names(detector: Detector) -> tuple[str, ...]:
         *(f"width {z} {number}" for z in ("eta", "phi") for number in wide),
         "log10 E_tot",
         *(f"sparsity {number}" for number in numbers),
-        *(f"{what} r {number}" for what in ("centre", "width") for number in wide),
+        *(f"{what} r {number}" for what in ("centre", "width") for number in numbers),
     )
 
 
@@ -168,12 +179,10 @@ def moments_of(detector: Detector, voxels: Values) -> dict[str, Values]:
         sums = part @ np.column_stack([np.ones(layer.cells), z, z**2])
         found["layers"].append(sums[:, 0])
         found["sparsity"].append(1 - np.count_nonzero(part, axis=1) / layer.cells)
-        if layer.angles > 1:
-            mean, square = (sums[:, k : k + 3] / (sums[:, :1] + TINY) for k in (1, 4))
-            found["centres"].append(mean)
-            found["widths"].append(np.sqrt(np.maximum(square - mean**2, 0)))
-    empty = np.empty((rows, 0, 3))
-    moments = {name: np.stack(parts, 1) if parts else empty for name, parts in found.items()}
+        mean, square = (sums[:, k : k + 3] / (sums[:, :1] + TINY) for k in (1, 4))
+        found["centres"].append(mean)
+        found["widths"].append(np.sqrt(np.maximum(square - mean**2, 0)))
+    moments = {name: np.stack(parts, 1) for name, parts in found.items()}
     moments["depth"] = np.empty((rows, 0))
     if len(detector.shape) == 3:
         slices = voxels.reshape(rows, *detector.shape).sum(2)
@@ -244,11 +253,13 @@ def observe_showers(
     kept[np.sort(np.random.default_rng([seed, 0, 1]).permutation(rows)[:most])] = np.arange(most)
     voxels = np.empty((most, detector.cells), np.float32)
     parts: list[dict[str, Values]] = []
-    spectra = []
+    spectra, below = [], []
     start, block = 0, max(_BLOCK_CELLS // detector.cells, 1)
     for events in in_slices(source):
         for first in range(0, len(events), block):
-            cells = cut(detector, events.responses[first : first + block])
+            responses = events.responses[first : first + block].reshape(-1, detector.cells)
+            cells = cut(detector, responses)
+            below.append(np.count_nonzero(responses, axis=1) - np.count_nonzero(cells, axis=1))
             parts.append(moments_of(detector, cells))
             spectra.append(spectrum_of(cells, edges))
             here = kept[start : start + len(cells)]
@@ -256,7 +267,13 @@ def observe_showers(
             start += len(cells)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Showers(
-        primaries, **columns, spectrum=np.concatenate(spectra), edges=edges, voxels=voxels, kept=kept
+        primaries,
+        **columns,
+        spectrum=np.concatenate(spectra),
+        edges=edges,
+        voxels=voxels,
+        kept=kept,
+        below=np.concatenate(below),
     )
 
 

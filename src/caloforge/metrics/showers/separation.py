@@ -1,18 +1,26 @@
-"""Separation powers of showers: histograms of two sets against each other, 0 for equal ones, 1 for disjoint ones.
+r"""Separation powers of showers: histograms of two sets against each other, 0 for equal ones, 1 for disjoint ones.
 
-They say which distribution is wrong, one at a time.
+They say which distribution is wrong, one at a time:
+
+$$ S = \frac12 \sum_b \frac{(h_b - h'_b)^2}{h_b + h'_b + 10^{-16}} $$
+
+with histograms of unit sum; what lies outside of the bins is dropped before. Bins are those of the Fast Calorimeter
+Simulation Challenge (`Bins`): even in the number, but for energies of layers and voxels, which are even in the
+logarithm from the threshold to the largest value in the reference.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from caloforge.detectors import Detector
 from caloforge.metrics.observables import Result
-from caloforge.metrics.showers.features import TINY, Showers, Sizes, Values, log_edges, places_of
+from caloforge.metrics.showers.features import TINY, Showers, Sizes, Values, log_edges, places_of, wide_layers
 
 LAYER_EDGES = 40
 """Edges of a layer's energy, even in the logarithm from the threshold to the layer's largest one in the reference."""
@@ -20,14 +28,55 @@ LAYER_EDGES = 40
 RATIO = np.linspace(0.5, 1.5, 101)
 """Edges of E_tot / E_inc."""
 
-CENTRE = np.linspace(-30.0, 30.0, 101)
-CENTRE_R = np.linspace(0.0, 42.0, 101)
-WIDTH = np.linspace(0.0, 30.0, 101)
-WIDTH_R = np.linspace(0.0, 20.0, 101)
 SPARSITY = np.linspace(0.0, 1.0, 21)
+
+FIXED_ENERGIES = 2.0 ** np.arange(8, 23)
+"""Incident energies of data set 1 [MeV], each of which has a histogram of E_tot / E_inc: [E, 2 E)."""
 
 Z = ("eta", "phi", "r")
 """Directions of centres and widths."""
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Says where the histograms of centres and widths lie, 100 bins each, in mm.
+
+    Attributes:
+        ranges: lower and upper end by `centres eta`, `centres r`, `widths eta`, `widths r`; phi is as eta.
+        deep: the same for some layers, by their numbers.
+        fixed_energies: whether E_tot / E_inc has a histogram for each of `FIXED_ENERGIES` too.
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+    deep: Mapping[str, tuple[tuple[int, ...], tuple[float, float]]]
+    fixed_energies: bool = False
+
+    def edges(self, moment: str, z: str, number: int) -> Values:
+        """Returns the edges of centres or widths in one direction of the layer of that number, (101,)."""
+        key = f"{moment} {'r' if z == 'r' else 'eta'}"
+        numbers, deep = self.deep.get(key, ((), (0.0, 0.0)))
+        return np.linspace(*(deep if number in numbers else self.ranges[key]), 101)
+
+
+DENSE = Bins({"centres eta": (-30, 30), "centres r": (0, 42), "widths eta": (0, 30), "widths r": (0, 20)}, {})
+"""Histograms of data sets 2 and 3, and of every detector whose layers are alike."""
+
+RAGGED = Bins(
+    {"centres eta": (-100, 100), "centres r": (0, 500), "widths eta": (0, 100), "widths r": (0, 500)},
+    {
+        "centres eta": ((12, 13), (-500, 500)),
+        "centres r": ((12, 13, 14), (0, 1500)),
+        "widths eta": ((12, 13), (0, 400)),
+        "widths r": ((12, 13, 14), (0, 1500)),
+    },
+    fixed_energies=True,
+)
+"""Histograms of data set 1, and of every detector whose layers differ."""
+
+
+def bins_of(detector: Detector) -> Bins:
+    """Returns the histograms that a detector is judged by."""
+    return DENSE if len(detector.shape) == 3 else RAGGED
 
 
 def separation(counts: ArrayLike, others: ArrayLike) -> float:
@@ -42,54 +91,105 @@ def separation(counts: ArrayLike, others: ArrayLike) -> float:
     return float(0.5 * ((h1 - h2) ** 2 / (h1 + h2 + TINY)).sum())
 
 
-def _of_columns(columns: Sequence[tuple[Values, Values, Values]], what: str) -> Result:
-    """Averages the separation of columns (values, others, edges); columns without an entry are left out."""
-    values = []
-    for ours, theirs, edges in columns:
-        counts, others = (
-            np.bincount(place[place >= 0], minlength=len(edges) - 1)
-            for place in (places_of(ours, edges), places_of(theirs, edges))
-        )
-        if counts.sum():
-            values.append(separation(counts, others) if others.sum() else 1.0)
-    if not values:
-        return Result(math.nan, reason=f"no {what} within the bins")
-    return Result(float(np.mean(values)))
+def separation_of(ours: Values, theirs: Values, edges: Values) -> float:
+    """Compares the histograms of values of the reference, (N,), and of others, (M,).
+
+    NaN where the reference has no value within the edges, 1 where the others have none.
+    """
+    counts, others = (
+        np.bincount(place[place >= 0], minlength=len(edges) - 1)
+        for place in (places_of(ours, edges), places_of(theirs, edges))
+    )
+    if not counts.sum():
+        return math.nan
+    return separation(counts, others) if others.sum() else 1.0
 
 
-def sep_layers(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> Result:
-    """Averages the separation powers of the layer energies."""
-    low = reference.primaries.detector.threshold
-    columns = []
-    for number in range(reference.layers.shape[1]):
-        ours, theirs = reference.layers[:, number], generated.layers[:, number]
-        if ours.max() > low:
-            columns.append((ours, theirs, log_edges(low, float(ours.max()), LAYER_EDGES)))
-    return _of_columns(columns, "layer energy")
+Separations = Iterator[tuple[str, float]]
 
 
-def sep_total(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> Result:
-    """Computes the separation power of E_tot / E_inc."""
-    return _of_columns([(reference.ratio, generated.ratio, RATIO)], "E_tot / E_inc")
+def layer_energies(reference: Showers, generated: Showers) -> Separations:
+    """Yields `E_layer NUMBER` and the separation power of its energy; of layers that the reference reaches."""
+    detector = reference.primaries.detector
+    for place, layer in enumerate(detector.layers):
+        ours, theirs = reference.layers[:, place], generated.layers[:, place]
+        if ours.max() > detector.threshold:
+            edges = log_edges(detector.threshold, float(ours.max()), LAYER_EDGES)
+            yield f"E_layer {layer.number}", separation_of(ours, theirs, edges)
 
 
-def sep_voxels(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> Result:
-    """Computes the separation power of the voxel energies."""
-    value = separation(*(one.spectrum.sum(0, dtype=np.int64) for one in (reference, generated)))
-    return Result(value, reason="no voxel within the bins" if math.isnan(value) else "")
+def sparsities(reference: Showers, generated: Showers) -> Separations:
+    """Yields `sparsity NUMBER` and its separation power, layer by layer."""
+    for place, layer in enumerate(reference.primaries.detector.layers):
+        pair = (reference.sparsity[:, place], generated.sparsity[:, place])
+        yield f"sparsity {layer.number}", separation_of(*pair, SPARSITY)
 
 
-def sep_sparsity(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> Result:
-    """Averages the separation powers of the sparsities."""
-    pairs = zip(reference.sparsity.T, generated.sparsity.T, strict=True)
-    return _of_columns([(ours, theirs, SPARSITY) for ours, theirs in pairs], "sparsity")
+def moments(reference: Showers, generated: Showers, moment: str, z: str) -> Separations:
+    """Yields names like `EC_eta NUMBER` and the separation powers of `centres` or `widths` in eta, phi or r.
+
+    Eta and phi: of the layers with more than one angle.
+    """
+    detector = reference.primaries.detector
+    bins, k = bins_of(detector), Z.index(z)
+    for place in range(len(detector.layers)) if z == "r" else wide_layers(detector):
+        number = detector.layers[place].number
+        ours, theirs = (getattr(one, moment)[:, place, k] for one in (reference, generated))
+        name = {"centres": "EC", "widths": "width"}[moment]
+        yield f"{name}_{z} {number}", separation_of(ours, theirs, bins.edges(moment, z, number))
 
 
-def sep_moment(name: str, z: int, edges: Values) -> Callable[..., Result]:
-    """Returns what averages the separation powers of centres or widths in one direction over layers."""
+def ratios(reference: Showers, generated: Showers) -> Separations:
+    """Yields `E_tot/E_inc` and its separation power; of data set 1 also at each of its energies."""
+    yield "E_tot/E_inc", separation_of(reference.ratio, generated.ratio, RATIO)
+    detector = reference.primaries.detector
+    if not bins_of(detector).fixed_energies:
+        return
+    for number, energy in enumerate(FIXED_ENERGIES):
+        narrow = detector.pdg == 22 and number >= 4  # the response of photons narrows with the energy
+        edges = np.linspace(0.9, 1.1, 21) if narrow else np.linspace(0.4, 1.4, 21)
+        ours, theirs = (one.ratio[_within(one.incident, energy)] for one in (reference, generated))
+        yield f"E_tot/E_inc {energy:.0f} MeV", separation_of(ours, theirs, edges)
 
-    def of(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> Result:
-        pairs = zip(getattr(reference, name)[:, :, z].T, getattr(generated, name)[:, :, z].T, strict=True)
-        return _of_columns([(ours, theirs, edges) for ours, theirs in pairs], name)
 
-    return of
+def _within(incident: Values, energy: float) -> NDArray[np.bool_]:
+    return np.asarray((incident >= energy) & (incident < 2 * energy))
+
+
+def voxel_energies(reference: Showers, generated: Showers) -> Separations:
+    """Yields `voxels` and the separation power of the voxels' energies."""
+    yield "voxels", separation(*(one.spectrum.sum(0, dtype=np.int64) for one in (reference, generated)))
+
+
+def separations(reference: Showers, generated: Showers) -> dict[str, float]:
+    """Computes the separation power of every histogram of the challenge, by name.
+
+    NaN where the reference has nothing within the bins.
+    """
+    parts = [ratios(reference, generated), layer_energies(reference, generated)]
+    parts += [moments(reference, generated, moment, z) for moment in ("centres", "widths") for z in Z]
+    parts += [sparsities(reference, generated), voxel_energies(reference, generated)]
+    return {name: value for part in parts for name, value in part}
+
+
+def mean_separation(of: Callable[[Showers, Showers], Separations], what: str) -> Callable[..., Result]:
+    """Returns the metric that averages separation powers; histograms without an entry in the reference are left out.
+
+    Args:
+        of: yields them.
+        what: they are of, for the reason why there is none.
+    """
+
+    def metric(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> Result:
+        values = [value for _, value in of(reference, generated) if not math.isnan(value)]
+        if not values:
+            return Result(math.nan, reason=f"no {what} within the bins")
+        return Result(float(np.mean(values)))
+
+    return metric
+
+
+def total_separation(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> Result:
+    """Computes the separation power of E_tot / E_inc at all energies."""
+    value = separation_of(reference.ratio, generated.ratio, RATIO)
+    return Result(value, reason="no E_tot / E_inc within the bins" if math.isnan(value) else "")
