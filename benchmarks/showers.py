@@ -69,8 +69,8 @@ def pieces(rows: int) -> None:
     whole, one = Sizes(), Sizes(fpd_draws=1, kpd_batches=1)
     x, y = rng.standard_normal((2, whole.prdc_rows, 6480), np.float32)
     parts: dict[str, tuple[Callable[[], object], int]] = {
-        "FPD": (lambda: fpd(a, b, 0, one), whole.fpd_draws),
-        "KPD": (lambda: kpd(a, b, 0, one), whole.kpd_batches),
+        "FPD": (lambda: fpd(a, b, one), whole.fpd_draws),
+        "KPD": (lambda: kpd(a, b, one), whole.kpd_batches),
         "precision, recall, density, coverage": (lambda: prdc(x, y), 1),
     }
     total = 0.0

@@ -54,7 +54,7 @@ def test_showers_from_anywhere_are_scored_against_any_reference(files, scores):
     assert entry["generated"] == str(files[1].resolve())
     group = entry["groups"]["all"]
     assert group["n"] == 60
-    assert "44 showers: FPD of up to 44" in group["note"]
+    assert "44 showers: FPD, KPD and classifiers are not comparable" in group["note"]
     assert "energies" not in group["note"]
     assert set(SHOWER_METRICS) | {"auc_high", "jsd_high"} == set(group["metrics"])
     assert sum(group["weights"]["high"]["truth"]) == 2 * 12

@@ -728,7 +728,7 @@ def _overview(parts: Sequence[Comparison], runs: Sequence[Run]) -> str:
     lines = [f"<p>{escape(f'{shape} cells, in {detector.unit}.')}</p>"]
     stems = [part.stem for part in parts]
     if len(set(stems)) == len(stems) > 1:
-        metric = "fpd" if detector.layers else "w1"
+        metric = "frechet_population" if detector.layers else "w1"
         names = [run.name for run in runs]
         table = tables.overview_table([run.scores for run in runs], stems, metric, names)
         lines.append(f"<h4>{tables.METRICS[metric].title} at a glance</h4>{tables.html(table)}")

@@ -47,7 +47,7 @@ READOUTS = ("w1", "conditional_w1", "mae", "mae_c", "mae_cw")
 """Metrics of the table of direct estimation."""
 
 
-SWEPT_SHOWERS = ("auc_high", "fpd", "sep_voxels")
+SWEPT_SHOWERS = ("auc_high", "frechet_population", "sep_voxels")
 """Metrics of showers that are drawn against a setting."""
 
 MAPPED = 2000
