@@ -15,7 +15,8 @@ from pathlib import Path
 
 from caloforge.io.files import read_json
 from caloforge.io.run import Run
-from caloforge.report.tables import markdown, scores_table
+from caloforge.report import markdown
+from caloforge.report.tables import scores_table
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
         for group in arguments.groups:
             print(f"### {stem}{'' if group == 'all' else f', {group}'}\n")
             table = scores_table(held, stem, metrics=arguments.metrics, group=group, speed=group == "all")
-            print(markdown(table))
+            print(markdown.table(table))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from caloforge.io.files import read_json, replacing, write_json
 from caloforge.io.run import Run
 from caloforge.models import resolved
 from caloforge.models.base import as_function
-from caloforge.report.results import Contents, Trained, map_rows, write_results
+from caloforge.report.pages.results import Contents, Trained, map_rows, write_results
 from caloforge.report.study import is_study, read_study
 from caloforge.training.checkpoint import load_model
 from caloforge.training.loop import train

@@ -8,7 +8,8 @@ import pytest
 
 from caloforge.io import open_events
 from caloforge.report import drawing, write_report
-from caloforge.report.page import _simulated, gallery_particles
+from caloforge.report.pages.events import gallery_particles
+from caloforge.report.pages.run import _simulated
 from caloforge.report.runs import comparisons, read_runs
 from made import made_events
 

@@ -7,7 +7,7 @@ import pytest
 from caloforge.events import Selected, split
 from caloforge.io import open_events
 from caloforge.report import drawing
-from caloforge.report.results import Contents, Trained, map_rows, write_results
+from caloforge.report.pages.results import Contents, Trained, map_rows, write_results
 from made import made_events
 
 

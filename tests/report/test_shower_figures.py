@@ -5,7 +5,7 @@ from caloforge.detectors import DS2, from_xml
 from caloforge.report import figures
 from caloforge.report.drawing import style
 from caloforge.report.histograms import Points, mean_of
-from caloforge.report.showers import layer_numbers
+from caloforge.report.pages.showers import layer_numbers
 from made_showers import made_showers
 
 RAGGED = """<Bins><Bin pid="22" name="photon"><Layer id="0" r_edges="0,1,2" n_bin_alpha="1"/>

@@ -1,8 +1,6 @@
-from html.parser import HTMLParser
-
 import pytest
 
-from caloforge.report import tables
+from caloforge.report import markdown, tables
 from made_scores import entry, scores
 
 
@@ -130,34 +128,8 @@ def test_numbers(value, spread, text):
     assert tables.number(value, spread) == text
 
 
-class Cells(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.tags, self.text = [], ""
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def test_html_escapes_every_text():
-    evil = "<script>&"
-    table = tables.Table(
-        evil,
-        (tables.Column(evil, evil),),
-        (tables.Row(evil, "generator", (tables.Cell(evil, reason=evil, best=True),)),),
-        (evil,),
-    )
-    parser = Cells()
-    parser.feed(tables.html(table))
-    assert "script" not in parser.tags
-    assert parser.text.count(evil) == 7
-
-
-def test_markdown(models):
-    assert tables.markdown(tables.scores_table(models, "made", ["w1"])) == (
+def test_a_table_as_markdown(models):
+    assert markdown.table(tables.scores_table(models, "made", ["w1"])) == (
         "| model | W1 [photons] |\n"
         "| --- | ---: |\n"
         "| floor | 5.00 ± 0.50 |\n"

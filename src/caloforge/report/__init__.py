@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from caloforge.report.page import write_report
+from caloforge.report.pages.run import write_report
 
 __all__ = ["write_report"]

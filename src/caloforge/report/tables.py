@@ -1,4 +1,4 @@
-"""Tables of scores: built once as plain data, shown as HTML, as Markdown or as strings for a console.
+"""Tables of scores, as blocks of a document or as strings for a console.
 
 Every function takes the contents of `scores.json`, one mapping a model. A table of scores has one row a model
 and one column a metric, the floor first, then generators, readouts and yardsticks. A cell shows mean +- spread
@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from html import escape
+from dataclasses import replace
 from typing import Any
 
 from caloforge.detectors import detector_named
 from caloforge.metrics import METRICS as IMAGE_METRICS
 from caloforge.metrics import Metric
 from caloforge.metrics.showers import CLASSIFIER_METRICS, SHOWER_METRICS
+from caloforge.report.document import Cell, Column, Row, Table
 from caloforge.report.published import (
     PUBLISHED,
     PUBLISHED_SHOWERS,
@@ -61,59 +61,6 @@ MISSING = "–"
 
 FEWEST_PARTICLES = 20
 """Particles of a type below which its numbers are shown and no model is called the best."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Holds one entry of a table.
-
-    Attributes:
-        text: the number as text.
-        ratio: score over floor; None where there is no floor.
-        matched: matched floor over floor; None where there is none.
-        reason: why there is no number; empty for a number.
-        best: whether it is the best of its column.
-    """
-
-    text: str
-    ratio: float | None = None
-    matched: float | None = None
-    reason: str = ""
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Column:
-    """Heads one column."""
-
-    title: str
-    unit: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """Holds one row: a name, its kind (one of `KINDS`, or "all" and "particle") and one cell a column."""
-
-    name: str
-    kind: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Holds a table as plain data.
-
-    Attributes:
-        head: title of the first column, the names.
-        columns: heads of the others.
-        rows: its rows, each with as many cells as there are columns.
-        notes: sentences to print below it.
-    """
-
-    head: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
 
 
 def number(value: float, spread: float | None = None) -> str:
@@ -405,9 +352,7 @@ def showers_table(scores: Sequence[Scores], stem: str, names: Sequence[str] | No
             for cell, entry in zip(cells[1:], entries, strict=True)
         ]
         control = next((entry["control"] for entry in entries if entry.get("control")), None)
-        head = _column(metric)
-        title = f"{head.title} [{head.unit}]" if head.unit else head.title
-        rows.append(Row(title, "all", (*cells, _floor_cell(control))))
+        rows.append(Row(_column(metric).label, "all", (*cells, _floor_cell(control))))
     notes = dict.fromkeys(
         [str(note) for one in models if (note := _group(one, stem, "all").get("note"))]
         + [
@@ -504,58 +449,16 @@ def published_table(detector: str) -> Table | None:
     )
 
 
-def _footnotes(table: Table) -> dict[str, str]:
-    """Numbers the distinct reasons of a table: reason -> letter."""
+def footnotes(table: Table) -> dict[str, str]:
+    """Numbers the distinct reasons of a table: reason to letter."""
     reasons = dict.fromkeys(cell.reason for row in table.rows for cell in row.cells if cell.reason)
     return {reason: chr(ord("a") + i) if i < 26 else str(i) for i, reason in enumerate(reasons)}
 
 
-def _ratios(cell: Cell) -> list[str]:
-    ratios = [] if cell.ratio is None else [f"{number(cell.ratio)} × floor"]
-    return ratios if cell.matched is None else [*ratios, f"matched {number(cell.matched)} ×"]
-
-
-def html(table: Table) -> str:
-    """Writes a table as HTML; every text is escaped."""
-    letters = _footnotes(table)
-    lines = ['<div class="scroll"><table>', f'<thead><tr><th scope="col">{escape(table.head)}</th>']
-    for column in table.columns:
-        unit = f'<span class="unit">{escape(column.unit)}</span>' if column.unit else ""
-        lines.append(f'<th scope="col">{escape(column.title)}{unit}</th>')
-    lines.append("</tr></thead><tbody>")
-    for row in table.rows:
-        tag = f'<span class="tag">{row.kind}</span>' if row.kind in ("readout", "yardstick") else ""
-        lines.append(f'<tr class="{escape(row.kind)}"><th scope="row">{escape(row.name)}{tag}</th>')
-        for cell in row.cells:
-            text = f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text)
-            mark = f"<sup>{letters[cell.reason]}</sup>" if cell.reason else ""
-            notes = "".join(f"<small>{escape(note)}</small>" for note in _ratios(cell))
-            lines.append(f"<td>{text}{mark}{notes}</td>")
-        lines.append("</tr>")
-    lines.append("</tbody></table></div>")
-    below = [escape(note) for note in table.notes]
-    below += [f"<sup>{letter}</sup> {escape(reason)}." for reason, letter in letters.items()]
-    if below:
-        lines.append(f'<p class="note">{"<br>".join(below)}</p>')
-    return "\n".join(lines)
-
-
-def _title(column: Column) -> str:
-    return f"{column.title} [{column.unit}]" if column.unit else column.title
-
-
-def _markdown_cell(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.best else cell.text
-    return f"{text} ({', '.join(_ratios(cell))})" if _ratios(cell) else text
-
-
-def markdown(table: Table) -> str:
-    """Writes a table as Markdown, the best in bold, the ratios to the floor in brackets."""
-    header = [table.head, *(_title(column) for column in table.columns)]
-    body = [[row.name, *(_markdown_cell(cell) for cell in row.cells)] for row in table.rows]
-    lines = [header, ["---", *("---:" for _ in table.columns)], *body]
-    escaped = [[text.replace("|", r"\|") for text in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
+def ratios(cell: Cell) -> list[str]:
+    """Says how a number compares with the floor: nothing, or one or two short texts."""
+    texts = [] if cell.ratio is None else [f"{number(cell.ratio)} × floor"]
+    return texts if cell.matched is None else [*texts, f"matched {number(cell.matched)} ×"]
 
 
 def console(table: Table) -> list[list[str]]:
@@ -563,7 +466,7 @@ def console(table: Table) -> list[list[str]]:
 
     The ratio in brackets is the matched floor over the floor, or the score over it where nothing matched.
     """
-    rows = [[table.head, *(_title(column) for column in table.columns)]]
+    rows = [[table.head, *(column.label for column in table.columns)]]
     for row in table.rows:
         line = [row.name]
         for cell in row.cells:

@@ -6,7 +6,6 @@ command and on what budget it was made. Figures lie in `images/NAME/` beside the
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,15 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge import __version__, metrics
-from caloforge._lookup import require
 from caloforge.detectors import Detector
 from caloforge.events import Primaries
 from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
 from caloforge.particles import particle_name
 from caloforge.recipe import packaged, read
-from caloforge.report import figures, pareto, sweeps, tables
-from caloforge.report.pieces import data_uri, whole_page
+from caloforge.report import figures, html, markdown, pareto, sweeps, tables
+from caloforge.report.document import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Document,
+    Figure,
+    Image,
+    Paragraph,
+    Row,
+    Section,
+    Span,
+    Table,
+)
 from caloforge.report.published import (
     FLOW_METRICS,
     PUBLISHED,
@@ -38,7 +49,7 @@ from caloforge.report.published import (
 )
 from caloforge.report.runs import Comparison, Run, comparisons, read_runs
 from caloforge.report.study import Study, reached
-from caloforge.report.tables import MISSING, Cell, Column, Row, Table, kind_of
+from caloforge.report.tables import MISSING, kind_of
 
 GENERATORS = ("w1", "conditional_w1", "mae", "mae_c", "mae_cw", "w1_lit", "w1_radius")
 """Metrics of the table of generators."""
@@ -90,55 +101,6 @@ class Contents:
     references: Mapping[str, Path] = field(default_factory=dict)
 
 
-class _Page:
-    """Collects text, and figures beside it."""
-
-    def __init__(self, out: Path) -> None:
-        self.out, self.lines = out, list[str]()
-        self.images: dict[str, bytes] = {}
-
-    def text(self, *paragraphs: str) -> None:
-        self.lines += [line for one in paragraphs if one for line in (one, "")]
-
-    def heading(self, level: int, title: str) -> None:
-        self.text(f"{'#' * level} {title}")
-
-    def table(self, table: Table | None) -> None:
-        if table is not None and table.rows:
-            self.text(tables.markdown(table).rstrip("\n"), " ".join(table.notes))
-
-    def figure(self, name: str, data: bytes, caption: str) -> None:
-        kind = "png" if data.startswith(b"\x89PNG") else "svg"
-        file = f"{name}.{kind}"
-        self.images[file] = data
-        self.text(f"![{caption}](images/{self.out.stem}/{file})", caption)
-
-    def write(self) -> None:
-        """Writes the page, its figures and the same as one file; figures of an earlier page of this name go."""
-        folder = self.out.parent / "images" / self.out.stem
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for file, data in self.images.items():
-            (folder / file).write_bytes(data)
-        text = "\n".join(self.lines).rstrip("\n") + "\n"
-        write_text(self.out, text)
-        write_text(self.out.with_suffix(".html"), self._html(text))
-
-    def _html(self, text: str) -> str:
-        """Renders the page with its figures inside."""
-        body: str = require("markdown_it", "report").MarkdownIt("commonmark").enable("table").render(text)
-        body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-        body = re.sub(r" \(([^()]*)\)</td>", r"<small>\1</small></td>", body)
-        body = re.sub(
-            r"<p>(<img [^>]*>)</p>\n<p>(.*?)</p>",
-            r"<figure class='fit'>\1<figcaption>\2</figcaption></figure>",
-            body,
-        )
-        for file, data in self.images.items():
-            body = body.replace(f'"images/{self.out.stem}/{file}"', f'"{data_uri(data)}"')
-        return whole_page("Results", f"<main>{body}</main>")
-
-
 def write_results(out: Path, contents: Contents) -> None:
     """Writes the page of results.
 
@@ -149,65 +111,89 @@ def write_results(out: Path, contents: Contents) -> None:
     Raises:
         ValueError: no run, no scores, or a reference that is missing or is another file.
     """
-    runs = read_runs([one.path for one in contents.runs])
+    document = page_of(contents)
+    text, images = markdown.write(document, f"images/{out.stem}")
+    folder = out.parent / "images" / out.stem
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file, data in images.items():
+        (folder / file).write_bytes(data)
+    write_text(out, text)
+    write_text(out.with_suffix(".html"), html.write(document))
+
+
+def page_of(contents: Contents) -> Document:
+    """Returns the page of results."""
+    runs = read_runs([trained.path for trained in contents.runs])
     parts = comparisons(runs, contents.references)
-    made = dict(zip((run.name for run in runs), contents.runs, strict=True))
-    page = _Page(out)
-    page.heading(1, "Results")
-    page.text(
-        f"Written by `{contents.command}` of caloforge {__version__}: every number comes from a file of scores, "
-        "none is typed by hand. Scores are of test particles that no model was trained on, mean and spread over the "
-        "repeats; in brackets the score over its floor (simulated events against simulated events, half the rows) and, "
-        "after *matched*, the same with as many rows as the floor has: 1 for a perfect model. The best of a column is "
-        "bold. "
-        "**Published numbers belong to other data**: they give the scale, not a rival.",
-        "How long each model was trained is in the table of budgets below: most of them minutes on one core, where "
-        "the publications took hours on a GPU.",
-    )
+    trained = dict(zip((run.name for run in runs), contents.runs, strict=True))
+    blocks: list[Block] = [
+        Paragraph(
+            (
+                "Written by ",
+                Span(contents.command, "code"),
+                f" of caloforge {__version__}: every number comes from a file of scores, none is typed by hand. Scores "
+                "are of test particles that no model was trained on, mean and spread over the repeats; in brackets the "
+                "score over its floor (simulated events against simulated events, half the rows) and, after ",
+                Span("matched", "emphasis"),
+                ", the same with as many rows as the floor has: 1 for a perfect model. The best of a column is bold. ",
+                Span("Published numbers belong to other data", "strong"),
+                ": they give the scale, not a rival.",
+            )
+        ),
+        Paragraph(
+            "How long each model was trained is in the table of budgets below: most of them minutes on one core, where "
+            "the publications took hours on a GPU."
+        ),
+    ]
     for name in dict.fromkeys(part.detector.name for part in parts):
-        mine = [part for part in parts if part.detector.name == name]
-        page.heading(2, mine[0].detector.title)
-        if mine[0].detector.layers:
-            _showers(page, mine)
-        else:
-            _images(page, mine, contents)
-    for study in contents.studies:
-        _study(page, study)
-    page.heading(2, "Budgets")
-    page.table(_budgets(runs, made))
-    page.table(_optimizers(runs))
+        ours = [part for part in parts if part.detector.name == name]
+        inner = _showers(ours) if ours[0].detector.layers else _images(ours, contents)
+        blocks.append(Section(ours[0].detector.title, tuple(inner)))
+    blocks += [section for study in contents.studies for section in _study(study)]
+    blocks.append(Section("Budgets", (_budgets(runs, trained), *_filled(_optimizers(runs)))))
     if contents.failed:
-        page.heading(2, "Without a result")
-        page.text(*(f"- `{name}`: {reason}" for name, reason in contents.failed.items()))
-    page.write()
+        items = tuple((Span(name, "code"), f": {reason}") for name, reason in contents.failed.items())
+        blocks.append(Section("Without a result", (Bullets(items),)))
+    return Document("Results", "Results", tuple(blocks))
+
+
+def _filled(*tables: Table | None) -> list[Table]:
+    """Returns the tables that have rows."""
+    return [table for table in tables if table is not None and table.rows]
+
+
+def _figure(name: str, drawn: bytes, caption: str) -> Figure:
+    return Figure((Image(drawn, caption),), caption=caption, name=name)
 
 
 # Images: the ZDC
 
 
-def _images(page: _Page, parts: Sequence[Comparison], contents: Contents) -> None:
+def _images(parts: Sequence[Comparison], contents: Contents) -> list[Block]:
+    blocks: list[Block] = []
     for part in parts:
-        page.heading(3, f"{part.stem}: generators")
         generators = [run for run in part.runs if kind_of(run.scores) != "readout"]
-        page.table(_scores(part, generators, GENERATORS, SOURCE))
+        table = _scores(part, generators, GENERATORS, SOURCE)
+        blocks.append(Section(f"{part.stem}: generators", (table,)))
         readouts = [run for run in part.runs if kind_of(run.scores) == "readout"]
         if readouts:
-            page.heading(3, f"{part.stem}: direct estimation of the channel sums")
             yardsticks = [run for run in generators if kind_of(run.scores) == "yardstick"]
-            page.table(_scores(part, [*readouts, *yardsticks], READOUTS, SOURCE_READOUTS))
+            table = _scores(part, [*readouts, *yardsticks], READOUTS, SOURCE_READOUTS)
+            blocks.append(Section(f"{part.stem}: direct estimation of the channel sums", (table,)))
     for part in parts:
-        _flows(page, part)
+        blocks += _flows(part)
     for part in parts:
-        _curves(page, part, "w1")
+        drawn: list[Block] = [*_curves(part, "w1")]
         panels = pareto.panels(part.runs, part.stem)
         if panels:
-            page.figure(
-                f"{part.stem}-time",
-                figures.quality_against_time(panels),
-                f"Quality against time on {part.stem}: lower left is better; small marks are settings of the sweeps.",
+            caption = (
+                f"Quality against time on {part.stem}: lower left is better; small marks are of the sweeps."
             )
-    page.heading(3, f"{parts[0].detector.title}: the data")
-    _data(page, parts, contents.maps)
+            drawn.append(_figure(f"{part.stem}-time", figures.quality_against_time(panels), caption))
+        if drawn:
+            blocks.append(Section(f"{part.stem}: settings and time", tuple(drawn)))
+    return [*blocks, Section(f"{parts[0].detector.title}: the data", tuple(_data(parts, contents.maps)))]
 
 
 def _scores(part: Comparison, runs: Sequence[Run], wanted: Sequence[str], source: str) -> Table:
@@ -219,12 +205,12 @@ def _scores(part: Comparison, runs: Sequence[Run], wanted: Sequence[str], source
     single = {run.name: pareto.milliseconds(run.scores.get("timing_single")) for run in runs}
     rows = []
     for row in table.rows:
-        found = floor if row.kind == "floor" else published.get(_recipe(part.detector, row.name))
-        values = (None, None, None) if found is None else (found.w1, found.mae, found.ms)
+        theirs = floor if row.kind == "floor" else published.get(_recipe(part.detector, row.name))
+        values = (None, None, None) if theirs is None else (theirs.w1, theirs.mae, theirs.ms)
         alone = single.get(row.name)
         more = (
             "" if alone is None else f"{alone:.3g}",
-            *("" if one is None else f"{one:g}" for one in values),
+            *("" if value is None else f"{value:g}" for value in values),
         )
         rows.append(replace(row, cells=(*row.cells, *(Cell(text) for text in more))))
     columns = (
@@ -242,15 +228,14 @@ def _recipe(detector: Detector, name: str) -> str:
     return name.removeprefix(f"{detector.name}-")
 
 
-def _flows(page: _Page, part: Comparison) -> None:
-    """Writes the tables of the publication on flows: by particle type, and centre and radius."""
+def _flows(part: Comparison) -> list[Block]:
+    """Returns the tables of the publication on flows: by particle type, and centre and radius."""
     known = set(PUBLISHED_FLOWS["all"])
     flows = [run for run in part.runs if _recipe(part.detector, run.name) in known]
     names, scores = [run.name for run in flows], [run.scores for run in flows]
     groups = [group for group in PUBLISHED_FLOWS if tables.has_group(scores, part.stem, group)]
     if not flows or not groups:
-        return
-    page.heading(3, f"{part.stem}: flows by particle type")
+        return []
     rows: list[Row] = []
     columns: tuple[Column, ...] = ()
     notes: dict[str, None] = {}
@@ -264,41 +249,44 @@ def _flows(page: _Page, part: Comparison) -> None:
             rows.append(replace(row, name=group, cells=cells))
         notes |= dict.fromkeys(f"{group}: {note}" for note in table.notes)
     heads = (Column("model"), *columns, Column("published, W1 / MAE_c / MAE_cw"))
-    page.table(Table("particle", heads, tuple(rows), (*notes, f"Published: {SOURCE_FLOWS}.")))
+    by_type = Table("particle", heads, tuple(rows), (*notes, f"Published: {SOURCE_FLOWS}."))
+    blocks: list[Block] = [Section(f"{part.stem}: flows by particle type", (by_type,))]
     shapes = tables.scores_table(scores, part.stem, SHAPE_METRICS, names=names)
     if not shapes.columns:
-        return
-    page.heading(3, f"{part.stem}: centre and radius of the flows")
+        return blocks
     rows = []
     for row in shapes.rows:
-        found = PUBLISHED_SHAPES.get(_recipe(part.detector, row.name))
-        text = "" if found is None else " / ".join(f"{value:.2f}" for value in found)
+        theirs = PUBLISHED_SHAPES.get(_recipe(part.detector, row.name), ())
+        text = " / ".join(f"{value:.2f}" for value in theirs)
         rows.append(replace(row, cells=(*row.cells, Cell(text))))
     heads = (
         *shapes.columns,
         Column("published, all eight: centre, its variance, radius, its variance, as MAE / RMSE"),
     )
-    page.table(replace(shapes, columns=heads, rows=tuple(rows)))
+    table = replace(shapes, columns=heads, rows=tuple(rows))
+    return [*blocks, Section(f"{part.stem}: centre and radius of the flows", (table,))]
 
 
 def _padded(cells: Sequence[Cell], have: Sequence[Column], wanted: Sequence[Column]) -> Iterator[Cell]:
     """Gives the cells of wanted columns; a group too small for a metric has no column of it."""
-    held = dict(zip(have, cells, strict=True))
-    return (held.get(column, Cell(MISSING)) for column in wanted)
+    by_column = dict(zip(have, cells, strict=True))
+    return (by_column.get(column, Cell(MISSING)) for column in wanted)
 
 
-def _curves(page: _Page, part: Comparison, metric: str) -> None:
+def _curves(part: Comparison, metric: str) -> Iterator[Figure]:
+    """Draws a metric against every setting that was swept."""
     floor = tables.floor_of(part.scores, part.stem, metric)
     known = tables.METRICS[metric]
     label = f"{known.title} [{known.unit}]" if known.unit else known.title
-    for name, found in sweeps.curves(part.runs, part.stem, metric).items():
+    for name, curves in sweeps.curves(part.runs, part.stem, metric).items():
         caption = f"{known.title} against {name} on {part.stem}, with the floor."
-        if name == "steps" and any(curve.held for curve in found):
+        if name == "steps" and any(curve.held for curve in curves):
             caption += " A step of midpoint is two evaluations of the network, one of rk4 four."
-        page.figure(f"{part.stem}-{metric}-{name}", figures.sweep(found, floor, name, label), caption)
+        yield _figure(f"{part.stem}-{metric}-{name}", figures.sweep(curves, floor, name, label), caption)
 
 
-def _data(page: _Page, parts: Sequence[Comparison], maps: Mapping[str, NDArray[np.float64]]) -> None:
+def _data(parts: Sequence[Comparison], maps: Mapping[str, NDArray[np.float64]]) -> Iterator[Figure]:
+    """Draws the features and the channel sums of the test particles, their types and maps."""
     detector = parts[0].detector
     primaries = {part.stem: part.reference.primaries for part in parts}
     channels = detector.channel_map(detector.default_channels)
@@ -318,12 +306,12 @@ def _data(page: _Page, parts: Sequence[Comparison], maps: Mapping[str, NDArray[n
         )
         for number, label in enumerate(channels.labels)
     ]
-    page.figure(
+    yield _figure(
         f"{detector.name}-features",
         figures.histograms(features),
         "Features of the test particles, share of events; the outermost 0.5 % are left out.",
     )
-    page.figure(
+    yield _figure(
         f"{detector.name}-channels",
         figures.histograms(readings),
         "Channel sums of the test events, share of events; the outermost 0.5 % are left out.",
@@ -332,7 +320,7 @@ def _data(page: _Page, parts: Sequence[Comparison], maps: Mapping[str, NDArray[n
         kinds = [particle_name(int(pdg)) for pdg in one.pdg]
         names, counts = np.unique(kinds, return_counts=True)
         order = np.argsort(-counts, kind="stable")[:12]
-        page.figure(
+        yield _figure(
             f"{stem}-mix",
             figures.particle_mix(
                 [str(names[i]) for i in order], [int(counts[i]) for i in order], f"test rows of {stem}"
@@ -341,7 +329,7 @@ def _data(page: _Page, parts: Sequence[Comparison], maps: Mapping[str, NDArray[n
         )
         if stem in maps:
             shown = [kinds[row] for row in map_rows(one)]
-            page.figure(
+            yield _figure(
                 f"{stem}-map",
                 figures.embedding(maps[stem], shown),
                 f"t-SNE of the standardised features of {len(shown):,} test particles of {stem}.",
@@ -357,10 +345,9 @@ def map_rows(primaries: Primaries) -> NDArray[np.intp]:
 # Showers: the CaloChallenge
 
 
-def _showers(page: _Page, parts: Sequence[Comparison]) -> None:
+def _showers(parts: Sequence[Comparison]) -> list[Block]:
+    blocks: list[Block] = []
     for part in parts:
-        page.heading(3, f"{part.stem}: {len(part.reference):,} test showers")
-        page.table(tables.showers_table(part.scores, part.stem, part.names))
         timed = [run for run in part.runs if pareto.milliseconds(run.scores.get("timing")) is not None]
         rows = [
             Row(
@@ -375,12 +362,16 @@ def _showers(page: _Page, parts: Sequence[Comparison]) -> None:
             for run in timed
         ]
         heads = (Column("batch 1", "ms a shower"), Column("large batch", "ms a shower"), Column("parameters"))
-        page.table(Table("model", heads, tuple(rows)))
-        for metric in SWEPT_SHOWERS:
-            _curves(page, part, metric)
-    page.text("Published:")
-    page.table(tables.published_showers_table(parts[0].detector.name))
-    page.table(tables.published_separations_table(parts[0].detector.name))
+        inner = _filled(
+            tables.showers_table(part.scores, part.stem, part.names), Table("model", heads, tuple(rows))
+        )
+        drawn = [figure for metric in SWEPT_SHOWERS for figure in _curves(part, metric)]
+        blocks.append(Section(f"{part.stem}: {len(part.reference):,} test showers", (*inner, *drawn)))
+    detector = parts[0].detector
+    published = _filled(
+        tables.published_showers_table(detector.name), tables.published_separations_table(detector.name)
+    )
+    return [*blocks, Section(f"{detector.title}: published results", tuple(published))]
 
 
 def _ms(timing: Mapping[str, Any] | None) -> str:
@@ -391,36 +382,37 @@ def _ms(timing: Mapping[str, Any] | None) -> str:
 # How the rows came about
 
 
-def _study(page: _Page, study: Study) -> None:
+def _study(study: Study) -> Iterator[Section]:
+    """Draws the share of trials, where any reached a value."""
     values = [value for trial in study.trials if (value := reached(trial)) is not None]
     if not values:
         return
     finished = [float(trial["value"]) for trial in study.finished]
-    page.heading(2, f"Trials of {study.name}")
-    page.figure(
+    drawn = _figure(
         f"trials-{study.name}",
         figures.cumulative(values, len(study.trials), finished, study.label),
         f"Share of the trials of {study.content['type']} ({study.content['detector']}) that reach a value.",
     )
+    yield Section(f"Trials of {study.name}", (drawn,))
 
 
-def _budgets(runs: Sequence[Run], made: Mapping[str, Trained]) -> Table:
+def _budgets(runs: Sequence[Run], commands: Mapping[str, Trained]) -> Table:
     """Says by which command each model was trained, on how much data, for how long and where."""
     rows = []
     for run in runs:
-        card, row = run.card, made[run.name]
+        card, row = run.card, commands[run.name]
         training = card.get("training") or {}
-        trained = sum(int(one["rows"].get("train", 0)) for one in card.get("data") or [])
+        trained = sum(int(file["rows"].get("train", 0)) for file in card.get("data") or [])
         seconds = training.get("seconds")
         cells = (
-            f"`{row.command}`",
             "yes" if row.ships else "",
             f"{trained:,}" if trained else MISSING,
             MISSING if seconds is None else f"{float(seconds) / 60:.1f}",
             str(training.get("machine") or MISSING),
             str(run.scores["repeats"]),
         )
-        rows.append(Row(run.name, kind_of(run.scores), tuple(map(Cell, cells))))
+        command = Cell(row.command, code=True)
+        rows.append(Row(run.name, kind_of(run.scores), (command, *map(Cell, cells))))
     heads = (
         Column("trained by"),
         Column("ships"),

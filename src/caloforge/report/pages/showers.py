@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from caloforge.detectors import Detector
 from caloforge.metrics import showers as challenge
 from caloforge.metrics.showers import Showers, cut, observe_showers, wide_layers
 from caloforge.report import figures, histograms
+from caloforge.report.document import Block, Figure, Grid, Image, missing, note
 from caloforge.report.histograms import Bins, Points, mean_of
-from caloforge.report.pieces import figure, image, missing
 from caloforge.report.runs import Comparison, Run
 
 ENERGY_BINS = 8
@@ -37,11 +36,10 @@ def observed(part: Comparison) -> tuple[Showers, Observed]:
     return reference, [(run, observe_showers(source, reference.edges, _FEW)) for run, source in part.shown]
 
 
-def sections(part: Comparison) -> list[tuple[str, str]]:
-    """Returns short titles and bodies of the sections of one set."""
+def sections(part: Comparison) -> list[tuple[str, list[Block]]]:
+    """Returns short titles and contents of the sections of one set."""
     if not part.shown:
-        none = missing("No generated showers were kept, so there are none to show.")
-        return [("distributions", none)]
+        return [("distributions", [missing("No generated showers were kept, so there are none to show.")])]
     reference, models = observed(part)
     return [
         ("distributions", _distributions(reference, models)),
@@ -60,7 +58,7 @@ def _compare(
     title: str,
     label: str,
     **options: Any,
-) -> str:
+) -> Figure:
     """Draws the histogram of one number a shower, models scaled to as many showers as the reference has."""
     bins = histograms.fill(of(reference), edges)
     others = [
@@ -68,17 +66,19 @@ def _compare(
     ]
     drawn = figures.compare(bins, others, label, "showers / bin", **options)
     beyond = [f"{run.name} {count:,}" for run, one in models if (count := histograms.outside(of(one), edges))]
-    caption = f"<b>{escape(title)}</b>"
-    if beyond:
-        caption += escape(f" Outside the axis: {', '.join(beyond)}.")
-    return figure([image(drawn, f"{title}, with ratios")], caption, "half")
+    caption = f"Outside the axis: {', '.join(beyond)}." if beyond else ""
+    return _half(drawn, f"{title}, with ratios", title, caption)
+
+
+def _half(drawn: bytes, alt: str, title: str, caption: str = "") -> Figure:
+    return Figure((Image(drawn, alt),), title, caption, half=True)
 
 
 def _scaled(bins: Bins, factor: float) -> Bins:
     return Bins(bins.edges, bins.counts * factor, bins.variances * factor**2)
 
 
-def _distributions(reference: Showers, models: Observed) -> str:
+def _distributions(reference: Showers, models: Observed) -> list[Block]:
     ratio_low, ratio_high = np.quantile(reference.ratio, [0.001, 0.999])
     margin = 0.3 * (ratio_high - ratio_low)
     brightest = int(np.argmax(reference.layers.mean(0)))
@@ -130,11 +130,11 @@ def _distributions(reference: Showers, models: Observed) -> str:
                 _edges(reference.depth[:, k]), f"Mean depth of ring {k}", "layer",
             )
         )  # fmt: skip
-    note = (
+    about = (
         "Model over GEANT below each histogram; bands are statistical. Voxels below the threshold are empty in all "
         "sets; models are scaled to as many showers as GEANT has. The layer of the centres and widths is the brightest."
     )
-    return f'<p class="note">{note}</p><div class="grid">{"".join(blocks)}</div>'
+    return [note(about), Grid(tuple(blocks))]
 
 
 def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -142,7 +142,7 @@ def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.linspace(low, high if high > low else low + 1, 41)
 
 
-def _spectrum(reference: Showers, models: Observed) -> str:
+def _spectrum(reference: Showers, models: Observed) -> Figure:
     def bins(one: Showers) -> Bins:
         counts = one.spectrum.astype(np.float64)
         return _scaled(Bins(one.edges, counts.sum(0), (counts**2).sum(0)), len(reference) / len(one))
@@ -151,10 +151,10 @@ def _spectrum(reference: Showers, models: Observed) -> str:
         bins(reference), [(run.look, bins(one)) for run, one in models], "voxel [MeV]", "voxels / bin",
         x="log", y="log",
     )  # fmt: skip
-    return figure([image(drawn, "Voxel spectrum, with ratios")], "<b>Voxel energies</b>", "half")
+    return _half(drawn, "Voxel spectrum, with ratios", "Voxel energies")
 
 
-def _profiles(reference: Showers, models: Observed) -> str:
+def _profiles(reference: Showers, models: Observed) -> list[Block]:
     detector = reference.primaries.detector
     edges = np.arange(len(detector.layers) + 1) - 0.5
     wide = np.arange(len(wide_layers(detector)) + 1) - 0.5
@@ -184,20 +184,18 @@ def _profiles(reference: Showers, models: Observed) -> str:
             label,
             y=scale,
         )
-        blocks.append(
-            figure([image(drawn, f"{title} by layer")], f"<b>{escape(title)}</b> Mean by layer.", "half")
-        )
-    return f'<div class="grid">{"".join(blocks)}</div>'
+        blocks.append(_half(drawn, f"{title} by layer", title, "Mean by layer."))
+    return [Grid(tuple(blocks))]
 
 
-def _response(reference: Showers, models: Observed) -> str:
+def _response(reference: Showers, models: Observed) -> list[Block]:
     """Shows the mean and the relative spread of E_tot / E_inc in bins of the energy."""
     incident = reference.incident
     edges = np.geomspace(incident.min(), incident.max() * (1 + 1e-9), ENERGY_BINS + 1)
     if np.unique(incident).size < 2 or any(
         np.histogram(one.incident, edges)[0].min() < 5 for one in (reference, *(one for _, one in models))
     ):
-        return missing("Too few showers in some bin of the energy: no response against energy.")
+        return [missing("Too few showers in some bin of the energy: no response against energy.")]
 
     def of(one: Showers, spread: bool) -> Points:
         place = np.digitize(one.incident, edges[1:-1])
@@ -222,11 +220,11 @@ def _response(reference: Showers, models: Observed) -> str:
             x="log",
             window=(0.5, 1.5) if spread else (0.95, 1.05),
         )
-        blocks.append(figure([image(drawn, f"{title} against energy")], f"<b>{title}</b>", "half"))
-    return f'<div class="grid">{"".join(blocks)}</div>'
+        blocks.append(_half(drawn, f"{title} against energy", title))
+    return [Grid(tuple(blocks))]
 
 
-def _displays(part: Comparison) -> str:
+def _displays(part: Comparison) -> list[Block]:
     """Shows single showers: the reference's at some energies, and each model's of the nearest energy."""
     detector = part.detector
     energy = part.reference.primaries.feature("incident_energy")
@@ -243,17 +241,12 @@ def _displays(part: Comparison) -> str:
             showers.append((run.name, _voxels(source, nearest)))
         layers = layer_numbers(detector, showers[0][1])
         name = f"E_inc {energy[row] / 1e3:.3g} GeV"
-        blocks.append(
-            figure(
-                [
-                    image(figures.displays(detector, showers), f"Showers in space, {name}", 11.0 * len(showers)),
-                    image(figures.layer_maps(detector, showers, layers), f"Layers of showers, {name}", 30.0),
-                ],
-                f"<b>{escape(name)}</b> Above: voxels in space. Below: layers, seen along the axis.",
-            )
-        )  # fmt: skip
-    note = "Showers were chosen by energy alone; models show that of the same, or the nearest, energy."
-    return f'<p class="note">{note}</p>{"".join(blocks)}'
+        space = Image(figures.displays(detector, showers), f"Showers in space, {name}", 11.0 * len(showers))
+        maps = Image(figures.layer_maps(detector, showers, layers), f"Layers of showers, {name}", 30.0)
+        about = "Above: voxels in space. Below: layers, seen along the axis."
+        blocks.append(Figure((space, maps), name, about))
+    about = "Showers were chosen by energy alone; models show that of the same, or the nearest, energy."
+    return [note(about), *blocks]
 
 
 def layer_numbers(detector: Detector, shower: NDArray[np.float64], count: int = MAPS) -> list[int]:
@@ -270,22 +263,22 @@ def _voxels(source: Any, row: int) -> NDArray[np.float64]:
     return np.asarray(cut(events.detector, events.responses)[0])
 
 
-def _weights(part: Comparison) -> str:
-    blocks: list[str] = []
+def _weights(part: Comparison) -> list[Block]:
+    blocks: list[Block] = []
     for run in part.runs:
         found = run.scores["sets"][part.stem]["groups"]["all"].get("weights") or {}
         for view, weights in found.items():
             label = "w = C / (1 - C), about p_truth / p_generated"
             drawn = figures.classifier_weights(weights, label)
             title = f"{run.name}, classifier {view}"
-            blocks.append(figure([image(drawn, f"Weights: {title}")], f"<b>{escape(title)}</b>", "half"))
+            blocks.append(_half(drawn, f"Weights: {title}", title))
     if not blocks:
-        return missing("No classifiers were trained: caloforge evaluate --classifiers small does.")
-    note = (
+        return [missing("No classifiers were trained: caloforge evaluate --classifiers small does.")]
+    about = (
         "Test showers of all seeds, after calibration. A tail of generated showers on the left: showers that GEANT "
         "does not make; of true ones on the right: showers that the model misses."
     )
-    return f'<p class="note">{note}</p><div class="grid">{"".join(blocks)}</div>'
+    return [note(about), Grid(tuple(blocks))]
 
 
 def runs_with_showers(runs: Sequence[Run]) -> bool:
