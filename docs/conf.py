@@ -1,18 +1,32 @@
 """Settings of the documentation site: `make docs`."""
 
+import inspect
 import itertools
 import re
 from importlib.metadata import version as installed
 
+from pydantic import BaseModel
+
 project = "caloforge"
 author = "The caloforge developers"
 release = version = installed("caloforge")
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+templates_path = ["_templates"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_templates"]
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+# types stand in signatures, once; a line an argument where they are long
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100
 autodoc_default_options = {"members": True, "show-inheritance": True}
 # inherited docstrings of torch, pydantic and typing are not ours to mend
 autodoc_inherit_docstrings = False
@@ -42,6 +56,42 @@ def _escaped(text):
     return "``".join(parts)
 
 
+def _short(app, what, name, obj, options, signature, returned):
+    """Shortens signatures; of a class whose docstring lists its attributes these have the types."""
+    if what == "class" and issubclass(obj, BaseModel):
+        return f"(*, {', '.join(map(_default, obj.model_fields, obj.model_fields.values()))})", None
+    if what == "class" and "Attributes:" in (obj.__doc__ or ""):
+        found = inspect.signature(obj)
+        bare = [one.replace(annotation=inspect.Parameter.empty) for one in found.parameters.values()]
+        return str(found.replace(parameters=bare, return_annotation=inspect.Signature.empty)), None
+    return _arrays(signature), _arrays(returned)
+
+
+def _default(name, field):
+    """Returns a field of a config with its default; sections by the name of their class."""
+    if field.is_required():
+        return name
+    value = field.get_default(call_default_factory=True)
+    return f"{name}={type(value).__name__}()" if isinstance(value, BaseModel) else f"{name}={value!r}"
+
+
+_ARRAY = re.compile(
+    r"~?(?:numpy\.)?ndarray\[tuple\[~?(?:typing\.)?Any, \.\.\.\], "
+    r"~?(?:numpy\.)?dtype\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\]"
+)
+
+
+def _arrays(text):
+    """Writes NDArray[float32] where the alias was expanded."""
+    return text and _ARRAY.sub(r"NDArray[\1]", text)
+
+
+def _typed(app, what, name, obj, options, lines):
+    lines[:] = [_arrays(line) if line.startswith(":vartype") else line for line in lines]
+
+
 def setup(app):
-    """Runs before napoleon, which writes markup of its own."""
+    """Reads docstrings before napoleon, which writes markup of its own, and types of attributes after it."""
     app.connect("autodoc-process-docstring", _plain, priority=400)
+    app.connect("autodoc-process-docstring", _typed, priority=600)
+    app.connect("autodoc-process-signature", _short)

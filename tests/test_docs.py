@@ -1,6 +1,7 @@
 """The documentation: its code runs, its commands exist, its links resolve, its keys are those of the code."""
 
 import csv
+import importlib.util
 import json
 import re
 import runpy
@@ -142,8 +143,20 @@ def test_every_model_metric_and_format_is_documented():
 
 
 def test_the_version_is_the_same_everywhere():
-    assert f"version: {caloforge.__version__}" in (ROOT / "CITATION.cff").read_text().splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert project["version"] == caloforge.__version__
+    assert f"version: {project['version']}" in citation
+    assert f"license: {project['license']}" in citation
+    assert f'abstract: "{project["description"]}"' in citation
     assert f"## [{caloforge.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_api_pages_are_of_modules_that_exist_and_of_every_model():
+    modules = re.findall(r"^   (caloforge[\w.]*)$", (DOCS / "api" / "index.md").read_text(), re.MULTILINE)
+    assert len(set(modules)) == len(modules)
+    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
+    assert {kind.__module__ for kind in {**MODELS, **READOUTS, **CLASSIFIERS}.values()} <= set(modules)
 
 
 # --- the log -----------------------------------------------------------------------------------------------
