@@ -68,7 +68,7 @@ def evaluate(
     classifiers: Annotated[
         str | None,
         typer.Option(
-            metavar="small|full|paper",
+            metavar="small|paper|full|challenge",
             help="Of showers: also train classifiers of generated against simulated ones.",
             show_default=False,
         ),

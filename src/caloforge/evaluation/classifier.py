@@ -2,20 +2,27 @@
 
 A classifier that finds nothing has an area under its curve (AUC) of 0.5; what it finds is real, what it does not find
 may need more rows, more epochs or a better network. So each AUC stands beside that of GEANT against GEANT (the floor)
-and of GEANT against itself with layer energies smeared by 5 % (the control, which must be found). Three views:
+and of GEANT against itself with layer energies smeared by 5 % (the control, which must be found). Four views, those of
+the Fast Calorimeter Simulation Challenge:
 
 - `low`: log10 E_inc and voxels / E_inc, to a dense network;
+- `low-normed`: log10 E_inc, voxels / (E_layer + 1e-16) and log10(E_layer + 1e-8), to a dense network;
 - `high`: the high-level features (`caloforge.metrics.showers`), to a dense network;
-- `conv`: ln(1 + voxel / threshold) and log10 E_inc, to a 3-D residual network; for detectors of three axes.
+- `resnet`: what `low` sees, to a 3-D residual network; for detectors of three axes.
 
-Voxels below the threshold are 0. Of both sets 60 % are for training, 20 % choose the best epoch and calibrate, 20 % are
-scored. With C the calibrated probability of truth (isotonic regression on the validation rows), over the test rows
+Voxels below the threshold are 0, but for those of `low-normed`, of which the layer energies alone are cut. Of both sets
+one part is for training, one chooses the best epoch and calibrates, one is scored. Over the scored rows, the two sets
+alike, with C the probability of truth,
 
-    JSD = 1 + mean over all rows of log2 of the probability of the right class,
+    JSD = 1 + mean of log2 of the probability of the right class,
 
-the Jensen-Shannon divergence in bits. The weight w = C / (1 - C) estimates p_truth / p_generated: a tail of
-generated showers at small w is of showers that the simulation does not make, one of true showers at large w of
-showers that the generator misses.
+the Jensen-Shannon divergence in bits. It and the AUC are given twice: raw, of what the network says, and calibrated by
+isotonic regression on the second part, which is the challenge's final result. The calibrated weight w = C / (1 - C)
+estimates p_truth / p_generated: a tail of generated showers at small w is of showers that the simulation does not
+make, one of true showers at large w of showers that the generator misses.
+
+What to use when: `challenge` for numbers beside published ones, `paper` for those of CaloDREAM's own paper, `small` to
+compare models on a few cores.
 
 Many showers do not fit into memory: what a network sees of them is then read once, kept in a temporary file
 (`caloforge.io.stored`) and read from there batch by batch.
@@ -43,9 +50,17 @@ from caloforge._lookup import nearest, require
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, Selected, in_slices
 from caloforge.io.stored import StoredRows
-from caloforge.metrics.showers import CONTROL, Sizes, Smeared, cut, observe_showers
+from caloforge.metrics.showers import CONTROL, Sizes, Smeared, cut, data_set, observe_showers
 
-View = Literal["low", "high", "conv"]
+View = Literal["low", "low-normed", "high", "resnet"]
+
+ROWS: Mapping[str, tuple[int, int, int]] = {
+    "ds1-photons": (80_000, 20_000, 21_000),
+    "ds1-pions": (80_000, 20_000, 20_800),
+    "ds2": (60_000, 20_000, 20_000),
+    "ds3": (60_000, 20_000, 20_000),
+}
+"""The challenge's training, validation and test rows of each set, by data set."""
 
 WEIGHT_EDGES = np.geomspace(1e-2, 1e2, 61)
 """Bins of the classifier's weights; those beyond are counted in the first and the last."""
@@ -60,26 +75,31 @@ class DenseConfig(BaseModel):
     hidden: int = Field(2, ge=0)
 
 
-class ConvConfig(BaseModel):
-    """A 3-D residual network: blocks of two convolutions, the first of all but the first block of stride 2."""
+class ResNetConfig(BaseModel):
+    """A 3-D ResNet-18: channels of the four stages of two blocks; the first stage's are the stem's too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    channels: tuple[int, ...] = (32, 64, 128)
+    channels: tuple[int, int, int, int] = (32, 64, 64, 128)
 
 
 class ClassifierConfig(BaseModel):
     """How classifiers are trained.
 
     Attributes:
-        views: which of `low`, `high` and `conv`.
-        dense: network of `low` and `high`.
-        conv: network of `conv`.
-        epochs: passes through the training rows; the best by the loss of the validation rows counts.
+        views: which of `low`, `low-normed`, `high` and `resnet`; the last is left out where layers differ.
+        dense: network of all but `resnet`.
+        resnet: network of `resnet`.
+        epochs: passes through the training rows.
+        choose: which epoch counts, by the validation rows: the first of the best accuracy, after which training ends if
+            that is 1, or the one of the smallest loss.
         batch_size: showers a step, of both sets together.
         learning_rate: of Adam.
         standardize: give inputs mean 0 and variance 1, by the training rows.
-        parts: shares of training, validation and test rows.
+        parts: shares of training, validation and test rows, or `challenge`: as many rows as the challenge has (`ROWS`),
+            and the same shares of sets with fewer.
+        clip: calibrated probabilities are kept within this and 1 minus it; 1/n of n validation rows where not given.
+        precision: of weights and inputs.
         seeds: how often everything is repeated, with other parts and other weights.
     """
 
@@ -87,17 +107,30 @@ class ClassifierConfig(BaseModel):
 
     views: tuple[View, ...] = ("low", "high")
     dense: DenseConfig = DenseConfig()
-    conv: ConvConfig = ConvConfig()
+    resnet: ResNetConfig = ResNetConfig()
     epochs: int = Field(50, ge=1)
+    choose: Literal["accuracy", "loss"] = "loss"
     batch_size: int = Field(1000, ge=2)
     learning_rate: float = Field(2e-4, gt=0)
     standardize: bool = False
-    parts: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    parts: tuple[float, float, float] | Literal["challenge"] = (0.6, 0.2, 0.2)
+    clip: float | None = Field(None, gt=0, lt=0.5)
+    precision: Literal["float32", "float64"] = "float32"
     seeds: int = Field(5, ge=1)
 
 
+CHALLENGE = ClassifierConfig(
+    views=("low", "low-normed", "high", "resnet"),
+    choose="accuracy",
+    parts="challenge",
+    clip=1e-6,
+    precision="float64",
+    seeds=1,
+)
+
 SUITES: Mapping[str, ClassifierConfig] = {
-    "full": ClassifierConfig(views=("low", "high", "conv")),
+    "challenge": CHALLENGE,
+    "full": CHALLENGE.model_copy(update={"precision": "float32", "seeds": 5}),
     "paper": ClassifierConfig(dense=DenseConfig(width=512, hidden=2), epochs=200, parts=(0.7, 0.1, 0.2)),
     "small": ClassifierConfig(
         dense=DenseConfig(width=256, hidden=1),
@@ -108,8 +141,8 @@ SUITES: Mapping[str, ClassifierConfig] = {
         seeds=3,
     ),
 }
-"""Named settings: `full`, those of the challenge, with the residual network; `paper`, those of CaloDREAM; `small`, for
-a few cores and a few thousand showers."""
+"""Named settings: `challenge`, exactly the challenge's; `full`, the same in float32, five times; `paper`, those of the
+paper of CaloDREAM; `small`, for a few cores and a few thousand showers."""
 
 
 def suite(name: str) -> ClassifierConfig:
@@ -143,47 +176,57 @@ class Dense(nn.Module):
         return out[:, 0]
 
 
-class ResidualBlock(nn.Module):
-    """y = act(conv(act(conv(x))) + shortcut(x)); the angle closes in a circle, the other axes are padded with 0."""
+class BasicBlock(nn.Module):
+    """y = relu(norm(conv(relu(norm(conv(x))))) + x), with a convolution of one voxel and a norm where shapes differ."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
-        self.first = nn.Conv3d(before, after, 3, stride)
-        self.second = nn.Conv3d(after, after, 3)
-        self.shortcut = nn.Conv3d(before, after, 1, stride)
-        self.norms = nn.ModuleList([nn.GroupNorm(math.gcd(8, after), after) for _ in range(2)])
+        self.path = nn.Sequential(
+            nn.Conv3d(before, after, 3, stride, padding=1, bias=False),
+            nn.BatchNorm3d(after),
+            nn.ReLU(),
+            nn.Conv3d(after, after, 3, padding=1, bias=False),
+            nn.BatchNorm3d(after),
+        )
+        same = stride == 1 and before == after
+        shortcut = nn.Sequential(nn.Conv3d(before, after, 1, stride, bias=False), nn.BatchNorm3d(after))
+        self.shortcut = nn.Identity() if same else shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, before, L, A, R) to (B, after, L', A', R')."""
-        y = functional.leaky_relu(self.norms[0](self.first(_padded(x))))
-        return functional.leaky_relu(self.norms[1](self.second(_padded(y))) + self.shortcut(x))
+        return functional.relu(self.path(x) + self.shortcut(x))
 
 
-def _padded(x: Tensor) -> Tensor:
-    return functional.pad(functional.pad(x, (0, 0, 1, 1, 0, 0), mode="circular"), (1, 1, 0, 0, 1, 1))
+class ResNet(nn.Module):
+    """The residual network: a stem, four stages of two blocks, the mean over all places, and a linear layer.
 
+    It is He and others' ResNet-18 (arXiv 1512.03385) in three dimensions; the energy joins before the last layer.
+    """
 
-class Conv(nn.Module):
-    """The residual network: blocks, the mean over all places, and a linear layer."""
-
-    def __init__(self, shape: Sequence[int], config: ConvConfig) -> None:
+    def __init__(self, shape: Sequence[int], config: ResNetConfig) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        channels = [2, *config.channels]
-        self.blocks = nn.Sequential(
-            *(
-                ResidualBlock(before, after, 1 if number == 0 else 2)
-                for number, (before, after) in enumerate(pairwise(channels))
-            )
-        )
-        self.head = nn.Linear(channels[-1] + 1, 1)
+        first, *_, last = config.channels
+        layers: list[nn.Module] = [
+            nn.Conv3d(1, first, 7, 2, padding=3, bias=False),
+            nn.BatchNorm3d(first),
+            nn.ReLU(),
+            nn.MaxPool3d(3, 2, padding=1),
+        ]
+        for number, (before, after) in enumerate(pairwise((first, *config.channels))):
+            layers += [BasicBlock(before, after, 1 if number == 0 else 2), BasicBlock(after, after, 1)]
+        self.layers = nn.Sequential(*layers)
+        self.energy = nn.BatchNorm1d(1)
+        self.head = nn.Linear(last + 1, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps log10 E_inc and voxels, (B, 1 + cells), to the logarithm of the odds of truth, (B,)."""
-        energy, voxels = x[:, :1], x[:, 1:].reshape(-1, 1, *self.shape)
-        constant = energy[:, :, None, None, None].expand_as(voxels)
-        pooled = self.blocks(torch.cat([voxels, constant], 1)).mean((2, 3, 4))
-        out: Tensor = self.head(torch.cat([pooled, energy], 1))
+        voxels = x[:, 1:].reshape(-1, 1, *self.shape)
+        pooled = self.layers(voxels).mean((2, 3, 4))
+        out: Tensor = self.head(torch.cat([pooled, self.energy(x[:, :1])], 1))
         return out[:, 0]
 
 
@@ -236,18 +279,18 @@ def inputs_of(source: EventSource, view: View, folder: Path | None = None) -> In
         folder: where a temporary file lies, if they do not fit into memory; the system's folder where not given.
 
     Raises:
-        ValueError: `conv` for a detector without three axes.
+        ValueError: `resnet` for a detector without three axes.
     """
     detector = source.primaries.detector
     if view == "high":
         # of the spectrum and the voxels nothing is needed
         edges, sizes = np.array([detector.threshold, np.inf]), Sizes(prdc_rows=0)
         return observe_showers(source, edges, sizes).features.astype(np.float32)
-    if view == "conv" and len(detector.shape) != 3:
+    if view == "resnet" and len(detector.shape) != 3:
         raise ValueError(
-            f"the residual network needs three axes, {detector.name} has {len(detector.shape)}: leave conv out"
+            f"the residual network needs three axes, {detector.name} has {len(detector.shape)}: leave resnet out"
         )
-    width = 1 + detector.cells
+    width = 1 + detector.cells + (len(detector.layers) if view == "low-normed" else 0)
     if len(source) * width <= IN_MEMORY:
         return np.concatenate([voxel_inputs(events, view) for events in in_slices(source, 512)])
     rows = StoredRows(width, np.float32, folder or Path(tempfile.gettempdir()))
@@ -257,13 +300,15 @@ def inputs_of(source: EventSource, view: View, folder: Path | None = None) -> In
 
 
 def voxel_inputs(events: Events, view: View) -> NDArray[np.float32]:
-    """Returns what `low` or `conv` see of some showers, (n, 1 + cells)."""
+    """Returns what `low` and `resnet`, (n, 1 + cells), or `low-normed`, (n, 1 + cells + L), see of some showers."""
     detector, energy = events.detector, events.conditions.astype(np.float64)
     voxels = cut(detector, events.responses)
-    found = np.empty((len(events), 1 + detector.cells), np.float32)
-    found[:, :1] = np.log10(energy)
-    found[:, 1:] = voxels / energy if view == "low" else np.log1p(voxels / detector.threshold)
-    return found
+    if view != "low-normed":
+        return np.concatenate([np.log10(energy), voxels / energy], 1).astype(np.float32)
+    sums = detector.readout(voxels.reshape(events.responses.shape), "layers")
+    each = np.repeat(sums, [layer.cells for layer in detector.layers], axis=1)
+    normed = events.responses.reshape(len(events), -1).astype(np.float64) / (each + 1e-16)
+    return np.concatenate([np.log10(energy), normed, np.log10(sums + 1e-8)], 1).astype(np.float32)
 
 
 class Part:
@@ -319,7 +364,25 @@ class Part:
 
 
 def _network(view: View, inputs: int, detector: Detector, config: ClassifierConfig) -> nn.Module:
-    return Conv(detector.shape, config.conv) if view == "conv" else Dense(inputs, config.dense)
+    return ResNet(detector.shape, config.resnet) if view == "resnet" else Dense(inputs, config.dense)
+
+
+def views_of(config: ClassifierConfig, detector: Detector) -> tuple[View, ...]:
+    """Returns the views that a detector can have: the residual network needs three axes."""
+    return tuple(view for view in config.views if view != "resnet" or len(detector.shape) == 3)
+
+
+def parts_of(config: ClassifierConfig, detector: Detector, rows: int) -> tuple[int, int, int]:
+    """Returns the training, validation and test rows of a set of `rows` showers."""
+    if config.parts == "challenge":
+        wanted = ROWS.get(data_set(detector) or "", ROWS["ds2"])
+        if rows >= sum(wanted):
+            return wanted
+        shares = [number / sum(wanted) for number in wanted]
+    else:
+        shares = list(config.parts)
+    first, second = (round(share * rows) for share in shares[:2])
+    return first, second, rows - first - second
 
 
 # Training and scores
@@ -330,16 +393,20 @@ class Verdict:
     """What one classifier found.
 
     Attributes:
-        auc: area under the curve on the test rows; 0.5: nothing, 1: everything.
-        jsd: Jensen-Shannon divergence [bits].
+        auc: area under the curve on the test rows after calibration; 0.5: nothing, 1: everything.
+        jsd: Jensen-Shannon divergence after calibration [bits].
         truth: weights of the true test showers.
         generated: weights of the generated ones.
+        auc_raw: `auc` of what the network says.
+        jsd_raw: `jsd` of what the network says.
     """
 
     auc: float
     jsd: float
     truth: NDArray[np.float64]
     generated: NDArray[np.float64]
+    auc_raw: float
+    jsd_raw: float
 
 
 def auc_of(truth: NDArray[np.floating], generated: NDArray[np.floating]) -> float:
@@ -353,27 +420,49 @@ def auc_of(truth: NDArray[np.floating], generated: NDArray[np.floating]) -> floa
 
 
 def judge(
-    scores: NDArray[np.floating],
+    logits: NDArray[np.floating],
     labels: NDArray[np.floating],
-    test_scores: NDArray[np.floating],
+    test_logits: NDArray[np.floating],
     test_labels: NDArray[np.floating],
+    clip: float | None = None,
 ) -> Verdict:
-    """Calibrates scores by validation rows and judges test rows; labels are 1 for truth, 0 for generated.
+    """Calibrates a network by validation rows and judges test rows; labels are 1 for truth, 0 for generated.
 
-    Isotonic regression gives 0 and 1 too, which n validation rows cannot know: probabilities are kept within 1/n and
-    1 - 1/n.
+    Args:
+        logits: logarithms of the odds of truth of the validation rows, (n,).
+        labels: of them, (n,).
+        test_logits: the same of the test rows, (m,).
+        test_labels: of them, (m,).
+        clip: isotonic regression gives 0 and 1 too, which n validation rows cannot know: probabilities are kept within
+            this and 1 minus it, 1/n where not given.
     """
+    least = 1 / max(len(logits), 3) if clip is None else clip
     isotonic = require("sklearn.isotonic", "train").IsotonicRegression(
         y_min=0.0, y_max=1.0, out_of_bounds="clip"
     )
-    isotonic.fit(scores, labels)
-    least = 1 / max(len(scores), 3)
-    probability = np.clip(np.asarray(isotonic.predict(test_scores), np.float64), least, 1 - least)
+    isotonic.fit(_probability(logits), labels)
+    raw = _probability(test_logits)
+    probability = np.clip(np.asarray(isotonic.predict(raw), np.float64), least, 1 - least)
     true = test_labels > 0.5
     right = np.where(true, probability, 1 - probability)
     weights = probability / (1 - probability)
-    jsd = 1 + 0.5 * (np.log2(right[true]).mean() + np.log2(right[~true]).mean())
-    return Verdict(auc_of(probability[true], probability[~true]), float(jsd), weights[true], weights[~true])
+    return Verdict(
+        auc_of(probability[true], probability[~true]),
+        _bits(np.log(right), true),
+        weights[true],
+        weights[~true],
+        auc_of(raw[true], raw[~true]),
+        _bits(-np.logaddexp(0, np.where(true, -test_logits, test_logits)), true),
+    )
+
+
+def _probability(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
+
+
+def _bits(right: NDArray[np.floating], true: NDArray[np.bool_]) -> float:
+    """Returns the divergence by the logarithms of the probabilities of the right class, the two classes alike."""
+    return float(1 + 0.5 * (right[true].mean() + right[~true].mean()) / math.log(2))
 
 
 def classify(
@@ -401,12 +490,15 @@ def classify(
     """
     rng = np.random.default_rng([seed, 5])
     orders = [rng.permutation(len(values)) for values in (truth, generated)]
-    counts = [[round(share * len(values)) for share in config.parts[:2]] for values in orders]
-    if any(min(*pair, len(values) - sum(pair)) < 2 for pair, values in zip(counts, orders, strict=True)):
+    counts = [parts_of(config, detector, len(values)) for values in orders]
+    if min(min(parts) for parts in counts) < 2:
         raise ValueError(
             f"a classifier needs at least two showers in each part, got {len(truth)} and {len(generated)} showers"
         )
-    pieces = [np.split(order, np.cumsum(pair)) for pair, order in zip(counts, orders, strict=True)]
+    pieces = [
+        np.split(order[: sum(parts)], np.cumsum(parts[:2]))
+        for parts, order in zip(counts, orders, strict=True)
+    ]
     train, validation, test = (
         Part(SomeInputs(truth, ours), SomeInputs(generated, theirs))
         for ours, theirs in zip(*pieces, strict=True)
@@ -416,36 +508,48 @@ def classify(
         mean, scale = train.moments(config.batch_size)
         scale = torch.where(scale > 0, scale, 1.0)
 
+    dtype = {"float32": torch.float32, "float64": torch.float64}[config.precision]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(view, train.width, detector, config).to(device)
+        network = _network(view, train.width, detector, config).to(device, dtype)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     order = torch.Generator().manual_seed(seed)
 
     def logits(rows: Tensor) -> Tensor:
-        return torch.as_tensor(network(((rows - mean) / scale).to(device)))
+        return torch.as_tensor(network(((rows - mean) / scale).to(device, dtype)))
 
     @torch.no_grad()
-    def scores_of(part: Part) -> Tensor:
+    def logits_of(part: Part) -> Tensor:
+        network.eval()
         return torch.cat([logits(rows).cpu() for rows in part.batches(config.batch_size)]).double()
 
     best, state = math.inf, copy.deepcopy(network.state_dict())
+    labels = validation.labels.double()
     for _ in range(config.epochs):
+        network.train()
         for index in torch.split(torch.randperm(len(train), generator=order), config.batch_size):
+            if view == "resnet" and len(index) < 2:
+                continue  # one shower has no variance to be normalized by
             loss = functional.binary_cross_entropy_with_logits(
-                logits(train[index]), train.labels[index].to(device)
+                logits(train[index]), train.labels[index].to(device, dtype)
             )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        score = float(
-            functional.binary_cross_entropy_with_logits(scores_of(validation), validation.labels.double())
+        outputs = logits_of(validation)
+        wrong = float(((outputs > 0) != (labels > 0.5)).double().mean())
+        score = (
+            wrong
+            if config.choose == "accuracy"
+            else float(functional.binary_cross_entropy_with_logits(outputs, labels))
         )
         if score < best:
             best, state = score, copy.deepcopy(network.state_dict())
+        if config.choose == "accuracy" and wrong == 0:
+            break
     network.load_state_dict(state)
-    found = [torch.sigmoid(scores_of(part)).numpy() for part in (validation, test)]
-    return judge(found[0], validation.labels.numpy(), found[1], test.labels.numpy())
+    ours, theirs = (logits_of(part).numpy() for part in (validation, test))
+    return judge(ours, validation.labels.numpy(), theirs, test.labels.numpy(), config.clip)
 
 
 def weight_histograms(verdicts: Sequence[Verdict]) -> dict[str, list[float]]:
@@ -483,21 +587,31 @@ def classifier_scores(
         folder: where temporary files lie, if the showers do not fit into memory.
 
     Returns:
-        `metrics`: entries of a file of scores by name, `auc_low`, `jsd_low` and so on; `weights`: for each view the
-        histograms of the weights.
+        `metrics`: entries of a file of scores by name, `auc_low`, `jsd_low`, `auc_raw_low`, `jsd_raw_low` and so on;
+        `weights`: for each view the histograms of the weights; `note`: of a challenge's classifiers with too few rows.
     """
     detector = reference.primaries.detector
     order = np.random.default_rng([seed, 6]).permutation(len(reference))
     first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
     metrics: dict[str, Any] = {}
     weights: dict[str, Any] = {}
-    for view in config.views:
-        truth = inputs_of(reference, view, folder)
-        pairs: dict[str, tuple[Inputs, Inputs]] = {"scores": (truth, inputs_of(generated, view, folder))}
+    sources: dict[str, EventSource] = {"truth": reference, "generated": generated}
+    if beside:
+        sources["smeared"] = Selected(Smeared(reference, seed=seed), second)
+    inputs: dict[str, Inputs] = {}
+    read = ""
+    views = views_of(config, detector)
+    # `low` and `resnet` see the same, which is read once
+    for view in sorted(views, key=lambda view: "low" if view == "resnet" else view):
+        seen = "low" if view == "resnet" else view
+        if seen != read:
+            inputs, read = {}, seen  # the last ones are let go first
+            inputs = {name: inputs_of(source, view, folder) for name, source in sources.items()}
+        truth = inputs["truth"]
+        pairs: dict[str, tuple[Inputs, Inputs]] = {"scores": (truth, inputs["generated"])}
         if beside:
-            smeared = inputs_of(Selected(Smeared(reference, seed=seed), second), view, folder)
             half = SomeInputs(truth, first)
-            pairs |= {"floor": (half, SomeInputs(truth, second)), "control": (half, smeared)}
+            pairs |= {"floor": (half, SomeInputs(truth, second)), "control": (half, inputs["smeared"])}
         found: dict[str, list[Verdict]] = {}
         for kind, (ours, theirs) in pairs.items():
             for number in range(config.seeds):
@@ -510,7 +624,7 @@ def classifier_scores(
             "floor": f"classifiers of {len(first)} against {len(second)} rows of the reference",
             "control": f"the same with layer energies of the second half smeared by {CONTROL:.0%}",
         }
-        for name in ("auc", "jsd"):
+        for name in ("auc", "jsd", "auc_raw", "jsd_raw"):
             values = {kind: [getattr(one, name) for one in verdicts] for kind, verdicts in found.items()}
             beneath = {
                 kind: {**_mean_and_std(values[kind]), "splits": config.seeds, "note": note}
@@ -527,7 +641,22 @@ def classifier_scores(
                 "particles": None,
                 "reason": "",
             }
-    return {"metrics": metrics, "weights": weights}
+    rows = [sum(parts_of(config, detector, len(source))) for source in (reference, generated)]
+    names = [f"{name}_{view}" for view in views for name in ("auc", "jsd", "auc_raw", "jsd_raw")]
+    metrics = {name: metrics[name] for name in names}
+    return {"metrics": metrics, "weights": weights, "note": _rows_note(config, detector, min(rows))}
+
+
+def _rows_note(config: ClassifierConfig, detector: Detector, rows: int) -> str:
+    """Says where the challenge's classifiers have fewer rows than the challenge; empty where they have not."""
+    if config.parts != "challenge":
+        return ""
+    wanted = ROWS.get(data_set(detector) or "", ROWS["ds2"])
+    if rows >= sum(wanted):
+        return ""
+    parts = parts_of(config, detector, rows)
+    here, there = (" / ".join(f"{number:,}" for number in numbers) for numbers in (parts, wanted))
+    return f"classifiers: {here} training, validation and test rows of each set, the challenge {there}"
 
 
 def _mean_and_std(values: Sequence[float]) -> dict[str, float | None]:

@@ -450,6 +450,7 @@ def _classify(
     )
     entry["groups"]["all"]["metrics"] |= found["metrics"]
     entry["groups"]["all"]["weights"] = found["weights"]
+    entry["groups"]["all"]["note"] = "; ".join(filter(None, [entry["groups"]["all"]["note"], found["note"]]))
 
 
 @dataclass(frozen=True)
