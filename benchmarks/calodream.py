@@ -162,7 +162,9 @@ def fitted(
         )
         x0 = torch.randn(len(incident), *model.shape.shape, generator=noise)
         with frozen(model):
-            value = solver.loss(model.shape.velocity(model.context(incident, layers)), x0, config)
+            value = solver.loss(
+                model.shape.velocity(model.shape.network, model.context(incident, layers)), x0, config
+            )
             optimizer.zero_grad()
             value.backward()
         optimizer.step()
@@ -191,7 +193,7 @@ def solvers(arguments: argparse.Namespace) -> None:
         for first in range(0, len(test), 64):
             here = slice(first, first + 64)
             context = model.context(incident[here], layers[here])
-            paths.append(solve(model.shape.velocity(context), x0[here]))
+            paths.append(solve(model.shape.velocity(model.shape.network, context), x0[here]))
             voxels = model.shape.read(paths[-1], context)
             showers.append(with_energies(voxels, layers[here], model.config.cut).float().numpy())
         return torch.cat(paths), np.concatenate(showers)

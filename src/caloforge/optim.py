@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 
 class AdamConfig(BaseModel):
@@ -60,6 +60,33 @@ def build(
         return 1.0 if config.schedule == "constant" else cosine_factor(step, total_steps, config.warmup)
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+class Adam:
+    """Lowers a loss of one module, update by update.
+
+    Args:
+        module: whose weights are changed.
+        config: rates, schedule and largest gradient.
+        steps: updates of the whole training.
+
+    Attributes:
+        optimizer: PyTorch's, for checkpoints.
+        schedule: of its learning rate, likewise.
+    """
+
+    def __init__(self, module: nn.Module, config: AdamConfig, steps: int) -> None:
+        self._module, self._clip = module, config.gradient_clip
+        self.optimizer, self.schedule = build(module.parameters(), config, steps)
+
+    def step(self, loss: Tensor, backward: Callable[[Tensor], None]) -> None:
+        """Makes one update; `backward` fills in the gradients of the loss."""
+        self.optimizer.zero_grad()
+        backward(loss)
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(self._module.parameters(), self._clip)
+        self.optimizer.step()
+        self.schedule.step()
 
 
 @torch.no_grad()

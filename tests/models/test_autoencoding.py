@@ -13,6 +13,7 @@ from caloforge.models.autoencoding import (
     reconstruction_loss,
 )
 from caloforge.models.base import BatchRandom
+from caloforge.models.latent_flow_matching import VAEConfig
 from caloforge.nn.perceptual import Extractor
 from caloforge.optim import AdamConfig
 from made import made_events
@@ -38,13 +39,10 @@ def stage_of(losses, module, events, distance=None):
         module,
         reconstruct,
         lambda source: {"w1": 0.0},
-        losses,
+        VAEConfig(losses=losses, optimizer=AdamConfig(learning_rate=0.02), epochs=1, batch_size=8),
         torch.tensor(ZN.channel_map("paper").matrix),
-        AdamConfig(learning_rate=0.02),
-        epochs=1,
-        batch_size=8,
-        events=len(events),
-        distance=distance,
+        len(events),
+        distance,
     )
 
 

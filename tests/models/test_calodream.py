@@ -184,7 +184,7 @@ def test_a_network_that_knows_the_shower_generates_it():
     model, events, _ = fitted("small")
     true = torch.from_numpy(events.responses[:4])
     y = torch.log1p(true / model.config.unit)
-    model.shape._posterior = lambda x, t, context: SimpleNamespace(
+    model.shape._posterior = lambda network, x, t, context: SimpleNamespace(
         mean=lambda: y, likely=lambda: y, lit=lambda: (y > 0).float()
     )
     energies = true.double().sum((2, 3))

@@ -84,7 +84,7 @@ def test_the_loss_vanishes_for_a_perfect_network(prediction, events):
 
     model.network.forward = network
     (stage,) = model.stages(events)
-    assert stage._loss(events.slices(slice(0, 8)), BatchRandom(0, slice(0, 8), 8)).max() < 1e-3
+    assert stage.loss(events.slices(slice(0, 8)), BatchRandom(0, slice(0, 8), 8)).max() < 1e-3
 
 
 @torch.no_grad()

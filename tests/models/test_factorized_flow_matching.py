@@ -89,7 +89,7 @@ def test_the_loss_of_the_image_is_the_entropy_for_a_perfect_network():
     photons = torch.from_numpy(events.responses[:8].astype("f4"))
     assert image.modules()["module"] is model.image
     model.image.forward = lambda *_: (torch.log1p(photons), torch.log(photons + 1e-9))
-    loss = image._loss(events.slices(slice(0, 8)), BatchRandom(0, slice(0, 8), 8))
+    loss = image.loss(events.slices(slice(0, 8)), BatchRandom(0, slice(0, 8), 8))
     sums = ZN.readout(photons.numpy())
     channel = ZN.channel_map("paper").matrix.argmax(0)
     shares = photons.flatten(1).numpy() / np.maximum(sums[:, channel], 1)

@@ -91,7 +91,7 @@ def test_the_channel_loss_reaches_the_velocity_and_not_the_decoder():
         model = LatentFlowMatching(ZN, SMALL.model_copy(update={"channels": channels}))
         _, velocity = model.stages(events)
         model.standardize_latents.refit(torch.randn(8, 4))
-        loss = velocity._loss(events, BatchRandom(0, slice(0, 8), 8))
+        loss = velocity.loss(events, BatchRandom(0, slice(0, 8), 8))
         loss.mean().backward()
         losses.append(loss.detach())
     assert (losses[1] >= losses[0]).all()

@@ -44,10 +44,10 @@ def test_a_perfect_model_has_no_loss_and_another_particles_code_costs(events):
     model.autoencoder.decoder.forward = lambda code, condition, kept: y
     rng = BatchRandom(0, slice(0, 6), 6)
     model.autoencoder.noise_generator.forward = lambda z, condition: code
-    assert stage._loss(few, rng).mean().abs() < 1e-3
+    assert stage.loss(few, rng).mean().abs() < 1e-3
     # the same codes, given to other particles
     model.autoencoder.noise_generator.forward = lambda z, condition: code.roll(1, 0)
-    assert stage._loss(few, rng).mean() > 1
+    assert stage.loss(few, rng).mean() > 1
 
 
 def test_the_divergence_moves_encoder_and_noise_generator_towards_each_other(events):
@@ -58,7 +58,7 @@ def test_the_divergence_moves_encoder_and_noise_generator_towards_each_other(eve
     network = model.autoencoder
     image = torch.log1p(torch.from_numpy(few.responses.astype("f4")))
     network.decoder.forward = lambda code, condition, kept: image
-    stage._loss(few, BatchRandom(0, slice(0, 12), 12)).mean().backward()
+    stage.loss(few, BatchRandom(0, slice(0, 12), 12)).mean().backward()
     for part in (network.code, network.noise_generator):
         assert all(p.grad.isfinite().all() and p.grad.any() for p in part.parameters())
 

@@ -36,7 +36,7 @@ def test_the_loss_is_the_summed_square_and_the_weighted_divergence(events):
     mean, log_variance = torch.full((4, 10), 2.0), torch.full((4, 10), -1.0)
     model.vae.encode = lambda image, condition, kept: (mean, log_variance)
     model.vae.decoder.forward = lambda z, condition, kept: y + 0.5
-    loss = stage._loss(few, BatchRandom(0, slice(0, 4), 4))
+    loss = stage.loss(few, BatchRandom(0, slice(0, 4), 4))
     kl = 10 * 0.5 * (4 + np.exp(-1) - 1 + 1)
     torch.testing.assert_close(loss, torch.full((4,), 0.25 * 44 * 44 + 0.7 * kl), rtol=1e-5, atol=0)
 
@@ -47,7 +47,7 @@ def test_dropout_is_drawn_from_outside_and_for_training_only(events):
     config = SMALL.model_copy(update={"network": SMALL.network.model_copy(update={"dropout": 0.5})})
     model = ViTVAE(ZN, config)
     (stage,) = model.stages(few)
-    first, second, other = (stage._loss(few, BatchRandom(seed, slice(0, 4), 4)) for seed in (0, 0, 1))
+    first, second, other = (stage.loss(few, BatchRandom(seed, slice(0, 4), 4)) for seed in (0, 0, 1))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 

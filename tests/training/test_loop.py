@@ -12,7 +12,8 @@ from caloforge.events import Joined
 from caloforge.io import create, open_events
 from caloforge.io.run import Run, read_weights
 from caloforge.metrics.conditional import impact
-from caloforge.models.base import BatchRandom, shuffled_batches
+from caloforge.models.base import BatchRandom
+from caloforge.models.parts.stage import shuffled_batches
 from caloforge.recipe import parse, to_toml
 from caloforge.runtime.domain import Domain
 from caloforge.training import loop
@@ -57,8 +58,8 @@ def test_a_run_folder_holds_everything(events_file, tmp_path):
 
 
 def test_a_checkpoint_holds_plain_numbers_whatever_a_validation_returns(events_file, tmp_path, monkeypatch):
-    found = {"w1": np.float64(1.5), "photons": np.float32(2)}
-    monkeypatch.setattr("caloforge.models.flow_matching.FlowMatching.scores", lambda *_: found)
+    found = {"score": np.float64(1.5), "w1": np.float64(1.5), "photons": np.float32(2)}
+    monkeypatch.setattr("caloforge.models.parts.stage.LossStage.validate", lambda *_: found)
     loop.train(recipe(events_file, checkpoint_every=0), tmp_path / "run")
     (first, *_) = load_checkpoint(Run(tmp_path / "run").checkpoint)["history"]["rows"]
     assert type(first["validation_w1"]) is float
@@ -271,7 +272,7 @@ def test_a_training_sees_vertices_from_within_the_beam_spot_and_its_guard_knows_
         seen.append(batch.primaries)
         return {"loss": 0.0}
 
-    monkeypatch.setattr("caloforge.models.base.LossStage.step", watched)
+    monkeypatch.setattr("caloforge.models.parts.stage.LossStage.step", watched)
     events = open_events(events_file)
     start = events.primaries
     loop.train(recipe(events_file), tmp_path / "run")

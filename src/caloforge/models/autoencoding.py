@@ -23,7 +23,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -35,10 +35,11 @@ from caloforge import samples
 from caloforge.events import Events, EventSource
 from caloforge.io.files import sha256
 from caloforge.io.run import read_weights
-from caloforge.models.base import BatchRandom, channel_loss, shuffled_batches
+from caloforge.models.base import BatchRandom, channel_loss
+from caloforge.models.parts.stage import Scores, TrainingSection, shuffled_batches, updates, with_score
 from caloforge.nn.autoencoder import LinearHeads, normalized_gradient
 from caloforge.nn.perceptual import PerceptualDistance, from_tensors
-from caloforge.optim import AdamConfig, build
+from caloforge.optim import Adam, AdamConfig
 
 SHIPPED = "zdc"
 """Name of the perceptual network that ships."""
@@ -74,6 +75,14 @@ class LossesConfig(BaseModel):
     channels: float = Field(0.0, ge=0)
     extractor: str = SHIPPED
     discriminator: AdamConfig = AdamConfig(learning_rate=1.4e-6, beta1=0.44, beta2=0.77, schedule="cosine")
+
+
+class AutoencoderSection(TrainingSection, Protocol):
+    """The part of a configuration that says how an autoencoder trains: also the terms of its loss."""
+
+    @property
+    def losses(self) -> LossesConfig:
+        """Terms of the loss and their weights."""
 
 
 def perceptual_network(name: str) -> tuple[PerceptualDistance, dict[str, Any]]:
@@ -131,12 +140,9 @@ class AutoencoderStage:
         name: for logs.
         module: what is trained.
         reconstruct: passes a batch through it.
-        scores: scores of the current weights on held-out events; the first entry chooses the best.
-        losses: terms and weights.
+        scores: what chooses the best weights.
+        config: terms of the loss; rates and schedule of the autoencoder, epochs, batch size.
         readout: matrix of the channels, (K, cells).
-        optimizer: rates and schedule of the autoencoder.
-        epochs: passes through the training events.
-        batch_size: events a step.
         events: number of training events, for the schedules.
         distance: the perceptual network; needed where the perceptual or the adversarial weight is not 0.
     """
@@ -146,60 +152,54 @@ class AutoencoderStage:
         name: str,
         module: nn.Module,
         reconstruct: Reconstruct,
-        scores: Callable[[EventSource], Mapping[str, float]],
-        losses: LossesConfig,
+        scores: Scores,
+        config: AutoencoderSection,
         readout: Tensor,
-        optimizer: AdamConfig,
-        *,
-        epochs: int,
-        batch_size: int,
         events: int,
         distance: PerceptualDistance | None,
     ) -> None:
-        self.name, self.epochs, self.batch_size, self.best_by = name, epochs, batch_size, "score"
-        self._module, self._reconstruct, self._scores, self._losses = module, reconstruct, scores, losses
-        self._clip, self._readout = optimizer.gradient_clip, readout
+        self.name, self.epochs, self.batch_size, self.best_by = (
+            name,
+            config.epochs,
+            config.batch_size,
+            "score",
+        )
+        self._reconstruct, self._scores, self._losses = reconstruct, scores, config.losses
+        self._readout = readout
         self._distance = distance.to(readout.device) if distance is not None else None
-        steps = epochs * max(events // batch_size, 1)
-        self._optimizer, self._schedule = build(module.parameters(), optimizer, steps)
+        steps = updates(config, events)
+        self._modules: dict[str, nn.Module] = {"module": module}
+        self._adams = {"optimizer": Adam(module, config.optimizer, steps)}
         self._discriminator: LinearHeads | None = None
-        if losses.adversarial and distance is not None:
+        if config.losses.adversarial and distance is not None:
             extractor = copy.deepcopy(distance.extractor).requires_grad_(True)
             self._discriminator = LinearHeads(extractor, distance.extractor.channels).to(readout.device)
-            self._opponent, self._opponent_schedule = build(
-                self._discriminator.parameters(), losses.discriminator, steps
-            )
+            self._modules["discriminator"] = self._discriminator
+            self._adams["discriminator"] = Adam(self._discriminator, config.losses.discriminator, steps)
 
     def modules(self) -> Mapping[str, nn.Module]:
         """The autoencoder, and the discriminator."""
-        opponent = {"discriminator": self._discriminator} if self._discriminator is not None else {}
-        return {"module": self._module} | opponent
+        return self._modules
 
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """The autoencoder's, and the discriminator's."""
-        opponent = {"discriminator": self._opponent} if self._discriminator is not None else {}
-        return {"optimizer": self._optimizer} | opponent
+        return {name: adam.optimizer for name, adam in self._adams.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizers and schedules."""
-        schedules = {"optimizer": self._schedule}
-        if self._discriminator is not None:
-            schedules["discriminator"] = self._opponent_schedule
         return {
-            "modules": {name: module.state_dict() for name, module in self.modules().items()},
-            "optimizers": {name: one.state_dict() for name, one in self.optimizers().items()},
-            "schedules": {name: one.state_dict() for name, one in schedules.items()},
+            "modules": {name: module.state_dict() for name, module in self._modules.items()},
+            "optimizers": {name: adam.optimizer.state_dict() for name, adam in self._adams.items()},
+            "schedules": {name: adam.schedule.state_dict() for name, adam in self._adams.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave."""
-        for name, module in self.modules().items():
+        for name, module in self._modules.items():
             module.load_state_dict(state["modules"][name])
-        for name, optimizer in self.optimizers().items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self._schedule.load_state_dict(state["schedules"]["optimizer"])
-        if self._discriminator is not None:
-            self._opponent_schedule.load_state_dict(state["schedules"]["discriminator"])
+        for name, adam in self._adams.items():
+            adam.optimizer.load_state_dict(state["optimizers"][name])
+            adam.schedule.load_state_dict(state["schedules"][name])
 
     def batches(self, source: EventSource, rng: np.random.Generator) -> Iterator[Events]:
         """Shuffled batches of the events themselves."""
@@ -214,12 +214,8 @@ class AutoencoderStage:
         terms = self._terms(image, leaf)
         weights = {name: getattr(self._losses, name) for name in terms}
         pull = sum(normalized_gradient(term, leaf, weights[name]) for name, term in terms.items())
-        self._optimizer.zero_grad()
-        backward((found * pull).sum() + added)  # its gradient at the reconstruction is the pull
-        if self._clip is not None:
-            nn.utils.clip_grad_norm_(self._module.parameters(), self._clip)
-        self._optimizer.step()
-        self._schedule.step()
+        # its gradient at the reconstruction is the pull
+        self._adams["optimizer"].step((found * pull).sum() + added, backward)
         values = {name: float(term.detach()) for name, term in terms.items()}
         if self._discriminator is not None:
             values["discriminator"] = self._judge(self._discriminator, image, leaf.detach(), backward)
@@ -241,13 +237,9 @@ class AutoencoderStage:
         self, opponent: LinearHeads, real: Tensor, made: Tensor, backward: Callable[[Tensor], None]
     ) -> float:
         loss = F.relu(1 - opponent(real)).mean() + F.relu(1 + opponent(made)).mean()
-        self._opponent.zero_grad()
-        backward(loss)
-        self._opponent.step()
-        self._opponent_schedule.step()
+        self._adams["discriminator"].step(loss, backward)
         return float(loss.detach())
 
     def validate(self, source: EventSource) -> Mapping[str, float]:
         """The scores, with the first again as `score`."""
-        scores = dict(self._scores(source))
-        return {"score": next(iter(scores.values()))} | scores
+        return with_score(self._scores(source))

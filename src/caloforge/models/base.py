@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,11 +17,8 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from caloforge.detectors import Detector, Feature
-from caloforge.events import Events, EventSource, Selected, in_slices
+from caloforge.events import Events, EventSource, in_slices
 from caloforge.metrics.channels import mean_wasserstein
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
-from caloforge.ode.path import Velocity
-from caloforge.optim import AdamConfig, build, update_average
 from caloforge.runtime.generate import Forward, generate_rows
 
 
@@ -227,186 +223,6 @@ class Classifier(nn.Module, ABC):
 Model = Generator | Readout | Classifier
 
 
-BUFFER_CELLS = 2**28
-"""Cells that are shuffled at once at most."""
-
-
-def shuffled_batches(
-    source: EventSource, batch_size: int, rng: np.random.Generator, buffer: int = 65_536
-) -> Iterator[Events]:
-    """Yields one epoch in random order; the last, incomplete batch is dropped unless it is the only one.
-
-    A source larger than `buffer` is read in blocks of neighbouring rows, blocks in random order, and shuffled
-    within the buffer, so that a compressed file is not read once for every row. Large responses come in smaller
-    buffers.
-    """
-    block = 512
-    buffer = min(buffer, max(BUFFER_CELLS // source.primaries.detector.cells, block) // block * block)
-    starts = rng.permutation(-(-len(source) // block)) * block
-    pending = np.empty(0, np.intp)
-    for first in range(0, len(starts), buffer // block):
-        chosen = np.sort(starts[first : first + buffer // block])
-        rows = np.concatenate([np.arange(start, min(start + block, len(source))) for start in chosen])
-        events = source.slices(np.concatenate([pending, rows]))
-        order = rng.permutation(len(events))
-        last = first + buffer // block >= len(starts)
-        full = max(len(order) // batch_size, 1 if last and first == 0 else 0) * batch_size
-        for start in range(0, full, batch_size):
-            yield events.slices(order[start : start + batch_size])
-        pending = np.concatenate([pending, rows])[order[full:]]
-
-
-Batches = Callable[[EventSource, int, np.random.Generator], Iterator[Any]]
-"""Source, events a batch and random numbers -> the batches of one epoch: events, or what a stage made of them.
-
-A batch has a length and gives its rows by `slices`.
-"""
-
-
-class LossStage:
-    """A stage that lowers one loss of one module with Adam.
-
-    Args:
-        name: for logs.
-        module: what is trained.
-        loss: returns the loss of each event of a batch, (B,).
-        scores: scores of the current weights on held-out events; the first entry chooses the best.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
-        events: number of training events, for the schedule.
-        average: the module that keeps the moving average of the weights, where it is not `module` itself.
-        decay: decay of that average.
-        prepare: called with the training events before the first epoch, for what depends on the stages before.
-        batches: yields an epoch's batches, for a loss that needs less than whole events, or what was made of them.
-        beside: modules that the loss needs and nothing trains, for checkpoints: a teacher.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        module: nn.Module,
-        loss: Callable[[Any, BatchRandom], Tensor],
-        scores: Callable[[EventSource], Mapping[str, float]],
-        optimizer: AdamConfig,
-        *,
-        epochs: int,
-        batch_size: int,
-        events: int,
-        average: nn.Module | None = None,
-        decay: float = 0.0,
-        prepare: Callable[[EventSource], None] | None = None,
-        batches: Batches | None = None,
-        beside: Mapping[str, nn.Module] = MappingProxyType({}),
-    ) -> None:
-        self._beside = beside
-        self._batches = batches or shuffled_batches
-        self.name, self.epochs, self.batch_size, self.best_by = name, epochs, batch_size, "score"
-        self._module, self._loss, self._scores = module, loss, scores
-        self._average, self._decay, self._updates = average, decay, 0
-        self._clip, self._prepare = optimizer.gradient_clip, prepare
-        self._optimizer, self._schedule = build(
-            module.parameters(), optimizer, epochs * max(events // batch_size, 1)
-        )
-
-    def modules(self) -> Mapping[str, nn.Module]:
-        """The trained module, its average, and those beside it."""
-        average = {"average": self._average} if self._average else {}
-        return {"module": self._module, **average, **self._beside}
-
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """The one optimizer."""
-        return {"optimizer": self._optimizer}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, schedule and number of updates."""
-        return {
-            "modules": {name: module.state_dict() for name, module in self.modules().items()},
-            "optimizer": self._optimizer.state_dict(),
-            "schedule": self._schedule.state_dict(),
-            "updates": self._updates,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
-        for name, module in self.modules().items():
-            module.load_state_dict(state["modules"][name])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
-        self._updates = state["updates"]
-
-    def batches(self, source: EventSource, rng: np.random.Generator) -> Iterator[Events]:
-        """Shuffled batches, of the events themselves unless another function was given."""
-        if self._prepare is not None and self._updates == 0:
-            self._prepare(source)
-        return self._batches(source, self.batch_size, rng)
-
-    def step(
-        self, batch: Events, rng: BatchRandom, backward: Callable[[Tensor], None]
-    ) -> Mapping[str, float]:
-        """One update of the weights and their average."""
-        loss = self._loss(batch, rng).mean()
-        self._optimizer.zero_grad()
-        backward(loss)
-        if self._clip is not None:
-            nn.utils.clip_grad_norm_(self._module.parameters(), self._clip)
-        self._optimizer.step()
-        self._schedule.step()
-        self._updates += 1
-        if self._average is not None:
-            update_average(self._average, self._module, self._decay, self._updates)
-        return {"loss": float(loss.detach())}
-
-    def validate(self, source: EventSource) -> Mapping[str, float]:
-        """The scores, with the first again as `score`."""
-        scores = dict(self._scores(source))
-        return {"score": next(iter(scores.values()))} | scores
-
-
-def solver_stage(
-    name: str,
-    solver: BespokeSolver,
-    network: nn.Module,
-    problem: Callable[[Events, BatchRandom], tuple[Velocity, Tensor]],
-    scores: Callable[[EventSource], Mapping[str, float]],
-    config: BespokeConfig,
-    events: int,
-) -> LossStage:
-    """Returns the stage that fits a bespoke solver to a trained network.
-
-    Args:
-        name: for logs.
-        solver: what is trained.
-        network: what the velocity is made of; stays as it is.
-        problem: velocity and starting points of a batch. The velocity is asked at any multiple of the batch, its
-            events repeated in order.
-        scores: as for `LossStage`.
-        config: loss, reference and training.
-        events: number of training events.
-    """
-    wanted = min(config.events or events, events)
-
-    def loss(batch: Events, rng: BatchRandom) -> Tensor:
-        with frozen(network):
-            return solver.loss(*problem(batch, rng), config)
-
-    def batches(source: EventSource, batch_size: int, rng: np.random.Generator) -> Iterator[Events]:
-        rows = np.linspace(0, len(source) - 1, min(wanted, len(source))).astype(np.intp)
-        return shuffled_batches(Selected(source, rows), batch_size, rng)
-
-    return LossStage(
-        name,
-        solver,
-        loss,
-        scores,
-        config.optimizer,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        events=wanted,
-        batches=batches if config.events else None,
-    )
-
-
 def _device(model: Generator | Readout) -> torch.device | str:
     return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), "cpu")
 
@@ -547,10 +363,14 @@ def spread_rows(source: EventSource, rows: int) -> Events:
     return source.slices(chosen.astype(np.intp))
 
 
-def generation_scores(model: Generator, source: EventSource, events: int) -> Mapping[str, float]:
-    """Generates at most so many events of a source: Wasserstein-1 of the channels, mean photon sum."""
-    reference = spread_rows(source, events)
-    return channel_scores(reference, generate_in_memory(model, reference.conditions, seed=0))
+def generation_scores(model: Generator, events: int) -> Callable[[EventSource], Mapping[str, float]]:
+    """Returns the scores of a generator: those of at most so many generated events of a source, `channel_scores`."""
+
+    def scores(source: EventSource) -> Mapping[str, float]:
+        reference = spread_rows(source, events)
+        return channel_scores(reference, generate_in_memory(model, reference.conditions, seed=0))
+
+    return scores
 
 
 def channel_scores(reference: Events, generated: NDArray[np.float32]) -> Mapping[str, float]:

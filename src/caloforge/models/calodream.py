@@ -36,7 +36,6 @@ Noise: normals for the energies, then one for each voxel, or latent.
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -54,15 +53,13 @@ from caloforge.events import Events, EventSource, in_slices, with_responses
 from caloforge.metrics.channels import energy_score, wasserstein
 from caloforge.metrics.showers import observe_showers
 from caloforge.models.base import (
-    Batches,
     BatchRandom,
     Generator,
-    LossStage,
     Stage,
     channel_sums,
     generate_in_memory,
-    solver_stage,
 )
+from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.nn.transformer import TransformerConfig
 from caloforge.nn.transfusion import Transfusion
 from caloforge.nn.velocity_network import VelocityNetwork
@@ -90,7 +87,7 @@ Solve = Callable[[Velocity, Tensor], Tensor]
 
 
 class EnergyConfig(BaseModel):
-    """Network, solver and training of the layer energies.
+    """Network, solver and training of the layer energies; a `TrainingSection`.
 
     Attributes:
         network: `autoregressive` or `joint`.
@@ -99,9 +96,6 @@ class EnergyConfig(BaseModel):
         blocks: hidden layers of the head with a layer norm, or residual blocks of the joint network.
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -123,7 +117,7 @@ class EnergyConfig(BaseModel):
 
 
 class ShapeConfig(BaseModel):
-    """Network, solver and training of the shapes.
+    """Network, solver and training of the shapes; a `TrainingSection`.
 
     Attributes:
         network: sizes of the transformer.
@@ -133,9 +127,6 @@ class ShapeConfig(BaseModel):
         turn: turn and mirror the showers of the training at random, where the calorimeter looks the same.
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -160,14 +151,11 @@ class ShapeConfig(BaseModel):
 
 
 class LatentConfig(BaseModel):
-    """The autoencoder and its training.
+    """The autoencoder and its training; a `TrainingSection`.
 
     Attributes:
         network: its sizes.
         divergence: weight of the Kullback-Leibler divergence of the posterior from N(0, 1) a latent, beta.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -447,11 +435,13 @@ class Shapes(nn.Module, ABC):
         """Fits the normalization to voxels [MeV], (n, L, A, R), and energies of their layers, (n, L)."""
 
     @abstractmethod
-    def loss(self, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom) -> Tensor:
+    def loss(
+        self, network: ViT, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom
+    ) -> Tensor:
         """Returns the loss of each event, (B,)."""
 
     @abstractmethod
-    def velocity(self, context: Context) -> Velocity:
+    def velocity(self, network: ViT, context: Context) -> Velocity:
         """Returns the velocity of a batch; it may be asked at any multiple of it."""
 
     @abstractmethod
@@ -477,17 +467,19 @@ class VelocityShapes(Shapes):
         """Fits the standardisation in constant memory."""
         self.standardize.refit_slices(self.logit(shares(*part)).flatten(1) for part in parts)
 
-    def loss(self, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom) -> Tensor:
+    def loss(
+        self, network: ViT, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom
+    ) -> Tensor:
         """The loss of the velocity."""
         logits = self.logit(shares(voxels, energies)).flatten(1).float()
         x1 = self.standardize(logits).view(-1, *self.shape)
-        return cfm_loss(self.velocity(context), rng.normal(*self.shape), x1, rng.uniform())
+        return cfm_loss(self.velocity(network, context), rng.normal(*self.shape), x1, rng.uniform())
 
-    def velocity(self, context: Context) -> Velocity:
+    def velocity(self, network: ViT, context: Context) -> Velocity:
         """What the transformer gives."""
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            found: Tensor = self.network(x[:, None], t, repeated(context.features, x))
+            found: Tensor = network(x[:, None], t, repeated(context.features, x))
             return found[:, 0]
 
         return velocity
@@ -514,32 +506,34 @@ class VoxelShapes(Shapes):
     def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fits nothing."""
 
-    def _posterior(self, x: Tensor, t: Tensor, context: Context) -> Posterior:
+    def _posterior(self, network: ViT, x: Tensor, t: Tensor, context: Context) -> Posterior:
         local = repeated(context.layers.flatten(1), x).view(-1, *context.layers.shape[1:])
-        numbers = self.network(x[:, None], t, repeated(context.features, x), local)
+        numbers = network(x[:, None], t, repeated(context.features, x), local)
         return Posterior(numbers, x, t[:, None, None, None])
 
-    def loss(self, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom) -> Tensor:
+    def loss(
+        self, network: ViT, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom
+    ) -> Tensor:
         """The loss of the velocity and the likelihood of the voxels."""
         x1, x0, t = torch.log1p(voxels / self.unit), rng.normal(*self.shape), rng.uniform().sqrt()
-        posterior = self._posterior(on_path(x0, x1, t), t, context)
+        posterior = self._posterior(network, on_path(x0, x1, t), t, context)
         error = (posterior.mean() - x1).square().flatten(1).mean(1) / (1 - t).clamp(min=0.05).square()
         each: Tensor = error + self.likelihood * posterior.surprise(x1).flatten(1).mean(1)
         return each
 
-    def velocity(self, context: Context) -> Velocity:
+    def velocity(self, network: ViT, context: Context) -> Velocity:
         """From the noisy voxels to their expected end."""
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             left = (1 - t).clamp(min=0.01)[:, None, None, None]
-            direction: Tensor = (self._posterior(x, t, context).mean() - x) / left
+            direction: Tensor = (self._posterior(network, x, t, context).mean() - x) / left
             return direction
 
         return velocity
 
     def read(self, x: Tensor, context: Context) -> Tensor:
         """Reads the expected end of the path."""
-        posterior = self._posterior(x, torch.full_like(x[:, 0, 0, 0], self.end), context)
+        posterior = self._posterior(self.network, x, torch.full_like(x[:, 0, 0, 0], self.end), context)
         lit = self.unit * torch.expm1(posterior.likely().clamp(max=20).double())
         # where a whole layer is dark, the likeliest voxel is the largest
         return torch.where(lit > 0, completed(lit, context.energies), posterior.lit().double() - 1)
@@ -572,17 +566,19 @@ class LatentShapes(Shapes):
     def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fits nothing."""
 
-    def loss(self, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom) -> Tensor:
+    def loss(
+        self, network: ViT, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom
+    ) -> Tensor:
         """The loss of the velocity of samples of the posterior."""
         with torch.no_grad():
             self.vae.eval()
             mean, logvar = self.vae.encode(shares(voxels, energies).float(), context.features)
             x1 = mean + torch.exp(0.5 * logvar) * rng.normal(*self.shape)
-        return cfm_loss(self.velocity(context), rng.normal(*self.shape), x1, rng.uniform())
+        return cfm_loss(self.velocity(network, context), rng.normal(*self.shape), x1, rng.uniform())
 
-    def velocity(self, context: Context) -> Velocity:
+    def velocity(self, network: ViT, context: Context) -> Velocity:
         """What the transformer gives."""
-        return conditioned(self.network, context.features)
+        return conditioned(network, context.features)
 
     def read(self, x: Tensor, context: Context) -> Tensor:
         """Decodes."""
@@ -674,7 +670,8 @@ class CaloDream(Generator):
     def draw_shower(self, conditions: Tensor, energies: Tensor, noise: Tensor) -> Tensor:
         """Generates showers [MeV], (B, L, A, R), with layer energies [MeV], (B, L), from noise for the shape."""
         context, solver = self.context(conditions, energies), self.config.shape.solver
-        velocity, x0 = self.shape.velocity(context), noise.view(-1, *self.shape.shape)
+        velocity = self.shape.velocity(self.shape.network, context)
+        x0 = noise.view(-1, *self.shape.shape)
         if solver.method == "bespoke" and self.shape_solver is not None:
             x = self.shape_solver(velocity, x0)
         else:
@@ -714,16 +711,22 @@ class CaloDream(Generator):
         return stages
 
     def _energy_stage(self, sums: LayerSums) -> Stage:
-        trained = copy.deepcopy(self.energy) if self.config.average else self.energy
-
-        def loss(batch: Events | LayerSums, rng: BatchRandom) -> Tensor:
+        def loss(energy: Energies, batch: Events | LayerSums, rng: BatchRandom) -> Tensor:
             if isinstance(batch, LayerSums):
-                return trained.loss(batch.incident, batch.energies, rng)
+                return energy.loss(batch.incident, batch.energies, rng)
             incident, _, energies = self._tensors(batch)
-            return trained.loss(incident, energies, rng)
+            return energy.loss(incident, energies, rng)
 
-        config, scores = self.config.energy, self.energy_scores
-        return self._stage("energy", trained, self.energy, loss, scores, config, len(sums), sums.batches)
+        return LossStage(
+            "energy",
+            self.energy,
+            loss,
+            self.energy_scores,
+            self.config.energy,
+            len(sums),
+            average=self.config.average,
+            batches=sums.batches,
+        )
 
     def _energy_solver_stage(self, solver: BespokeSolver, events: int) -> Stage:
         def problem(batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
@@ -736,7 +739,7 @@ class CaloDream(Generator):
         )
 
     def _latent_stage(self, vae: VoxelVAE, config: LatentConfig, events: int) -> Stage:
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(vae: VoxelVAE, batch: Events, rng: BatchRandom) -> Tensor:
             incident, voxels, energies = self._tensors(batch)
             features = self.context(incident, energies).features
             wanted = shares(voxels, energies).float()
@@ -747,61 +750,33 @@ class CaloDream(Generator):
             training = vae.training
             vae.eval()
             with torch.no_grad():
-                each = loss(events, BatchRandom(0, slice(None), len(events), self.standardize.mean.device))
+                rng = BatchRandom(0, slice(None), len(events), self.standardize.mean.device)
+                each = loss(vae, events, rng)
             vae.train(training)
             return {"loss": float(each.mean())}
 
-        return self._stage("latent", vae, vae, loss, scores, config, events)
+        return LossStage("latent", vae, loss, scores, config, events)
 
     def _shape_stage(self, events: int) -> Stage:
-        trained = self.shape
-        if self.config.average:
-            trained = copy.deepcopy(self.shape)
-            if isinstance(trained, LatentShapes) and isinstance(self.shape, LatentShapes):
-                trained.vae = self.shape.vae  # whose training comes before this one's
+        config, average = self.config.shape, self.config.average
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(network: ViT, batch: Events, rng: BatchRandom) -> Tensor:
             incident, voxels, energies = self._tensors(batch)
-            if self.config.shape.turn:
+            if config.turn:
                 voxels = turned(voxels, rng.uniform(2))
-            return trained.loss(voxels, energies, self.context(incident, energies), rng)
+            return self.shape.loss(network, voxels, energies, self.context(incident, energies), rng)
 
-        return self._stage(
-            "shape", trained.network, self.shape.network, loss, self.shape_scores, self.config.shape, events
-        )
+        network, scores = self.shape.network, self.shape_scores
+        return LossStage("shape", network, loss, scores, config, events, average=average)
 
     def _shape_solver_stage(self, solver: BespokeSolver, events: int) -> Stage:
         def problem(batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
             incident, _, energies = self._tensors(batch)
-            return self.shape.velocity(self.context(incident, energies)), rng.normal(*self.shape.shape)
+            context = self.context(incident, energies)
+            return self.shape.velocity(self.shape.network, context), rng.normal(*self.shape.shape)
 
         bespoke = self.config.shape.bespoke
         return solver_stage("shape_solver", solver, self.shape, problem, self.shape_scores, bespoke, events)
-
-    def _stage(
-        self,
-        name: str,
-        trained: nn.Module,
-        generates: nn.Module,
-        loss: Callable[[Events, BatchRandom], Tensor],
-        scores: Callable[[EventSource], Mapping[str, float]],
-        config: EnergyConfig | ShapeConfig | LatentConfig,
-        events: int,
-        batches: Batches | None = None,
-    ) -> Stage:
-        return LossStage(
-            name,
-            trained,
-            loss,
-            scores,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-            average=generates if trained is not generates else None,
-            decay=self.config.average,
-            batches=batches,
-        )
 
     def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
         """Returns E_inc (B, 1), voxels (B, L, A, R) and layer energies (B, L) float64, all in MeV."""

@@ -25,7 +25,6 @@ With `derived` the network sees, besides the standardised features, what they me
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -39,13 +38,13 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import (
     BatchRandom,
-    LossStage,
     Readout,
     Stage,
     channel_sums,
     generate_in_memory,
     mirrored,
 )
+from caloforge.models.parts.stage import LossStage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.path import cfm_loss
 from caloforge.ode.solvers import RuleConfig, integrate
@@ -57,7 +56,7 @@ LIMIT = 10.0
 
 
 class ChannelFlowMatchingConfig(BaseModel):
-    """Network, solver and training of the flow matching of channel sums.
+    """Network, solver and training of the flow matching of channel sums; a `TrainingSection`.
 
     Attributes:
         channels: name of the channel map.
@@ -68,9 +67,6 @@ class ChannelFlowMatchingConfig(BaseModel):
         blocks: residual blocks.
         solver: method and steps of the sampling; may be changed after the training.
         rounding: `floor` or `none`; may be changed after the training.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events generated for each validation.
     """
@@ -140,9 +136,8 @@ class ChannelFlowMatching(Readout):
         self.standardize.refit(self.derive(conditions))
         sums = torch.from_numpy(channel_sums(train, self.channels)).to(device)
         self.standardize_sums.refit(self._scaled(sums + 0.5, conditions))
-        trained = copy.deepcopy(self.network) if config.average else self.network
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             conditions, responses = batch.conditions, batch.responses
             if config.mirror:
                 chosen = (rng.uniform() < 0.5).cpu().numpy()
@@ -150,23 +145,12 @@ class ChannelFlowMatching(Readout):
             counts = torch.from_numpy(self.detector.readout(responses, self.channels)).float().to(device)
             features = torch.from_numpy(conditions).to(device)
             x1 = self.standardize_sums(self._scaled(counts + rng.uniform(counts.shape[1]), features))
-            condition = trained.condition(self._features(features))
+            condition = network.condition(self._features(features))
             x0, t = rng.normal(x1.shape[1]), rng.uniform()
-            return cfm_loss(lambda x, time: trained(x, time, condition), x0, x1, t)
+            return cfm_loss(lambda x, time: network(x, time, condition), x0, x1, t)
 
         return [
-            LossStage(
-                "velocity",
-                trained,
-                loss,
-                self.scores,
-                config.optimizer,
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                events=len(train),
-                average=self.network if config.average else None,
-                decay=config.average,
-            )
+            LossStage("velocity", self.network, loss, self.scores, config, len(train), average=config.average)
         ]
 
     def scores(self, source: EventSource) -> Mapping[str, float]:

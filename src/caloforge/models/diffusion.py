@@ -30,8 +30,7 @@ What the publication leaves open, the schedule of b and the limit of 7, is that 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -44,12 +43,12 @@ from caloforge.events import Events, EventSource
 from caloforge.models.base import (
     BatchRandom,
     Generator,
-    LossStage,
     Stage,
     cell_order,
     generation_scores,
     image_shape,
 )
+from caloforge.models.parts.stage import LossStage
 from caloforge.nn.cross_attention_unet import CrossAttentionUNet, CrossAttentionUNetConfig
 from caloforge.nn.rounding import Rounding, rounded
 from caloforge.nn.unet import UNet, UNetConfig
@@ -65,7 +64,7 @@ LARGEST_WEIGHT = 5.0
 
 
 class DiffusionConfig(BaseModel):
-    """Network, sampling and training of the diffusion model.
+    """Network, sampling and training of the diffusion model; a `TrainingSection`.
 
     Attributes:
         architecture: `cross_attention`, the published network, or `unet`, the flow matching's.
@@ -77,9 +76,6 @@ class DiffusionConfig(BaseModel):
         eta: share of fresh noise, 0 to 1; may be changed after the training.
         limit: largest size of ln(1 + n) that a step may assume; may be changed after the training.
         rounding: `systematic`, `nearest` or `none`; may be changed after the training.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
         average: decay of the moving average of the weights; 0, the paper's, keeps none.
         validation_events: events generated for each validation.
     """
@@ -215,15 +211,14 @@ class Diffusion(Generator):
         """Fits the standardisation and returns the one stage."""
         config = self.config
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
-        trained = copy.deepcopy(self.network) if config.average else self.network
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(network: UNet | CrossAttentionUNet, batch: Events, rng: BatchRandom) -> Tensor:
             device = self.order.device
             y = self.transform(torch.from_numpy(batch.responses.astype(np.float32)).to(device))
             condition = self.standardize(torch.from_numpy(batch.conditions).to(device))
             noise, k = rng.normal(*self.detector.shape), (rng.uniform() * config.training_steps).long()
             a = self.left[k][:, None, None]
-            output: Tensor = trained(
+            output: Tensor = network(
                 a.sqrt() * y + (1 - a).sqrt() * noise, k / config.training_steps, condition
             )
             if config.prediction == "noise":
@@ -231,21 +226,5 @@ class Diffusion(Generator):
             weighted: Tensor = (a / (1 - a)).clamp(max=LARGEST_WEIGHT) * (output - y).square()
             return weighted.flatten(1).mean(1)
 
-        return [
-            LossStage(
-                "noise",
-                trained,
-                loss,
-                self.scores,
-                config.optimizer,
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                events=len(train),
-                average=self.network if config.average else None,
-                decay=config.average,
-            )
-        ]
-
-    def scores(self, source: EventSource) -> Mapping[str, float]:
-        """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        return generation_scores(self, source, self.config.validation_events)
+        scores = generation_scores(self, config.validation_events)
+        return [LossStage("noise", self.network, loss, scores, config, len(train), average=config.average)]

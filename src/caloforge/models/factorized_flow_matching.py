@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -54,7 +54,6 @@ from caloforge.metrics.images import image_distances
 from caloforge.models.base import (
     BatchRandom,
     Generator,
-    LossStage,
     Stage,
     cell_order,
     channel_sums,
@@ -62,6 +61,7 @@ from caloforge.models.base import (
     mirrored,
     spread_rows,
 )
+from caloforge.models.parts.stage import LossStage
 from caloforge.models.sums import Sums, SumsConfig
 from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
 from caloforge.nn.place_network import PlaceNetwork
@@ -84,14 +84,11 @@ class PlaceConfig(BaseModel):
 
 
 class DistillationConfig(BaseModel):
-    """How the steps of the image are made fewer: the network learns where more steps of its own lead.
+    """How the steps of the image are made fewer, by learning where more of them lead; a `TrainingSection`.
 
     Attributes:
         steps: of the student, and then of the sampling; 0 for no distillation.
         teacher: steps of the teacher's path for each of the student's.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
         average: decay of the moving average of the weights.
     """
 
@@ -108,16 +105,13 @@ class DistillationConfig(BaseModel):
 
 
 class ImageConfig(BaseModel):
-    """Network, solver and training of the image.
+    """Network, solver and training of the image; a `TrainingSection`.
 
     Attributes:
         network: sizes.
         likelihood: weight of the likelihood of the counts in the loss.
         end: time at which the counts are read off the path; may be changed after the training.
         solver: from 0 to `end`.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
         distillation: for fewer steps.
     """
 
@@ -258,8 +252,6 @@ class FactorizedFlowMatching(Generator):
         return stages
 
     def _place_stage(self, events: int) -> Stage:
-        network = copy.deepcopy(self.place) if self.config.average else self.place
-
         def distance(network: torch.nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
             conditions, responses, counts = batch
             found = network(
@@ -273,7 +265,7 @@ class FactorizedFlowMatching(Generator):
             true = torch.stack(middle, 1) / photons[:, None]
             return torch.nn.functional.huber_loss(found, true, reduction="none").sum(1)
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(network: PlaceNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             return distance(network, self._batch(batch, rng))
 
         def scores(source: EventSource) -> Mapping[str, float]:
@@ -281,13 +273,13 @@ class FactorizedFlowMatching(Generator):
                 found = distance(self.place, self._tensors(self._validation(source)))
             return {"distance": float(found.mean())}
 
-        return self._stage("place", network, self.place, loss, scores, self.config.place, events)
+        config, average = self.config.place, self.config.average
+        return LossStage("place", self.place, loss, scores, config, events, average=average)
 
     def _image_stage(self, events: int) -> Stage:
-        config = self.config.image
-        network = copy.deepcopy(self.image) if self.config.average else self.image
+        config, average = self.config.image, self.config.average
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(network: PatchNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             conditions, responses, counts = self._batch(batch, rng)
             features = self._with_sums(self.sums.describe(conditions), counts)
             with torch.no_grad():
@@ -300,7 +292,7 @@ class FactorizedFlowMatching(Generator):
             each: Tensor = error - config.likelihood * likelihood / counts.sum(1).clamp(min=1)
             return each
 
-        return self._stage("image", network, self.image, loss, self._image_scores, config, events)
+        return LossStage("image", self.image, loss, self._image_scores, config, events, average=average)
 
     def _image_scores(self, source: EventSource) -> Mapping[str, float]:
         reference = self._validation(source)
@@ -310,7 +302,6 @@ class FactorizedFlowMatching(Generator):
         image = self.config.image
         config, end, likelihood = image.distillation, image.end, image.likelihood
         teacher = copy.deepcopy(self.image).requires_grad_(False)
-        student = copy.deepcopy(self.image) if config.average else self.image
         fine = [
             1 - (1 - end) ** (i / (config.steps * config.teacher))
             for i in range(config.steps * config.teacher + 1)
@@ -318,9 +309,8 @@ class FactorizedFlowMatching(Generator):
 
         def prepare(_: EventSource) -> None:
             teacher.load_state_dict(self.image.state_dict())
-            student.load_state_dict(self.image.state_dict())
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(student: PatchNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             conditions, _, counts = self._batch(batch, rng)
             features = self._with_sums(self.sums.describe(conditions), counts)
 
@@ -352,40 +342,14 @@ class FactorizedFlowMatching(Generator):
 
         return LossStage(
             "distillation",
-            student,
+            self.image,
             loss,
             self._image_scores,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-            average=self.image if config.average else None,
-            decay=config.average,
+            config,
+            events,
+            average=config.average,
             prepare=prepare,
             beside={"teacher": teacher},
-        )
-
-    def _stage(
-        self,
-        name: str,
-        network: torch.nn.Module,
-        generates: torch.nn.Module,
-        loss: Callable[[Events, BatchRandom], Tensor],
-        scores: Callable[[EventSource], Mapping[str, float]],
-        config: PlaceConfig | ImageConfig,
-        events: int,
-    ) -> Stage:
-        return LossStage(
-            name,
-            network,
-            loss,
-            scores,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-            average=generates if self.config.average else None,
-            decay=self.config.average,
         )
 
     def _batch(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor, Tensor]:

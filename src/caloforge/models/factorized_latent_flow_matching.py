@@ -26,7 +26,6 @@ Noise: one normal a cell for the photons; one for each number of the code; K for
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -41,14 +40,13 @@ from caloforge.metrics.images import image_distances
 from caloforge.models.base import (
     BatchRandom,
     Generator,
-    LossStage,
     Stage,
     cell_order,
     channel_sums,
     generate_in_memory,
-    solver_stage,
     spread_rows,
 )
+from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.models.sums import Sums, SumsConfig
 from caloforge.nn.patch_autoencoder import (
     PatchAutoencoderConfig,
@@ -68,15 +66,12 @@ from caloforge.transforms import Standardize
 
 
 class CodeConfig(BaseModel):
-    """Autoencoder and its training.
+    """Autoencoder and its training; a `TrainingSection`.
 
     Attributes:
         network: sizes.
         kl: weight of the divergence. 1 is the bound on the likelihood with a standard normal prior; the prior here is
             learned afterwards, so a smaller weight costs nothing, and at 1 the code was left unused.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -217,24 +212,16 @@ class FactorizedLatentFlowMatching(Generator):
         stages += [self._code_stage(len(train)), self._flow_stage(len(train))]
         if self.flow_solver is not None:
             config = self.config.flow.bespoke
+            solver, scores = self.flow_solver, self._image_scores
             stages.append(
-                solver_stage(
-                    "flow_solver",
-                    self.flow_solver,
-                    self.flow,
-                    self._problem,
-                    self._image_scores,
-                    config,
-                    len(train),
-                )
+                solver_stage("flow_solver", solver, self.flow, self._problem, scores, config, len(train))
             )
         return stages
 
     def _code_stage(self, events: int) -> Stage:
-        config = self.config.code
-        network = copy.deepcopy(self.autoencoder) if self.config.average else self.autoencoder
+        config, average = self.config.code, self.config.average
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(network: Autoencoder, batch: Events, rng: BatchRandom) -> Tensor:
             conditions, responses, known = self._tensors(batch)
             mean, log_variance = self._encode(network, conditions, responses, known)
             z = mean + torch.exp(log_variance / 2) * rng.normal(mean.shape[1])
@@ -244,18 +231,7 @@ class FactorizedLatentFlowMatching(Generator):
             each: Tensor = config.kl * kl / self.detector.cells - likelihood
             return each
 
-        return LossStage(
-            "code",
-            network,
-            loss,
-            self._bound,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-            average=self.autoencoder if self.config.average else None,
-            decay=self.config.average,
-        )
+        return LossStage("code", self.autoencoder, loss, self._bound, config, events, average=average)
 
     @torch.no_grad()
     def _bound(self, source: EventSource) -> Mapping[str, float]:
@@ -273,9 +249,6 @@ class FactorizedLatentFlowMatching(Generator):
         }
 
     def _flow_stage(self, events: int) -> Stage:
-        config = self.config.flow
-        network = copy.deepcopy(self.flow) if self.config.average else self.flow
-
         @torch.no_grad()
         def standardise(source: EventSource) -> None:
             some = self._tensors(spread_rows(source, 4096))
@@ -284,7 +257,7 @@ class FactorizedLatentFlowMatching(Generator):
             self.standardize_code.mean.copy_(mean.mean(0))
             self.standardize_code.scale.copy_(spread)
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             conditions, responses, known = self._tensors(batch)
             with torch.no_grad():
                 mean, log_variance = self._encode(self.autoencoder, conditions, responses, known)
@@ -295,15 +268,12 @@ class FactorizedLatentFlowMatching(Generator):
 
         return LossStage(
             "flow",
-            network,
+            self.flow,
             loss,
             self._image_scores,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-            average=self.flow if self.config.average else None,
-            decay=self.config.average,
+            self.config.flow,
+            events,
+            average=self.config.average,
             prepare=standardise,
         )
 

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.models.base import BatchRandom, LossStage, Stage, mirrored, spread_rows
+from caloforge.models.base import BatchRandom, Stage, mirrored, spread_rows
+from caloforge.models.parts.stage import LossStage
 from caloforge.models.photons import Photons, PhotonsConfig, photon_sums
 from caloforge.nn.place_network import PlaceNetwork
 from caloforge.nn.rounding import floor_to_sum
@@ -174,7 +175,7 @@ class FlowImages(nn.Module):
             middle = torch.stack([image.sum(2) @ rows, image.sum(1) @ columns], 1) / total[:, None]
             return nn.functional.huber_loss(found, middle, reduction="none").sum(1)
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(_: nn.Module, batch: Events, rng: BatchRandom) -> Tensor:
             return distance(*self.batch(batch, rng))
 
         @torch.no_grad()
@@ -182,17 +183,7 @@ class FlowImages(nn.Module):
             reference = spread_rows(source, self.validation_events)
             return {"distance": float(distance(*self.tensors(reference)).mean())}
 
-        config = self._place_config
-        return LossStage(
-            "place",
-            self.place,
-            loss,
-            scores,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-        )
+        return LossStage("place", self.place, loss, scores, self._place_config, events)
 
     def batch(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor]:
         """Returns conditions (B, F) and counts (B, D), half of the events mirrored where that is asked for."""

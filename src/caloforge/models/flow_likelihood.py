@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from caloforge.events import Events, EventSource, in_slices
-from caloforge.models.base import BatchRandom, LossStage, Stage, spread_rows
+from caloforge.models.base import BatchRandom, Stage, spread_rows
 from caloforge.models.flow_images import FlowImages
+from caloforge.models.parts.stage import LossStage
 from caloforge.nn.autoregressive import AutoregressiveFlow, log_normal
 from caloforge.nn.rounding import normal_to_uniform
 from caloforge.optim import AdamConfig
@@ -20,13 +21,7 @@ from caloforge.runtime.noise import standard_normals
 
 
 class FlowTrainingConfig(BaseModel):
-    """Training of the chain.
-
-    Attributes:
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
-    """
+    """Training of the chain; a `TrainingSection`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,7 +72,7 @@ def flow_stage(
     """Returns the stage that raises the likelihood of training events; its score is -ln p in nats an event."""
     cells = images.detector.cells
 
-    def loss(batch: Events, rng: BatchRandom) -> Tensor:
+    def loss(flow: AutoregressiveFlow, batch: Events, rng: BatchRandom) -> Tensor:
         conditions, counts = images.batch(batch, rng)
         return -log_likelihood(images, flow, conditions, counts, rng.uniform(cells)) / cells
 
@@ -85,13 +80,4 @@ def flow_stage(
         reference = spread_rows(source, images.validation_events)
         return {"nll": -float(log_likelihoods(images, flow, reference).mean())}
 
-    return LossStage(
-        name,
-        flow,
-        loss,
-        scores,
-        config.optimizer,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        events=events,
-    )
+    return LossStage(name, flow, loss, scores, config, events)

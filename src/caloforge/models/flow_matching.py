@@ -32,8 +32,7 @@ With `patch = 1` and `prediction = "velocity"` the network is the paper's, 77,37
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -46,15 +45,14 @@ from caloforge.events import Events, EventSource
 from caloforge.models.base import (
     BatchRandom,
     Generator,
-    LossStage,
     Stage,
     cell_order,
     channel_loss,
     channel_matrix,
     generation_scores,
     image_shape,
-    solver_stage,
 )
+from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.nn.rounding import rounded
 from caloforge.nn.unet import UNet, UNetConfig
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
@@ -65,7 +63,7 @@ from caloforge.transforms import Log1p, PromptRays, Standardize
 
 
 class FlowMatchingConfig(BaseModel):
-    """Network, solver and training of the flow matching.
+    """Network, solver and training of the flow matching; a `TrainingSection`.
 
     Attributes:
         network: sizes of the U-Net.
@@ -75,8 +73,6 @@ class FlowMatchingConfig(BaseModel):
         rounding: `systematic`, `nearest` or `none`; may be changed after the training.
         channels: weight of the loss of the channel sums; 0, the paper's, has none.
         optimizer: the paper's is Adam with rates tuned for each detector, without clipping or weight decay.
-        epochs: passes through the training events.
-        batch_size: events a step.
         average: decay of the moving average of the weights; 0, the paper's, keeps none.
         validation_events: events generated for each validation.
     """
@@ -149,16 +145,15 @@ class FlowMatching(Generator):
         """Fits the standardisation and returns the stages: the velocity, and its solver where one is trained."""
         config = self.config
         self.standardize.refit(self.rays(torch.from_numpy(train.primaries.conditions)))
-        trained = copy.deepcopy(self.network) if config.average else self.network
         readout = channel_matrix(self.detector).to(self.order.device)
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(network: UNet, batch: Events, rng: BatchRandom) -> Tensor:
             device = self.order.device
             x1 = self.transform(torch.from_numpy(batch.responses.astype(np.float32)).to(device))
             condition = self.standardize(self.rays(torch.from_numpy(batch.conditions).to(device)))
             x0, t = rng.normal(*self.detector.shape), rng.uniform()
             x = on_path(x0, x1, t)
-            output: Tensor = trained(x, t, condition)
+            output: Tensor = network(x, t, condition)
             if config.prediction == "velocity":
                 value = velocity_loss(output, x0, x1)
                 found = x + (1 - t)[:, None, None] * output
@@ -173,27 +168,12 @@ class FlowMatching(Generator):
             conditions = torch.from_numpy(batch.conditions).to(self.order.device)
             return self._velocity(conditions), rng.normal(*self.detector.shape)
 
-        stages = [
-            LossStage(
-                "velocity",
-                trained,
-                loss,
-                self.scores,
-                config.optimizer,
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                events=len(train),
-                average=self.network if config.average else None,
-                decay=config.average,
-            )
+        events, scores = len(train), generation_scores(self, config.validation_events)
+        stages: list[Stage] = [
+            LossStage("velocity", self.network, loss, scores, config, events, average=config.average)
         ]
         if self.solver is not None:
-            events, bespoke = len(train), config.bespoke
             stages.append(
-                solver_stage("solver", self.solver, self.network, problem, self.scores, bespoke, events)
+                solver_stage("solver", self.solver, self.network, problem, scores, config.bespoke, events)
             )
         return stages
-
-    def scores(self, source: EventSource) -> Mapping[str, float]:
-        """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        return generation_scores(self, source, self.config.validation_events)

@@ -22,7 +22,6 @@ Real and made images come with the same particles. The discriminator belongs to 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -36,16 +35,13 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.diversity import f_div
-from caloforge.models.base import (
-    BatchRandom,
-    Stage,
-    shuffled_batches,
-)
+from caloforge.models.base import BatchRandom, Stage
 from caloforge.models.one_pass import OnePass, kept
+from caloforge.models.parts.stage import Averaged, Scores, shuffled_batches, updates, with_score
 from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig
 from caloforge.nn.rounding import Rounding
 from caloforge.ode.bespoke import frozen
-from caloforge.optim import AdamConfig, build, update_average
+from caloforge.optim import Adam, AdamConfig
 
 CLOSEST = 1e-6
 """Distance of features below which two images count as this far apart."""
@@ -54,7 +50,7 @@ _ADAM = AdamConfig(learning_rate=1e-4, beta1=0.5, beta2=0.9)
 
 
 class GANConfig(BaseModel):
-    """Networks and training of the GAN.
+    """Networks and training of the GAN; a `TrainingSection`.
 
     Attributes:
         network: sizes of both vision transformers.
@@ -68,8 +64,6 @@ class GANConfig(BaseModel):
         rounding: `systematic`, `nearest` or `none`; may be changed after the training.
         optimizer: rates and schedule of the generator.
         discriminator: rates and schedule of the discriminator.
-        epochs: passes through the training events.
-        batch_size: events a step.
         validation_events: events generated for each validation.
     """
 
@@ -121,14 +115,13 @@ class AdversarialStage:
     """Trains a generator and a discriminator in turn.
 
     Args:
-        generator: what is trained; makes images of normals and standardised features.
+        generator: the model's; makes images of normals and standardised features.
         discriminator: its opponent.
         inputs: a batch to images ln(1 + n), (B, H, W), and standardised features, (B, F).
         diversity: a batch to d(c), (B,), for the SDI-GAN's term.
-        scores: scores of the current weights on held-out events; the first entry chooses the best.
+        scores: what chooses the best weights.
         config: sizes and training.
         events: number of training events, for the schedules.
-        average: the generator that keeps the moving average of the weights, where it is not `generator` itself.
     """
 
     def __init__(
@@ -137,49 +130,46 @@ class AdversarialStage:
         discriminator: Discriminator,
         inputs: Callable[[Events], tuple[Tensor, Tensor]],
         diversity: Callable[[Events], Tensor] | None,
-        scores: Callable[[EventSource], Mapping[str, float]],
+        scores: Scores,
         config: GANConfig,
         events: int,
-        average: ImageDecoder | None = None,
     ) -> None:
         self.name, self.best_by = "adversarial", "score"
         self.epochs, self.batch_size = config.epochs, config.batch_size
-        self._generator, self._discriminator, self._config = generator, discriminator, config
-        self._average, self._updates = average, 0
+        self._averaged = Averaged(generator, config.average)
+        self._discriminator, self._config = discriminator, config
         self._inputs, self._diversity, self._scores = inputs, diversity, scores
-        steps = config.epochs * max(events // config.batch_size, 1)
-        self._ours, self._our_schedule = build(generator.parameters(), config.optimizer, steps)
-        self._theirs, self._their_schedule = build(discriminator.parameters(), config.discriminator, steps)
+        steps = updates(config, events)
+        self._adams = {
+            "optimizer": Adam(self._averaged.trained, config.optimizer, steps),
+            "discriminator": Adam(discriminator, config.discriminator, steps),
+        }
 
     def modules(self) -> Mapping[str, nn.Module]:
         """The generator, its average and the discriminator."""
-        average = {"average": self._average} if self._average else {}
-        return {"module": self._generator, **average, "discriminator": self._discriminator}
+        return {**self._averaged.modules(), "discriminator": self._discriminator}
 
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """The generator's and the discriminator's."""
-        return {"optimizer": self._ours, "discriminator": self._theirs}
+        return {name: adam.optimizer for name, adam in self._adams.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizers and schedules."""
         return {
             "modules": {name: module.state_dict() for name, module in self.modules().items()},
-            "optimizers": {name: one.state_dict() for name, one in self.optimizers().items()},
-            "schedules": [one.state_dict() for one in (self._our_schedule, self._their_schedule)],
-            "updates": self._updates,
+            "optimizers": {name: adam.optimizer.state_dict() for name, adam in self._adams.items()},
+            "schedules": [adam.schedule.state_dict() for adam in self._adams.values()],
+            "updates": self._averaged.updates,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave."""
         for name, module in self.modules().items():
             module.load_state_dict(state["modules"][name])
-        for name, optimizer in self.optimizers().items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        for schedule, values in zip(
-            (self._our_schedule, self._their_schedule), state["schedules"], strict=True
-        ):
-            schedule.load_state_dict(values)
-        self._updates = state["updates"]
+        for (name, adam), schedule in zip(self._adams.items(), state["schedules"], strict=True):
+            adam.optimizer.load_state_dict(state["optimizers"][name])
+            adam.schedule.load_state_dict(schedule)
+        self._averaged.updates = state["updates"]
 
     def batches(self, source: EventSource, rng: np.random.Generator) -> Iterator[Events]:
         """Shuffled batches of the events themselves."""
@@ -195,11 +185,8 @@ class AdversarialStage:
 
         with frozen(self._discriminator):
             loss, logged = self._against(batch, condition, z, made, rng)
-        self._update(loss, self._generator, self._ours, self._config.optimizer, backward)
-        self._our_schedule.step()
-        self._updates += 1
-        if self._average is not None:
-            update_average(self._average, self._generator, self._config.average, self._updates)
+        self._adams["optimizer"].step(loss, backward)
+        self._averaged.follow()
         return {"loss": float(loss.detach()), **values, **logged}
 
     def _against(
@@ -222,7 +209,8 @@ class AdversarialStage:
     def _made(self, condition: Tensor, rng: BatchRandom) -> tuple[Tensor, Tensor]:
         """Draws normals, (B, latent), and makes images of them, (B, H, W)."""
         z = rng.normal(self._config.latent)
-        return z, self._generator(z, condition, self._kept(self._generator, rng))
+        generator = self._averaged.trained
+        return z, generator(z, condition, self._kept(generator, rng))
 
     def _seen(self, image: Tensor, rng: BatchRandom) -> Tensor:
         """Returns images, (B, H, W), as the discriminator sees them."""
@@ -244,28 +232,12 @@ class AdversarialStage:
         true, _ = opponent(self._seen(real, rng), condition, self._kept(opponent.encoder, rng))
         false, _ = opponent(self._seen(made, rng), condition, self._kept(opponent.encoder, rng))
         loss = F.softplus(-true).mean() + F.softplus(false).mean()
-        self._update(loss, opponent, self._theirs, self._config.discriminator, backward)
-        self._their_schedule.step()
+        self._adams["discriminator"].step(loss, backward)
         return float(loss.detach())
-
-    def _update(
-        self,
-        loss: Tensor,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        config: AdamConfig,
-        backward: Callable[[Tensor], None],
-    ) -> None:
-        optimizer.zero_grad()
-        backward(loss)
-        if config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(module.parameters(), config.gradient_clip)
-        optimizer.step()
 
     def validate(self, source: EventSource) -> Mapping[str, float]:
         """The scores, with the first again as `score`."""
-        scores = dict(self._scores(source))
-        return {"score": next(iter(scores.values()))} | scores
+        return with_score(self._scores(source))
 
 
 def selective_diversity(
@@ -319,7 +291,6 @@ class GAN(OnePass):
         features = len(self.detector.conditions)
         discriminator = Discriminator(self.shape, features, config.network).to(device)
         scaled = selective_diversity(train, config.repeats) if config.diversity else None
-        trained = copy.deepcopy(self.generator) if config.average else self.generator
 
         def diversity(batch: Events) -> Tensor:
             assert scaled is not None
@@ -327,13 +298,12 @@ class GAN(OnePass):
 
         return [
             AdversarialStage(
-                trained,
+                self.generator,
                 discriminator,
                 self.inputs,
                 diversity if scaled else None,
                 self.scores,
                 config,
                 len(train),
-                average=self.generator if config.average else None,
             )
         ]

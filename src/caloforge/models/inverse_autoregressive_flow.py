@@ -28,7 +28,7 @@ Noise: z, one normal a cell; one for the photon sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
@@ -42,19 +42,11 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.io.files import sha256
 from caloforge.io.run import Run, read_weights
-from caloforge.metrics.channels import mean_wasserstein
 from caloforge.metrics.diversity import EPSILON, f_div, f_div_inv_w
-from caloforge.models.base import (
-    BatchRandom,
-    Generator,
-    LossStage,
-    Stage,
-    generate_in_memory,
-    shuffled_batches,
-    spread_rows,
-)
+from caloforge.models.base import BatchRandom, Generator, Stage, generation_scores
 from caloforge.models.flow_images import ExpectedPlaceConfig, FlowImages, Rounding
 from caloforge.models.flow_likelihood import FlowTrainingConfig, flow_stage
+from caloforge.models.parts.stage import LossStage, shuffled_batches
 from caloforge.models.photons import PhotonsConfig
 from caloforge.nn.autoregressive import AutoregressiveFlow, Chain, FlowConfig
 from caloforge.ode.bespoke import frozen
@@ -210,7 +202,7 @@ class IAF(Generator):
         def batches(source: EventSource, batch_size: int, rng: np.random.Generator) -> Iterator[Events]:
             return islice(shuffled_batches(source, batch_size, rng), max(wanted // batch_size, 1))
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(_: AutoregressiveFlow, batch: Events, rng: BatchRandom) -> Tensor:
             conditions, counts = self.images.batch(batch, rng)
             u, z = rng.uniform(self.detector.cells), rng.normal(self.detector.cells)
             each = self.distance(conditions, counts, u, z)
@@ -220,11 +212,9 @@ class IAF(Generator):
             "student",
             self.flow,
             loss,
-            self.scores,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=wanted,
+            generation_scores(self, self.config.validation_events),
+            config,
+            wanted,
             prepare=prepare,
             batches=batches,
         )
@@ -272,13 +262,6 @@ class IAF(Generator):
                 if a is not b:  # where a loop starts both have the same point
                     total = total + weight * (a - b).square().flatten(1).mean(1)
         return total
-
-    def scores(self, source: EventSource) -> Mapping[str, float]:
-        """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        reference = spread_rows(source, self.config.validation_events)
-        generated = generate_in_memory(self, reference.conditions, seed=0)
-        sums = self.detector.readout(reference.responses), self.detector.readout(generated)
-        return {"w1": mean_wasserstein(*sums), "photons": float(sums[1].sum(1).mean())}
 
 
 class DiversityWeights:

@@ -17,7 +17,6 @@ sizes this is the paper's model, 59,348 parameters for the VAE, 127,824 for the 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
@@ -34,17 +33,16 @@ from caloforge.models.autoencoding import AutoencoderStage, LossesConfig, percep
 from caloforge.models.base import (
     BatchRandom,
     Generator,
-    LossStage,
     Stage,
     cell_order,
     channel_loss,
     channel_matrix,
     channel_scores,
-    generate_in_memory,
+    generation_scores,
     image_shape,
-    solver_stage,
     spread_rows,
 )
+from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
 from caloforge.nn.rounding import Rounding, rounded
 from caloforge.nn.unet import UNet, UNetConfig
@@ -56,15 +54,12 @@ from caloforge.transforms import Log1p, PromptRays, Standardize
 
 
 class VAEConfig(BaseModel):
-    """Sizes, losses and training of the VAE.
+    """Sizes, losses and training of the VAE; a `TrainingSection`.
 
     Attributes:
         network: sizes.
         losses: terms of the loss and their weights.
         kl: weight of the divergence, which is not normalised.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,7 +73,7 @@ class VAEConfig(BaseModel):
 
 
 class LatentFlowMatchingConfig(BaseModel):
-    """The VAE, and network, solver and training of the flow matching in its latent space.
+    """The VAE, and network, solver and training of the flow matching in its latent space; a `TrainingSection`.
 
     Attributes:
         vae: the autoencoder.
@@ -90,8 +85,6 @@ class LatentFlowMatchingConfig(BaseModel):
         channels: weight of a loss of the channel sums, as `models.flow_matching` has it, through the decoder; 0, the
             paper's, has none.
         optimizer: rates and schedule of the flow matching.
-        epochs: passes through the training events.
-        batch_size: events a step.
         average: decay of the moving average of the U-Net's weights; 0, the paper's, keeps none.
         validation_events: events of each validation.
     """
@@ -238,13 +231,10 @@ class LatentFlowMatching(Generator):
             self.vae,
             reconstruct,
             self._reconstruction_scores,
-            config.losses,
+            config,
             channel_matrix(self.detector).to(self.order.device),
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-            distance=distance,
+            events,
+            distance,
         )
 
     @torch.no_grad()
@@ -275,8 +265,6 @@ class LatentFlowMatching(Generator):
 
     def _velocity_stage(self, events: int) -> Stage:
         config = self.config
-        trained = copy.deepcopy(self.network) if config.average else self.network
-
         readout = channel_matrix(self.detector).to(self.order.device)
         kept: list[Encoded] = []
 
@@ -297,7 +285,7 @@ class LatentFlowMatching(Generator):
             for start in range(0, max(len(order) // size, 1) * size, size):
                 yield encoded(source).slices(order[start : start + size])
 
-        def loss(batch: Encoded | Events, rng: BatchRandom) -> Tensor:
+        def loss(network: UNet, batch: Encoded | Events, rng: BatchRandom) -> Tensor:
             if isinstance(batch, Events):
                 batch = self._encoded(batch)
             device = self.order.device
@@ -307,7 +295,7 @@ class LatentFlowMatching(Generator):
             condition = self.standardize(self.rays(torch.from_numpy(batch.conditions).to(device)))
             x0, t = rng.normal(*self.latent), rng.uniform()
             x = on_path(x0, x1, t)
-            velocity: Tensor = trained(x, t, condition)
+            velocity: Tensor = network(x, t, condition)
             value = velocity_loss(velocity, x0, x1)
             if config.channels:
                 with frozen(self.vae):
@@ -318,15 +306,12 @@ class LatentFlowMatching(Generator):
 
         return LossStage(
             "velocity",
-            trained,
+            self.network,
             loss,
-            self.scores,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-            average=self.network if config.average else None,
-            decay=config.average,
+            generation_scores(self, config.validation_events),
+            config,
+            events,
+            average=config.average,
             prepare=standardise,
             batches=batches,
         )
@@ -336,12 +321,8 @@ class LatentFlowMatching(Generator):
             conditions = torch.from_numpy(batch.conditions).to(self.order.device)
             return self._velocity(conditions), rng.normal(*self.latent)
 
-        return solver_stage("solver", solver, self.network, problem, self.scores, self.config.bespoke, events)
-
-    def scores(self, source: EventSource) -> Mapping[str, float]:
-        """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        reference = spread_rows(source, self.config.validation_events)
-        return channel_scores(reference, generate_in_memory(self, reference.conditions, seed=0))
+        scores = generation_scores(self, self.config.validation_events)
+        return solver_stage("solver", solver, self.network, problem, scores, self.config.bespoke, events)
 
 
 def _signs(mean: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ An image of counts n is y = ln(1 + n); the last number of the noise rounds the c
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from caloforge.detectors import Detector
-from caloforge.events import Events, EventSource
+from caloforge.events import Events
 from caloforge.models.base import BatchRandom, Generator, cell_order, generation_scores, image_shape
 from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, dropout_mask
 from caloforge.nn.rounding import Rounding, rounded
@@ -43,7 +42,7 @@ class OnePass(Generator):
         super().__init__()
         self.detector, self.shape = detector, image_shape(detector, kind)
         self.noise_dim = latent + 1
-        self.rounding, self.validation_events = rounding, validation_events
+        self.rounding, self.scores = rounding, generation_scores(self, validation_events)
         self.standardize, self.transform = Standardize(len(detector.conditions)), Log1p()
         self.order: Tensor
         self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
@@ -62,10 +61,6 @@ class OnePass(Generator):
         device = self.order.device
         image = self.transform(torch.from_numpy(batch.responses.astype(np.float32)).to(device))
         return image, self.standardize(torch.from_numpy(batch.conditions).to(device))
-
-    def scores(self, source: EventSource) -> Mapping[str, float]:
-        """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        return generation_scores(self, source, self.validation_events)
 
 
 def kept(network: ImageEncoder | ImageDecoder, dropout: float, rng: BatchRandom) -> Tensor | None:

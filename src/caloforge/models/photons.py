@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import wasserstein
-from caloforge.models.base import BatchRandom, LossStage, Stage, channel_sums, spread_rows
+from caloforge.models.base import BatchRandom, Stage, channel_sums, spread_rows
+from caloforge.models.parts.stage import LossStage
 from caloforge.nn.autoregressive import log_normal, spline
 from caloforge.nn.residual_mlp import ResidualMLP
 from caloforge.nn.rounding import normal_to_uniform
@@ -35,15 +36,12 @@ BOUND = 5.0
 
 
 class PhotonsConfig(BaseModel):
-    """Network and training of the photon sum.
+    """Network and training of the photon sum; a `TrainingSection`.
 
     Attributes:
         width: of the residual layers.
         layers: residual layers.
         bins: of the spline.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -129,7 +127,7 @@ class Photons(nn.Module):
             z, jacobian = self.noise(conditions, describe(conditions), photons)
             return log_normal(z[:, None]) + jacobian
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(_: nn.Module, batch: Events, rng: BatchRandom) -> Tensor:
             return -likelihood(batch, rng.uniform())
 
         @torch.no_grad()
@@ -141,17 +139,7 @@ class Photons(nn.Module):
             nll = -likelihood(reference, normal_to_uniform(noise[:, 1])).mean()
             return {"nll": float(nll), "w1": wasserstein(photon_sums(reference), drawn)}
 
-        config = self.config
-        return LossStage(
-            "photons",
-            self.network,
-            loss,
-            scores,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-        )
+        return LossStage("photons", self.network, loss, scores, self.config, events)
 
     def _map(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns shift (B,), ln scale (B,) and the parameters of the spline, (B, 3 bins - 1)."""

@@ -40,12 +40,12 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import mean_wasserstein, wasserstein
 from caloforge.models.base import (
     BatchRandom,
-    LossStage,
     Readout,
     Stage,
     channel_sums,
     generate_in_memory,
 )
+from caloforge.models.parts.stage import LossStage
 from caloforge.nn.residual_mlp import ResidualMLP
 from caloforge.nn.stored import Stored
 from caloforge.optim import AdamConfig
@@ -534,7 +534,7 @@ def evaluate_trees(trees: Stored, features: Tensor) -> Tensor:
 
 
 class ChannelMLPConfig(BaseModel):
-    """Network and training of the channel MLP.
+    """Network and training of the channel MLP; a `TrainingSection`.
 
     Attributes:
         channels: name of the channel map.
@@ -542,8 +542,6 @@ class ChannelMLPConfig(BaseModel):
         layers: residual layers.
         dropout: share of a residual layer's outputs that is dropped in training.
         optimizer: rates tuned for the ZN in the publication.
-        epochs: passes through the training events.
-        batch_size: events a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -575,29 +573,17 @@ class ChannelMLP(Readout):
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and returns the one stage."""
-        config = self.config
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
-        return [
-            LossStage(
-                "regression",
-                self.network,
-                self._loss,
-                self._scores,
-                config.optimizer,
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                events=len(train),
-            )
-        ]
+        return [LossStage("regression", self.network, self._loss, self._scores, self.config, len(train))]
 
-    def _loss(self, batch: Events, rng: BatchRandom) -> Tensor:
+    def _loss(self, network: ResidualMLP, batch: Events, rng: BatchRandom) -> Tensor:
         config, device = self.config, self.standardize.mean.device
         sums = torch.from_numpy(self.detector.readout(batch.responses, self.channels)).float().to(device)
         features = self.standardize(torch.from_numpy(batch.conditions).to(device))
         kept = None
         if config.dropout:
             kept = (rng.uniform(config.layers, config.width) >= config.dropout) / (1 - config.dropout)
-        predicted: Tensor = self.network(features, kept)
+        predicted: Tensor = network(features, kept)
         return (predicted - torch.log1p(sums)).square().mean(1)
 
     def _scores(self, source: EventSource) -> Mapping[str, float]:

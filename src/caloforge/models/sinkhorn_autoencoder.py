@@ -28,10 +28,10 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.models.base import (
     BatchRandom,
-    LossStage,
     Stage,
 )
 from caloforge.models.one_pass import OnePass, kept
+from caloforge.models.parts.stage import LossStage
 from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig
 from caloforge.nn.rounding import Rounding
 from caloforge.nn.sinkhorn import sinkhorn_divergence
@@ -144,10 +144,10 @@ class SinkhornAutoencoder(OnePass):
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and returns the one stage."""
-        config, dropout, network = self.config, self.config.network.dropout, self.autoencoder
+        config, dropout = self.config, self.config.network.dropout
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(network: Autoencoder, batch: Events, rng: BatchRandom) -> Tensor:
             image, condition = self.inputs(batch)
             code = network.encode(image, kept(network.encoder, dropout, rng))
             made = network.noise_generator(rng.normal(config.latent), condition)
@@ -161,15 +161,4 @@ class SinkhornAutoencoder(OnePass):
             error: Tensor = (found - image).square().flatten(1).sum(1)
             return error + config.sinkhorn * (of_codes + of_made)
 
-        return [
-            LossStage(
-                "autoencoder",
-                network,
-                loss,
-                self.scores,
-                config.optimizer,
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                events=len(train),
-            )
-        ]
+        return [LossStage("autoencoder", self.autoencoder, loss, self.scores, config, len(train))]

@@ -6,7 +6,6 @@ gives the velocity of the straight path from noise, the floor takes u off again.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Self
 
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
-from caloforge.models.base import BatchRandom, LossStage, Stage, channel_sums, solver_stage, spread_rows
+from caloforge.models.base import BatchRandom, Stage, channel_sums, spread_rows
+from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, conditioned, solve
 from caloforge.ode.path import Velocity, cfm_loss
@@ -29,16 +29,13 @@ from caloforge.transforms import BendingFeatures, ImpactFeatures, Standardize
 
 
 class SumsConfig(BaseModel):
-    """Network, solver and training of the channel sums.
+    """Network, solver and training of the channel sums; a `TrainingSection`.
 
     Attributes:
         width: of every hidden layer.
         blocks: residual blocks.
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -119,15 +116,10 @@ class Sums(nn.Module):
         self.standardize_sums.refit(torch.sqrt((counts + 0.5) / self._energies(conditions)))
         stages: list[Stage] = [self._velocity_stage(len(train), augment)]
         if self.solver is not None:
+            bespoke = self.config.bespoke
             stages.append(
                 solver_stage(
-                    "sums_solver",
-                    self.solver,
-                    self.network,
-                    self._problem,
-                    self.scores,
-                    self.config.bespoke,
-                    len(train),
+                    "sums_solver", self.solver, self.network, self._problem, self.scores, bespoke, len(train)
                 )
             )
         return stages
@@ -146,10 +138,7 @@ class Sums(nn.Module):
         return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
 
     def _velocity_stage(self, events: int, augment: Callable[[Events, BatchRandom], Events] | None) -> Stage:
-        config = self.config
-        network = copy.deepcopy(self.network) if self.average else self.network
-
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             batch = augment(batch, rng) if augment else batch
             conditions = self._conditions(batch)
             counts = torch.from_numpy(self.detector.readout(batch.responses, self.channels)).float()
@@ -160,18 +149,7 @@ class Sums(nn.Module):
             x0, t = rng.normal(self.outputs), rng.uniform()
             return cfm_loss(lambda x, time: network(x, time, embedding), x0, self.standardize_sums(scaled), t)
 
-        return LossStage(
-            "sums",
-            network,
-            loss,
-            self.scores,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-            average=self.network if self.average else None,
-            decay=self.average,
-        )
+        return LossStage("sums", self.network, loss, self.scores, self.config, events, average=self.average)
 
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
         return self.velocity(self.describe(self._conditions(batch))), rng.normal(self.outputs)

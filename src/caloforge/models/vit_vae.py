@@ -24,26 +24,23 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.models.base import (
     BatchRandom,
-    LossStage,
     Stage,
 )
 from caloforge.models.one_pass import OnePass, kept
+from caloforge.models.parts.stage import LossStage
 from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig
 from caloforge.nn.rounding import Rounding
 from caloforge.optim import AdamConfig
 
 
 class ViTVAEConfig(BaseModel):
-    """Networks and training of the VAE.
+    """Networks and training of the VAE; a `TrainingSection`.
 
     Attributes:
         network: sizes of encoder and decoder.
         latent: numbers of the latent vector.
         kl: weight of the divergence from standard normals.
         rounding: `systematic`, `nearest` or `none`; may be changed after the training.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
         validation_events: events generated for each validation.
     """
 
@@ -113,24 +110,13 @@ class ViTVAE(OnePass):
         config, dropout = self.config, self.config.network.dropout
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(vae: VAE, batch: Events, rng: BatchRandom) -> Tensor:
             image, condition = self.inputs(batch)
-            mean, log_variance = self.vae.encode(image, condition, kept(self.vae.encoder, dropout, rng))
+            mean, log_variance = vae.encode(image, condition, kept(vae.encoder, dropout, rng))
             z = mean + torch.exp(log_variance / 2) * rng.normal(config.latent)
-            found = self.vae.decoder(z, condition, kept(self.vae.decoder, dropout, rng))
+            found = vae.decoder(z, condition, kept(vae.decoder, dropout, rng))
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
             each: Tensor = (found - image).square().flatten(1).sum(1) + config.kl * kl
             return each
 
-        return [
-            LossStage(
-                "vae",
-                self.vae,
-                loss,
-                self.scores,
-                config.optimizer,
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                events=len(train),
-            )
-        ]
+        return [LossStage("vae", self.vae, loss, self.scores, config, len(train))]

@@ -38,15 +38,15 @@ from caloforge.models.autoencoding import AutoencoderStage, LossesConfig, percep
 from caloforge.models.base import (
     BatchRandom,
     Generator,
-    LossStage,
     Stage,
     cell_order,
     channel_matrix,
     channel_scores,
-    generate_in_memory,
+    generation_scores,
     image_shape,
     spread_rows,
 )
+from caloforge.models.parts.stage import LossStage
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
 from caloforge.nn.gpt import GPT, GPTConfig, Past, invert
 from caloforge.nn.quantizer import Codebook, ProjectedCodebook, straight_through, usage
@@ -56,7 +56,7 @@ from caloforge.transforms import Log1p, PromptRays, Standardize
 
 
 class ImageCodesConfig(BaseModel):
-    """Sizes, losses and training of the image tokens.
+    """Sizes, losses and training of the image tokens; a `TrainingSection`.
 
     Attributes:
         network: sizes of the autoencoder.
@@ -65,9 +65,6 @@ class ImageCodesConfig(BaseModel):
         dead: vectors a batch below which a code is dead.
         commitment: weight of the commitment.
         losses: terms of the loss and their weights.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,7 +83,7 @@ class ImageCodesConfig(BaseModel):
 
 
 class ConditionCodesConfig(BaseModel):
-    """Sizes and training of the condition tokens.
+    """Sizes and training of the condition tokens; a `TrainingSection`.
 
     Attributes:
         tokens: tokens a particle.
@@ -95,9 +92,6 @@ class ConditionCodesConfig(BaseModel):
         projection: numbers of the projection in which codes are looked up.
         commitment: weight of the commitment.
         codebook: weight of the distance of codes to vectors.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,13 +110,10 @@ class ConditionCodesConfig(BaseModel):
 
 
 class PriorConfig(BaseModel):
-    """Sizes and training of the prior.
+    """Sizes and training of the prior; a `TrainingSection`.
 
     Attributes:
         network: sizes of the GPT.
-        optimizer: rates and schedule.
-        epochs: passes through the training events.
-        batch_size: events a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -339,13 +330,10 @@ class VQGAN(Generator):
             self.image,
             reconstruct,
             self._reconstruction_scores,
-            config.losses,
+            config,
             readout.to(self.order.device),
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-            distance=distance,
+            events,
+            distance,
         )
 
     @torch.no_grad()
@@ -370,8 +358,8 @@ class VQGAN(Generator):
     def _condition_stage(self, events: int) -> Stage:
         config = self.config.condition
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
-            return self.condition.loss(self._features(batch), config)
+        def loss(condition: ConditionCodes, batch: Events, rng: BatchRandom) -> Tensor:
+            return condition.loss(self._features(batch), config)
 
         @torch.no_grad()
         def scores(source: EventSource) -> Mapping[str, float]:
@@ -382,22 +370,15 @@ class VQGAN(Generator):
             error = float((found - features).square().mean())
             return {"error": error, "codes_used": used, "perplexity": perplexity}
 
-        return LossStage(
-            "condition_tokens",
-            self.condition,
-            loss,
-            scores,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-        )
+        return LossStage("condition_tokens", self.condition, loss, scores, config, events)
 
     def _prior_stage(self, events: int) -> Stage:
         config = self.config.prior
         dropout, width = config.network.dropout, config.network.width
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        compare = generation_scores(self, self.config.validation_events)
+
+        def loss(_: nn.Module, batch: Events, rng: BatchRandom) -> Tensor:
             kept = None
             if dropout:
                 shape = (self.prior.masks, len(self.prior.positions), width)
@@ -407,18 +388,9 @@ class VQGAN(Generator):
         def scores(source: EventSource) -> Mapping[str, float]:
             with torch.no_grad():
                 entropy = self._cross_entropy(spread_rows(source, 256), None).mean()
-            return {"cross_entropy": float(entropy), **self.scores(source)}
+            return {"cross_entropy": float(entropy), **compare(source)}
 
-        return LossStage(
-            "prior",
-            self.prior,
-            loss,
-            scores,
-            config.optimizer,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            events=events,
-        )
+        return LossStage("prior", self.prior, loss, scores, config, events)
 
     def _cross_entropy(self, batch: Events, kept: Tensor | None) -> Tensor:
         """Returns the mean cross entropy of an event's targets, (B,)."""
@@ -429,11 +401,6 @@ class VQGAN(Generator):
         pairs = ((first, given[:, 1:]), (second, tokens))
         each = [F.cross_entropy(one.transpose(1, 2), wanted, reduction="none") for one, wanted in pairs]
         return torch.cat(each, 1).mean(1)
-
-    def scores(self, source: EventSource) -> Mapping[str, float]:
-        """Generates some events of the source and compares: Wasserstein-1 of the channels, mean photon sums."""
-        reference = spread_rows(source, self.config.validation_events)
-        return channel_scores(reference, generate_in_memory(self, reference.conditions, seed=0))
 
     def _image(self, events: Events) -> Tensor:
         responses = torch.from_numpy(events.responses.astype(np.float32)).to(self.order.device)

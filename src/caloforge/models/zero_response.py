@@ -26,7 +26,6 @@ for each interval of the mass, since a Lambda is near a neutron in mass and far 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
@@ -38,7 +37,8 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.models.base import BatchRandom, Classifier, LossStage, Stage, probabilities_in_memory
+from caloforge.models.base import BatchRandom, Classifier, Stage, probabilities_in_memory
+from caloforge.models.parts.stage import LossStage
 from caloforge.nn.residual_mlp import ResidualMLP
 from caloforge.optim import AdamConfig
 from caloforge.transforms import ImpactFeatures, Standardize
@@ -137,9 +137,8 @@ class ZeroResponse(Classifier):
         self.standardize.refit(self._derived(torch.from_numpy(train.primaries.conditions)))
         shots = trials.slices(slice(None)).trials
         mean = float((shots / (1 + (shots - 1) * config.correlation)).mean())
-        network = copy.deepcopy(self.network) if config.average else self.network
 
-        def loss(batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(network: ResidualMLP, batch: Events, rng: BatchRandom) -> Tensor:
             observed = cast(Trials, batch)
             device = self.standardize.mean.device
             counts = torch.from_numpy(observed.outcomes()).float().to(device)
@@ -153,16 +152,7 @@ class ZeroResponse(Classifier):
 
         return [
             LossStage(
-                "probabilities",
-                network,
-                loss,
-                self._scores,
-                config.optimizer,
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                events=len(train),
-                average=self.network if config.average else None,
-                decay=config.average,
+                "probabilities", self.network, loss, self._scores, config, len(train), average=config.average
             )
         ]
 
