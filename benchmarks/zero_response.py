@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         joined = Path(folder) / "joined.h5"
         write_trials(joined, joined_trials([open_trials(path, model.detector) for path in paths]))
-        scores = evaluate_classifier(arguments.run, [joined])
+        scores = evaluate_classifier(arguments.run, [joined]).content()
     outcomes = scores["sets"]["joined"]["outcomes"]
     print(
         f"{scores['name']}, {scores['parameters']:,} parameters, {outcomes['any']['all']['trials']:,} test trials of "

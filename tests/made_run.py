@@ -5,6 +5,7 @@ import torch
 
 from caloforge.detectors import ZN
 from caloforge.io import create
+from caloforge.io.card import Budget, Card, DataFile
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
 from caloforge.models import build, resolved
@@ -71,18 +72,22 @@ def made_run(folder, name, **changes):
     run.write_recipe(recipe)
     save_weights(model, run.weights)
     run.write_card(
-        {
-            "name": recipe.name,
-            "type": name,
-            "kind": "readout" if isinstance(model, Readout) else "generator",
-            "detector": "zn",
-            "features": list(ZN.features),
-            "units": [feature.unit for feature in ZN.conditions],
-            "channels": "paper",
-            "data": [{"name": "made.h5", "sha256": sha256(path), "rows": {"train": len(train)}}],
-            "split": "canonical",
-            "particles": [],
-            "seed": 0,
-        }
+        Card(
+            format=1,
+            name=recipe.name,
+            type=name,
+            kind="readout" if isinstance(model, Readout) else "generator",
+            detector="zn",
+            features=ZN.features,
+            units=tuple(feature.unit for feature in ZN.conditions),
+            channels="paper",
+            data=(DataFile(name="made.h5", sha256=sha256(path), rows={"train": len(train)}),),
+            split="canonical",
+            particles=(),
+            seed=0,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            version="0.0",
+            training=Budget(seconds=1.0, machine="here", epochs=1, best_epoch=1),
+        )
     )
     return folder

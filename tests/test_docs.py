@@ -19,7 +19,7 @@ import caloforge
 from caloforge import cli, comparison, recipe, samples
 from caloforge.detectors import ZP
 from caloforge.evaluation.scoring import Sweep, evaluate_events, evaluate_run
-from caloforge.io import FORMATS, create, open_events, provenance
+from caloforge.io import FORMATS, create, open_events, provenance, study
 from caloforge.metrics import METRICS
 from caloforge.models import CLASSIFIERS, MODELS, READOUTS, vqgan
 from caloforge.models import factorized_latent_flow_matching as factorized_latent
@@ -44,7 +44,7 @@ from caloforge.nn.voxel_vae import VoxelVAEConfig
 from caloforge.ode.bespoke import BespokeConfig
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
-from caloforge.training import space, tune
+from caloforge.training import space
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -276,14 +276,14 @@ def test_the_search_space_of_the_page_fits_the_recipe_of_its_commands():
 
 def test_the_keys_of_a_search_space_and_of_a_study_are_documented():
     page = tables(DOCS / "tune.md")
-    for heading, config in {"The search space": space.Space, "Pruning": space.PruningConfig}.items():
+    for heading, config in {"The search space": study.Space, "Pruning": study.PruningConfig}.items():
         assert keys(page[heading]) == list(config.model_fields)
         for row, field in zip(page[heading], config.model_fields.values(), strict=True):
             assert row[1] in ("required", "section") or default(row[1]) == field.default
     assert keys(page["Ranges"]) == list(space.KINDS)
     for row, kind in zip(page["Ranges"], space.KINDS.values(), strict=True):
         assert ["type", *re.findall(r"`(\w+)`", row[1])] == list(kind.model_fields)
-    assert keys(page["The study folder"])[:3] == [tune.TRIALS, tune.BEST, tune.JOURNAL]
+    assert keys(page["The study folder"])[:3] == [study.TRIALS, study.BEST, study.JOURNAL]
 
 
 # --- comparisons -------------------------------------------------------------------------------------------
@@ -343,7 +343,7 @@ def scores(toy):
         repeats=1,
         settings=["brightest=50"],
         sweeps=[Sweep("brightest", ("40",))],
-    )
+    ).content()
 
 
 def test_the_toy_is_near_the_floor_and_the_yardstick_is_not(toy):
@@ -466,7 +466,7 @@ def sampled(toy):
 
 
 def test_scores_of_events_have_the_same_keys(toy, scores, sampled):
-    of_events = evaluate_events(sampled, [toy / "toy.h5"])
+    of_events = evaluate_events(sampled, [toy / "toy.h5"]).content()
     assert set(of_events) == set(scores)
     assert (of_events["type"], of_events["split"], of_events["part"]) == ("events", "canonical", "test")
     assert of_events["timing"] is None

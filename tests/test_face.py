@@ -122,5 +122,5 @@ def test_events_as_columns_and_files(tmp_path):
 def test_train_and_evaluate(tmp_path):
     run = cf.train("zn-linear", tmp_path / "linear", settings=["seed=1"])
     scores = cf.evaluate(run, "sample:zn")
-    assert scores["sets"]["zn"]["groups"]["all"]["metrics"]["w1"]["mean"] > 0
+    assert scores.sets["zn"].all.metrics["w1"].mean > 0
     assert not (run / "scores.json").exists()

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from caloforge import samples
-from caloforge.io.files import read_json, sha256, write_json
+from caloforge.io.files import sha256, write_json
 from caloforge.io.run import Run, read_weights, write_weights
+from caloforge.io.scores import read_scores
 from caloforge.models import Generator, build
 from caloforge.recipe import Recipe
 
@@ -59,11 +60,12 @@ def ship(run: Run) -> Path:
         )
     without = f", without {', '.join(left_out)}, which only the training needs" if left_out else ""
     target.write_card(
-        {
-            **card,
-            "weights": sha256(target.weights),
-            "storage": f"large weights in float16, trained in float32{without}",
-        }
+        card.model_copy(
+            update={
+                "weights": sha256(target.weights),
+                "storage": f"large weights in float16, trained in float32{without}",
+            }
+        )
     )
     return folder
 
@@ -76,7 +78,7 @@ def training_only(recipe: Recipe) -> tuple[str, ...]:
 
 def cut_scores(run: Run) -> None:
     """Cuts the paths of the scores to names."""
-    scores = read_json(run.scores)
+    scores = read_scores(run.scores).content()
     for sets in (scores["sets"], *(entry["sets"] for entry in scores["sweep"])):
         for entry in sets.values():
             entry["reference"]["path"] = Path(entry["reference"]["path"]).name

@@ -41,6 +41,8 @@ from caloforge.events import EventSource
 from caloforge.io import open_events, sha256
 from caloforge.io.files import read_json, replacing, write_json
 from caloforge.io.run import Run
+from caloforge.io.scores import Scores, Timing, read_scores
+from caloforge.io.typed import checked, write_typed
 from caloforge.models import resolved
 from caloforge.models.base import as_function
 from caloforge.report.pages.results import Contents, Trained, map_rows, write_results
@@ -272,13 +274,13 @@ class Comparing:
             )
         repeats = model.repeats or self.plan.repeats
         networks = suite(model.classifiers) if model.classifiers else None
-        scores = read_json(run.scores) if run.scores.is_file() else None
+        scores = read_scores(run.scores) if run.scores.is_file() else None
         if scores is None or not _covers(scores, wanted, repeats, networks):
             self.say(f"{recipe.name}: scoring on {', '.join(path.stem for path in wanted)}")
             scores = evaluate_run(
                 made.path, wanted, repeats=repeats, seed=self.plan.seed, classifiers=networks
             )
-            write_json(run.scores, scores)
+            write_typed(run.scores, scores)
         missing = [
             replace(sweep, values=values)
             for sweep in map(parse_sweep, model.sweep)
@@ -290,7 +292,7 @@ class Comparing:
             found = evaluate_sweeps(
                 made.path, wanted[:1], missing, repeats=1, seed=self.plan.seed, classifiers=features
             )
-            write_json(run.scores, {**scores, "sweep": scores["sweep"] + found})
+            write_typed(run.scores, scores.model_copy(update={"sweep": scores.sweep + found}))
 
     def _time(self, detector: str, folders: Sequence[Path]) -> None:
         """Takes the times of all runs of a detector, unless they were taken together already."""
@@ -304,7 +306,7 @@ class Comparing:
         times = time_in_turns(folders, source)
         for folder, found in times.items():
             run = Run(folder)
-            write_json(run.scores, {**read_json(run.scores), **found})
+            write_typed(run.scores, read_scores(run.scores).model_copy(update=found))
         write_json(file, {**taken, detector: names})
 
     def _study(self, study: StudyPlan) -> Path:
@@ -336,26 +338,20 @@ def _recipe(name: str, settings: Sequence[str] = ()) -> recipes.Recipe:
     return recipes.parse(recipes.with_settings(recipes.read(name), settings))
 
 
-def _covers(
-    scores: Mapping[str, Any], wanted: Sequence[Path], repeats: int, networks: ClassifierConfig | None
-) -> bool:
+def _covers(scores: Scores, wanted: Sequence[Path], repeats: int, networks: ClassifierConfig | None) -> bool:
     """Says whether scores are of these files, as many repeats and these classifiers."""
-    sets = scores["sets"]
-    held = all(
-        path.stem in sets and sets[path.stem]["reference"]["sha256"] == sha256(path) for path in wanted
-    )
+    sets = scores.sets
+    held = all(path.stem in sets and sets[path.stem].reference.sha256 == sha256(path) for path in wanted)
     views = networks.views if networks else ()
-    judged = all(
-        f"auc_{view}" in sets[path.stem]["groups"]["all"]["metrics"] for path in wanted for view in views
-    )
-    return held and judged and scores["part"] == "test" and int(scores["repeats"]) >= repeats
+    judged = all(f"auc_{view}" in sets[path.stem].all.metrics for path in wanted for view in views)
+    return held and judged and scores.part == "test" and scores.repeats >= repeats
 
 
-def _holds(scores: Mapping[str, Any], sweep: Sweep, value: str) -> bool:
+def _holds(scores: Scores, sweep: Sweep, value: str) -> bool:
     """Says whether scores hold a value of a sweep."""
     return any(
-        (one["path"], str(one["value"]), one.get("settings") or {}) == (sweep.path, value, sweep.held)
-        for one in scores["sweep"]
+        (point.path, str(point.value), point.settings) == (sweep.path, value, sweep.held)
+        for point in scores.sweep
     )
 
 
@@ -397,7 +393,7 @@ def _toml(value: Any) -> str:
 
 def time_in_turns(
     folders: Sequence[Path], source: EventSource, rounds: int = ROUNDS
-) -> dict[Path, dict[str, Any]]:
+) -> dict[Path, dict[str, Timing]]:
     """Takes processor time of every run on the CPU in turns, by batches and one by one.
 
     Args:
@@ -426,7 +422,9 @@ def time_in_turns(
                     spent[key][folder].append(1e3 * (time.process_time() - started) / (number * batch))
     return {
         folder: {
-            key: {"ms_per_event": spread(spent[key][folder]), "batch_size": batch, **place("cpu")}
+            key: checked(
+                Timing, {"ms_per_event": spread(spent[key][folder]), "batch_size": batch, **place("cpu")}
+            )
             for key, batch in BATCHES.items()
         }
         for folder in forwards

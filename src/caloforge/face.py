@@ -25,6 +25,7 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, Primaries
 from caloforge.io import open_events, open_primaries
 from caloforge.io.run import Run
+from caloforge.io.scores import Scores
 from caloforge.io.source import named_primaries
 from caloforge.runtime.bundle import Surrogate, is_bundle
 from caloforge.runtime.domain import Domain
@@ -170,8 +171,8 @@ def load(
     def of_run(found: Primaries, seed: int, first: int, batch: int | None) -> Generated[Primaries]:
         return Generated(forward, noise, found, seed, first, batch or 256)
 
-    domain = Domain.from_card(card["domain"]) if "domain" in card else None
-    return Model(recipe.name, model.detector, domain, int(card.get("parameters", 0)), of_run)
+    domain = Domain.from_card(card.domain) if card.domain else None
+    return Model(recipe.name, model.detector, domain, card.parameters, of_run)
 
 
 def run_path(name: str | Path) -> Path:
@@ -275,8 +276,8 @@ def evaluate(
     seed: int = 0,
     settings: Sequence[str] = (),
     trust: bool = False,
-) -> dict[str, Any]:
-    """Scores a model on rows that it was not trained on, or a file of generated events, and returns scores.json.
+) -> Scores:
+    """Scores a model on rows that it was not trained on, or a file of generated events.
 
     Args:
         target: weights that ship, a run folder, or a file of events.
@@ -285,6 +286,9 @@ def evaluate(
         seed: of the first repeat.
         settings: of a model, what may be changed after the training.
         trust: run code outside the package that the run names.
+
+    Returns:
+        what `scores.json` holds.
     """
     import tempfile
 

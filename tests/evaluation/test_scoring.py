@@ -38,15 +38,15 @@ def test_no_row_of_the_training_is_scored(events_file, tmp_path, kind):
     run = recipe(events_file, kind)
     train(run, tmp_path / "run")
     scores = evaluate_run(tmp_path / "run", [events_file], repeats=1)
-    (entry,) = scores["sets"].values()
+    (entry,) = scores.sets.values()
     source = open_events(events_file)
     parts = split(source, kind, 5)
-    assert entry["reference"]["rows"] == len(parts["test"])
+    assert entry.reference.rows == len(parts["test"])
     scored = rows_to_score(source, origin_of(run)).rows
     assert not set(scored) & set(parts["train"])
-    assert (scores["split"], scores["split_seed"], scores["part"]) == (kind, 5, "test")
+    assert (scores.split, scores.split_seed, scores.part) == (kind, 5, "test")
     # the yardstick keeps its training responses: all of them, and nothing else
-    stored = Run(tmp_path / "run").card()["data"][0]["rows"]["train"]
+    stored = Run(tmp_path / "run").card().data[0].rows["train"]
     assert stored == len(parts["train"])
 
 
@@ -68,16 +68,16 @@ def test_a_subset_of_particles_is_trained_and_scored_alone(events_file, tmp_path
     assert set(source.primaries.pdg) == {2112}
     train(run, tmp_path / "run")
     scores = evaluate_run(tmp_path / "run", [events_file], repeats=1)
-    assert scores["particles"] == ["n"]
-    groups = scores["sets"][events_file.stem]["groups"]
+    assert scores.particles == ("n",)
+    groups = scores.sets[events_file.stem].groups
     assert set(groups) == {"all", "n"}
-    assert groups["all"]["n"] == groups["n"]["n"]
+    assert groups["all"].n == groups["n"].n
 
 
 def test_readouts_get_the_channel_metrics_only(events_file, tmp_path):
     train(recipe(events_file, model="linear"), tmp_path / "run")
     scores = evaluate_run(tmp_path / "run", [events_file], repeats=1)
-    metrics = scores["sets"][events_file.stem]["groups"]["all"]["metrics"]
+    metrics = scores.sets[events_file.stem].all.metrics
     assert "w1" in metrics
     assert "w1_lit" not in metrics
     assert not (tmp_path / "run" / "generated").exists()
@@ -86,15 +86,13 @@ def test_readouts_get_the_channel_metrics_only(events_file, tmp_path):
 def test_repeats_have_seeds_of_their_own_and_repeat(events_file, tmp_path):
     train(recipe(events_file), tmp_path / "run")
     first, second, third = (
-        evaluate_run(tmp_path / "run", [events_file], repeats=3, seed=seed)["sets"][events_file.stem][
-            "groups"
-        ]["all"]
+        evaluate_run(tmp_path / "run", [events_file], repeats=3, seed=seed).sets[events_file.stem].all
         for seed in (0, 0, 1)
     )
-    values = first["metrics"]["w1"]["values"]
+    values = first.metrics["w1"].values
     assert len(set(values)) == 3
-    assert second["metrics"]["w1"]["values"] == values
-    assert third["metrics"]["w1"]["values"][:2] == values[1:]  # seed 1, 2, 3 after 0, 1, 2
+    assert second.metrics["w1"].values == values
+    assert third.metrics["w1"].values[:2] == values[1:]  # seed 1, 2, 3 after 0, 1, 2
 
 
 def test_events_of_other_particles_are_refused(events_file, tmp_path):
@@ -137,10 +135,10 @@ def test_true_sums_are_given_row_by_row(events_file, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Resample, "with_photons", with_photons, raising=False)
     scores = evaluate_run(tmp_path / "run", [events_file], repeats=2, true_sums=True)
-    assert (scores["name"], scores["settings"]) == ("resample, true sums", {"sums": "true"})
-    (entry,) = scores["sets"].values()
-    assert entry["groups"]["all"]["metrics"]["w1_photons"]["values"] == [0.0, 0.0]
-    assert entry["generated"] is None
+    assert (scores.name, scores.settings) == ("resample, true sums", {"sums": "true"})
+    (entry,) = scores.sets.values()
+    assert entry.all.metrics["w1_photons"].values == (0.0, 0.0)
+    assert entry.generated is None
     assert not (tmp_path / "run" / "generated").exists()
 
 

@@ -47,30 +47,30 @@ def scores(files):
 
 
 def test_showers_from_anywhere_are_scored_against_any_reference(files, scores):
-    assert (scores["detector"], scores["channels"], scores["split"], scores["part"]) == (
+    assert (scores.detector, scores.channels, scores.split, scores.part) == (
         "ds2", "layers", "unknown", "all",
     )  # fmt: skip
-    entry = scores["sets"]["reference"]
-    assert entry["generated"] == str(files[1].resolve())
-    group = entry["groups"]["all"]
-    assert group["n"] == 60
-    assert "44 showers: FPD, KPD and classifiers are not comparable" in group["note"]
-    assert "energies" not in group["note"]
+    entry = scores.sets["reference"]
+    assert entry.generated == str(files[1].resolve())
+    group = entry.all
+    assert group.n == 60
+    assert "44 showers: FPD, KPD and classifiers are not comparable" in group.note
+    assert "energies" not in group.note
     classified = {"auc_high", "jsd_high", "auc_raw_high", "jsd_raw_high"}
-    assert set(SHOWER_METRICS) | classified == set(group["metrics"])
-    assert sum(group["weights"]["high"]["truth"]) == 2 * 12
-    json.dumps(scores, allow_nan=False)
+    assert set(SHOWER_METRICS) | classified == set(group.metrics)
+    assert sum(group.weights["high"]["truth"]) == 2 * 12
+    json.dumps(scores.content(), allow_nan=False)
 
 
 def test_other_energies_are_said(files, tmp_path):
     events = made_showers(rows=30, seed=2)
     other = Events(DS2, events.conditions * np.float32(3), events.pdg, responses=events.responses)
     found = evaluate_events(written(tmp_path / "other.h5", other), [files[0]], sizes=QUICK)
-    assert "incident energies of the two sets differ" in found["sets"]["reference"]["groups"]["all"]["note"]
+    assert "incident energies of the two sets differ" in found.sets["reference"].all.note
 
 
 def test_a_table_shows_every_metric_with_floor_and_control(scores):
-    table = tables.showers_table([scores], "reference")
+    table = tables.showers_table([scores.content()], "reference")
     assert [column.title for column in table.columns] == ["floor", "mine", "control"]
     assert [row.name for row in table.rows][:2] == ["sep. E_layer", "sep. E_tot/E_inc"]
     assert {"FPD [10⁻³]", "AUC, high", "JSD, high [bits]"} <= {row.name for row in table.rows}
@@ -107,17 +107,17 @@ def test_a_run_is_scored_on_the_last_rows(tmp_path, monkeypatch):
         classifiers=TINY,
         sweeps=[Sweep("steps", ("2",), ("method=euler",))],
     )
-    (swept,) = found["sweep"]
-    assert (swept["path"], swept["value"], swept["settings"]) == ("steps", 2, {"method": "euler"})
-    judged = swept["sets"]["reference"]["groups"]["all"]["metrics"]["auc_high"]
-    assert 0 <= judged["mean"] <= 1
-    assert judged["floor"] is None
-    entry = found["sets"]["reference"]
-    assert (found["split"], found["part"], entry["groups"]["all"]["n"]) == ("ordered", "test", 20)
-    assert len(entry["groups"]["all"]["metrics"]["sep_layers"]["values"]) == 1
-    assert "auc_high" in entry["groups"]["all"]["metrics"]
+    (swept,) = found.sweep
+    assert (swept.path, swept.value, swept.settings) == ("steps", 2, {"method": "euler"})
+    judged = swept.sets["reference"].all.metrics["auc_high"]
+    assert 0 <= judged.mean <= 1
+    assert judged.floor is None
+    entry = found.sets["reference"]
+    assert (found.split, found.part, entry.all.n) == ("ordered", "test", 20)
+    assert len(entry.all.metrics["sep_layers"].values) == 1
+    assert "auc_high" in entry.all.metrics
     # what was generated are training showers: of the first 70 %
-    generated = open_events(tmp_path / "run" / entry["generated"]).slices(slice(None)).responses
+    generated = open_events(tmp_path / "run" / entry.generated).slices(slice(None)).responses
     known = {shower.tobytes() for shower in open_events(reference).slices(slice(0, 70)).responses}
     assert {shower.tobytes() for shower in generated} <= known
 

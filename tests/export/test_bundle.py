@@ -12,6 +12,7 @@ from caloforge.export import bundle as bundles
 from caloforge.export import export
 from caloforge.export.onnx import check_exportable
 from caloforge.io import create, open_events, open_trials
+from caloforge.io.card import DataFile
 from caloforge.io.files import read_json, write_json
 from caloforge.models import MODELS, READOUTS
 from caloforge.models.autoregressive_flow import MAF, MAFConfig
@@ -23,6 +24,7 @@ from caloforge.samples import TRIALS, sample, weights
 from caloforge.training.checkpoint import load_classifier, load_model
 from made import made_events
 from made_run import SMALL, made_run
+from made_scores import scores
 
 NETWORKS = [name for name in (*MODELS, *READOUTS) if name in SMALL and name != "nearest"]
 TRAINED = {"inverse_autoregressive_flow": "zn-iaf-bs-ch-div"}
@@ -152,11 +154,9 @@ def test_disagreement_before_rounding(flow_run, tmp_path):
 
 def test_scores_of_the_same_settings_go_along(flow_run, tmp_path):
     run = shutil.copytree(flow_run, tmp_path / "run")
-    groups = {"all": {"n": 3, "metrics": {}}, "gamma": {"n": 1}}
-    scores = {"settings": {}, "sets": {"made": {"reference": {"sha256": "0"}, "groups": groups}}}
-    write_json(run / "scores.json", scores)
+    write_json(run / "scores.json", scores("made", {"all": {"n": 3, "particles": 2, "metrics": {}}}))
     found = bundles._scores(bundles.Run(run), [])
-    assert found == {"made": {"sha256": "0", "n": 3, "metrics": {}}}
+    assert found == {"made": {"sha256": "", "n": 3, "particles": 2, "metrics": {}}}
     assert bundles._scores(bundles.Run(run), ["solver.steps=1"]) == {}
 
 
@@ -187,11 +187,15 @@ def test_what_export_refuses(caloforge, flow_run, tmp_path):
 
 def test_a_card_with_a_domain_needs_no_training_data(flow_run):
     recipe = bundles.Run(flow_run).recipe()
-    lost = {"data": [{"name": "lost.h5", "sha256": "0"}]}
+    lost = (
+        bundles.Run(flow_run)
+        .card()
+        .model_copy(update={"data": (DataFile(name="lost.h5", sha256="0", rows={}),), "domain": None})
+    )
     primaries = made_events(particles=9).primaries
-    card = {**lost, "domain": Domain.fit(primaries).to_card()}
+    card = lost.model_copy(update={"domain": Domain.fit(primaries).to_card()})
     domain, particles = bundles._domain_and_particles(recipe, card, [])
-    assert domain.to_card() == card["domain"]
+    assert domain.to_card() == card.domain
     assert len(particles) > 1000  # those of the sample
     with pytest.raises(ValueError, match=r"lost.h5 of zn-channel_flow_matching are not all there"):
         bundles._domain_and_particles(recipe, lost, [])

@@ -16,6 +16,7 @@ from caloforge.events import Primaries, split
 from caloforge.export import o2
 from caloforge.io import open_events, open_trials
 from caloforge.io.files import read_json, sha256
+from caloforge.io.run import Run
 from caloforge.metrics.channels import mean_wasserstein
 from caloforge.metrics.probability import fraction
 from caloforge.models.base import as_function, probabilities_in_memory
@@ -223,7 +224,7 @@ def test_the_a_side_agrees_with_full_simulation_tower_by_tower(detector):
 
 
 def test_unknown_species_are_dark_and_known_ones_are_not():
-    species = o2.known_species(read_json(shipped(ZERO)[0] / "card.json"))
+    species = o2.known_species(Run(shipped(ZERO)[0]).card())
     known = [(0, 0), (0.939565, 0), (0.938272, -1), (1.67245, -1)]  # gamma, n, p~, Omega-
     nuclei = [
         (1.87561, 1),

@@ -61,9 +61,9 @@ def test_training_finds_the_fractions_and_the_shape(model, trials):
     p = probabilities(model, fresh)
     scores = scores_of(fresh, p.astype(np.float64), model.outcomes)
     for name in ("zn", "zp", "any", "both"):
-        everything = scores[name]["all"]
-        assert abs(everything["predicted"] - everything["observed"]) < 5 * everything["error"]
-    assert scores["zn"]["auc"] > 0.9
+        everything = scores[name].all
+        assert abs(everything.predicted - everything.observed) < 5 * everything.error
+    assert scores["zn"].auc > 0.9
     floor = brier_floor(fresh.trials, fresh.hits[:, 0])
     assert floor < brier(fresh.trials, fresh.hits[:, 0], p[:, 0]) < 1.2 * floor + 0.005
 
@@ -107,9 +107,9 @@ def test_the_recipe_trains_the_same_run_twice(tmp_path):
     values["data"]["files"] = [str(tmp_path / "made.h5")]
     train(parse(values), tmp_path / "run")
     card = Run(tmp_path / "run").card()
-    assert (card["kind"], card["type"], card["detector"]) == ("classifier", "zero_response", "zn")
-    assert card["data"][0]["rows"] == {"train": 210, "validation": 30, "test": 60}
-    assert card["domain"]["rows"] == 210
+    assert (card.kind, card.type, card.detector) == ("classifier", "zero_response", "zn")
+    assert card.data[0].rows == {"train": 210, "validation": 30, "test": 60}
+    assert card.domain["rows"] == 210
     _, model = load_classifier(tmp_path / "run")
     p = probabilities(model, made_trials(rows=300))
     assert p.shape == (300, 3)
@@ -135,9 +135,9 @@ def test_the_weights_that_ship_are_calibrated_on_particles_they_have_not_seen():
     scores = scores_of(test, probabilities(model, test).astype(np.float64), model.outcomes)
     for name, auc in (("zn", 0.97), ("zp", 0.95), ("any", 0.97)):
         found = scores[name]
-        assert abs(found["all"]["predicted"] - found["all"]["observed"]) < 5 * found["all"]["error"]
-        assert found["repeated"]["brier"] < 1.6 * found["repeated"]["floor"]
-        assert found["auc"] > auc
+        assert abs(found.all.predicted - found.all.observed) < 5 * found.all.error
+        assert found.repeated.brier < 1.6 * found.repeated.floor
+        assert found.auc > auc
 
 
 def test_the_coincidence():

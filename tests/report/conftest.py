@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from caloforge.detectors import ZN
 from caloforge.events import Selected, load, split, with_responses
 from caloforge.io import create, open_events, sha256
 from caloforge.metrics import observe, score
@@ -47,12 +48,21 @@ def write_run(folder, reference, name="made <b>&", kind="generator", sweep=True)
                 "path": "solver.steps",
                 "value": value,
                 "ms_per_event": times,
-                "sets": {"made": {"groups": groups}},
+                "sets": one["sets"],
             }
             for value in (1, 2, 4)
         ]
         card = {
             "format": 1,
+            "name": name,
+            "type": "flow_matching",
+            "kind": kind,
+            "detector": "zn",
+            "features": list(ZN.features),
+            "channels": "paper",
+            "split": "canonical",
+            "particles": [],
+            "parameters": 100,
             "seed": 0,
             "version": "0.0",
             "git_revision": "abc",

@@ -47,14 +47,14 @@ def test_a_run_folder_holds_everything(events_file, tmp_path):
     loop.train(recipe(events_file), out)
     run = Run(out)
     card = run.card()
-    assert card["data"][0]["rows"] == {"train": 252, "validation": 36, "test": 72}
-    assert card["parameters"] == sum(p.numel() for p in load_model(out)[1].parameters())
+    assert card.data[0].rows == {"train": 252, "validation": 36, "test": 72}
+    assert card.parameters == sum(p.numel() for p in load_model(out)[1].parameters())
     log = run.log()
     assert [row["epoch"] for row in log] == ["1", "2", "3"]
     assert all(float(row["loss"]) > 0 and float(row["validation_w1"]) > 0 for row in log)
     assert run.recipe().model["solver"] == {"method": "euler", "steps": 2}
     scores = [float(row["validation_w1"]) for row in log]
-    assert card["training"]["best_epoch"] == 1 + int(np.argmin(scores))
+    assert card.training.best_epoch == 1 + int(np.argmin(scores))
 
 
 def test_a_checkpoint_holds_plain_numbers_whatever_a_validation_returns(events_file, tmp_path, monkeypatch):
@@ -282,7 +282,7 @@ def test_a_training_sees_vertices_from_within_the_beam_spot_and_its_guard_knows_
     assert (where > low - 0.01).all()
     assert (where < high + 0.01).all()
     spot = parse(recipe(events_file).model_dump() | {"seed": 4})
-    inside = Domain.from_card(Run(tmp_path / "run").card()["domain"]).inside(
+    inside = Domain.from_card(Run(tmp_path / "run").card().domain).inside(
         loop.in_beam_spot(events, spot, "other").primaries
     )
     assert inside.mean() > 0.9

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from caloforge.io.run import Run
+from caloforge.io.study import Study, Trial
 from caloforge.recipe import parse, read, to_toml
 from caloforge.training import tune as module
 from caloforge.training.loop import Validation, train
 from caloforge.training.space import parse_space
-from caloforge.training.tune import best_of, tune
+from caloforge.training.tune import tune
 
 optuna = pytest.importorskip("optuna")
 
@@ -56,7 +57,7 @@ def choices(*values, path=RATE):
 
 
 def states(result):
-    return [trial["state"] for trial in result["trials"]]
+    return [trial.state for trial in result.trials]
 
 
 @pytest.fixture
@@ -76,25 +77,25 @@ def pretended(monkeypatch):
 def test_the_best_recipe_trains_to_the_value_of_the_best_trial(events_file, tmp_path):
     result = tune(recipe(events_file), space(), tmp_path / "study", trials=3)
     assert states(result) == ["finished"] * 3
-    best = best_of(result["trials"])
-    assert best["value"] == min(trial["value"] for trial in result["trials"])
+    best = result.finished[0]
+    assert best.value == min(trial.value for trial in result.trials)
     assert sorted(path.name for path in (tmp_path / "study").iterdir()) == [
         "best.toml",
         "journal.log",
         "trials.json",
     ]
     page = (Path(__file__).parents[2] / "docs" / "tune.md").read_text()
-    for key in result.keys() - {"trials"} | {f"trials[].{key}" for key in best}:
+    for key in set(Study.model_fields) - {"trials"} | {f"trials[].{key}" for key in Trial.model_fields}:
         assert f"`{key}`" in page
     winner = parse(read(tmp_path / "study" / "best.toml"))
     assert winner.name == "tiny-tuned"
-    assert winner.model["optimizer"]["learning_rate"] == best["parameters"][RATE]
+    assert winner.model["optimizer"]["learning_rate"] == best.parameters[RATE]
     train(winner, tmp_path / "run")
     log = Run(tmp_path / "run").log()
-    assert [float(row["validation_w1"]) for row in log] == [value for _, value in best["validations"]]
+    assert [float(row["validation_w1"]) for row in log] == [value for _, value in best.validations]
     card = Run(tmp_path / "run").card()
-    assert card["training"]["best_epoch"] == best["best_epoch"]
-    assert float(log[best["best_epoch"] - 1]["validation_w1"]) == best["value"]
+    assert card.training.best_epoch == best.best_epoch
+    assert float(log[best.best_epoch - 1]["validation_w1"]) == best.value
 
 
 def test_a_study_goes_on_with_the_next_trial_and_repeats_by_its_seed(events_file, tmp_path, pretended):
@@ -107,11 +108,11 @@ def test_a_study_goes_on_with_the_next_trial_and_repeats_by_its_seed(events_file
     broken = tune(tiny, rate, tmp_path / "broken", trials=12)
 
     def tried(result):
-        return [trial["parameters"][RATE] for trial in result["trials"]]
+        return [trial.parameters[RATE] for trial in result.trials]
 
     assert tried(broken) == tried(whole)
     assert len(set(tried(whole))) == 12
-    assert whole["importance"] == {RATE: 1.0}
+    assert whole.importance == {RATE: 1.0}
     other = tune(tiny.model_copy(update={"seed": 4}), space(), tmp_path / "other", trials=2)
     assert not set(tried(other)) & set(tried(whole))
 
@@ -131,35 +132,35 @@ def test_a_trial_worse_than_the_median_is_stopped(events_file, tmp_path, pretend
     result = tune(recipe(events_file), space(pruning=early), tmp_path, trials=5)
     assert states(result) == ["finished"] * 3 + ["pruned", "finished"]
     assert [len(epochs) for epochs in reached] == [3, 3, 3, 2, 3]
-    assert result["trials"][3]["value"] is None
-    assert result["trials"][3]["validations"] == [[1, 10.0], [2, 9.9]]
-    assert best_of(result["trials"])["number"] == 4
+    assert result.trials[3].value is None
+    assert result.trials[3].validations == ((1, 10.0), (2, 9.9))
+    assert result.finished[0].number == 4
 
 
 def test_the_value_is_that_of_the_weights_that_were_kept(events_file, tmp_path, pretended):
     pretended(lambda rate: [3.0, 2.0])  # the first is called the best, by another entry of the validation
-    (trial,) = tune(recipe(events_file), space(), tmp_path, trials=1)["trials"]
-    assert (trial["value"], trial["best_epoch"]) == (3.0, 1)
+    (trial,) = tune(recipe(events_file), space(), tmp_path, trials=1).trials
+    assert (trial.value, trial.best_epoch) == (3.0, 1)
 
 
 def test_a_training_that_diverges_is_a_failed_trial(events_file, tmp_path):
     wild = space(choices(1e30, 1e-3))
     tiny = recipe(events_file, epochs=1).model_copy(update={"seed": 2})
     result = tune(tiny, wild, tmp_path, trials=3)
-    assert len(result["trials"]) == 3
-    for trial in result["trials"]:
-        diverged = trial["parameters"][RATE] > 1
-        assert trial["state"] == ("failed" if diverged else "finished")
-        assert ("lower the learning rate" in trial["reason"]) == diverged
+    assert len(result.trials) == 3
+    for trial in result.trials:
+        diverged = trial.parameters[RATE] > 1
+        assert trial.state == ("failed" if diverged else "finished")
+        assert ("lower the learning rate" in trial.reason) == diverged
     assert {"failed", "finished"} == set(states(result))
-    assert best_of(result["trials"])["parameters"] == {RATE: 1e-3}
+    assert result.finished[0].parameters == {RATE: 1e-3}
 
 
 def test_a_validation_that_is_no_number_is_a_failed_trial(events_file, tmp_path, pretended):
     pretended(lambda rate: [2.0, float("nan")])
     result = tune(recipe(events_file), space(), tmp_path, trials=2)
     assert states(result) == ["failed"] * 2
-    assert result["trials"][0]["reason"] == "validation w1 became nan after epoch 2"
+    assert result.trials[0].reason == "validation w1 became nan after epoch 2"
     assert not (tmp_path / "best.toml").exists()
 
 
@@ -171,17 +172,17 @@ def test_keys_that_do_not_fit_together_are_a_failed_trial_and_lists_are_choices(
     wanted |= choices([1, 2], [1, 1], path="model.network.multipliers")
     tiny = recipe(events_file).model_copy(update={"model": images, "seed": 2})
     result = tune(tiny, space(wanted), tmp_path, trials=2)
-    found = {trial["parameters"]["model.network.heads"]: trial for trial in result["trials"]}
+    found = {trial.parameters["model.network.heads"]: trial for trial in result.trials}
     assert found.keys() == {2, 3}
-    assert found[3]["state"] == "failed"
-    assert found[3]["reason"]
-    assert found[2]["state"] == "finished"
-    assert found[2]["parameters"]["model.network.multipliers"] in ([1, 2], [1, 1])
+    assert found[3].state == "failed"
+    assert found[3].reason
+    assert found[2].state == "finished"
+    assert found[2].parameters["model.network.multipliers"] in ([1, 2], [1, 1])
 
 
 def test_run_folders_are_kept_where_wanted(events_file, tmp_path):
     tune(recipe(events_file, epochs=1), space(), tmp_path, trials=1, keep=True)
-    assert Run(tmp_path / "trial-0").card()["name"] == "tiny"
+    assert Run(tmp_path / "trial-0").card().name == "tiny"
 
 
 def test_a_folder_that_is_there_is_left_alone(events_file, tmp_path):
@@ -211,10 +212,10 @@ def test_workers_share_a_study_by_name(events_file, tmp_path, monkeypatch, prete
     tiny = recipe(events_file)
     tune(tiny, space(), tmp_path / "a", storage=storage, name="both", trials=2)
     result = tune(tiny, space(), tmp_path / "b", storage=storage, name="both", trials=3)
-    assert [trial["number"] for trial in result["trials"]] == [0, 1, 2]
+    assert [trial.number for trial in result.trials] == [0, 1, 2]
     assert len(json.loads((tmp_path / "a" / "trials.json").read_text())["trials"]) == 2
     alone = tune(tiny, space(), tmp_path / "c", storage=storage, name="alone", trials=1)
-    assert len(alone["trials"]) == 1
+    assert len(alone.trials) == 1
 
 
 def test_workers_may_have_their_data_and_devices_elsewhere(events_file, tmp_path, pretended):
@@ -224,7 +225,7 @@ def test_workers_may_have_their_data_and_devices_elsewhere(events_file, tmp_path
     tune(recipe(events_file), space(), tmp_path / "study", trials=1)
     there = recipe(copy)
     there = there.model_copy(update={"training": there.training.model_copy(update={"threads": 2})})
-    assert len(tune(there, space(), tmp_path / "study", trials=2)["trials"]) == 2
+    assert len(tune(there, space(), tmp_path / "study", trials=2).trials) == 2
 
 
 def test_another_recipe_or_space_is_another_study(events_file, tmp_path, pretended):
@@ -284,7 +285,7 @@ def test_a_study_needs_an_end_one_device_and_a_storage(events_file, tmp_path):
 
 
 def test_no_trial_is_begun_after_the_time(events_file, tmp_path):
-    assert tune(recipe(events_file), space(), tmp_path, timeout=0)["trials"] == []
+    assert tune(recipe(events_file), space(), tmp_path, timeout=0).trials == ()
 
 
 def test_a_killed_worker_leaves_a_study_that_goes_on(events_file, tmp_path, pretended):
@@ -307,7 +308,7 @@ def test_a_killed_worker_leaves_a_study_that_goes_on(events_file, tmp_path, pret
         file.write('{"op_code": 5, "worker')
     result = tune(tiny, space(), tmp_path, trials=4)
     assert states(result) == ["finished", "failed", "running", "running", "finished", "finished"]
-    assert result["trials"][1]["reason"] == "its worker was stopped"
+    assert result.trials[1].reason == "its worker was stopped"
     assert not (tmp_path / "trial-1").exists()
 
 

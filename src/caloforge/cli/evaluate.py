@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -22,6 +22,9 @@ from caloforge.cli.options import (
     is_classifier,
     run_path,
 )
+
+if TYPE_CHECKING:
+    from caloforge.io.scores import Scores
 
 
 def evaluate(
@@ -81,7 +84,7 @@ def evaluate(
     """Score a model on rows it was not trained on, or a file of generated events against a reference."""
     from caloforge.evaluation.classifier import suite
     from caloforge.evaluation.scoring import evaluate_events, evaluate_run, parse_sweep
-    from caloforge.io.files import write_json
+    from caloforge.io.typed import write_typed
     from caloforge.training.devices import check_device
 
     check_device(device)
@@ -133,7 +136,7 @@ def evaluate(
                 trust=trust,
                 training=training,
             )
-    write_json(out, scores)
+    write_typed(out, scores)
     _print_scores(scores, trust)
     output.print(f"wrote {out}")
 
@@ -141,18 +144,20 @@ def evaluate(
 def _evaluate_classifier(path: Path, references: list[Path], out: Path, trust: bool) -> None:
     """Scores a zero response, whose references are files of trials."""
     from caloforge.evaluation.zero_response import evaluate_classifier
-    from caloforge.io.files import write_json
+    from caloforge.io.typed import write_typed
 
     scores = evaluate_classifier(path, references, trust=trust)
-    write_json(out, scores)
+    write_typed(out, scores)
     header = ("outcome", "trials", "observed", "predicted", "Brier", "repeated: Brier", "floor", "ROC AUC")
-    for stem, entry in scores["sets"].items():
-        table = Table(*header, title=f"{stem}: {scores['split']} split, test rows", title_justify="left")
-        for name, found in entry["outcomes"].items():
-            every, repeated = found["all"], found["repeated"]
-            values = (every["observed"], every["predicted"], found["brier"], *repeated.values(), found["auc"])
+    for stem, classified in scores.sets.items():
+        table = Table(*header, title=f"{stem}: {scores.split} split, test rows", title_justify="left")
+        for name, outcome in classified.outcomes.items():
+            rows, repeated = outcome.all, outcome.repeated
+            values = (
+                rows.observed, rows.predicted, outcome.brier, repeated.brier, repeated.floor, outcome.auc,
+            )  # fmt: skip
             cells = ["-" if value is None else f"{value:.4f}" for value in values]
-            table.add_row(name, f"{every['trials']:,}", *cells)
+            table.add_row(name, f"{rows.trials:,}", *cells)
         Console(width=max(output.width, 120), highlight=False, markup=False).print(table)
     output.print(f"wrote {out}")
 
@@ -171,16 +176,17 @@ def _events_folder(scores: Path) -> Path:
     return folder
 
 
-def _print_scores(scores: dict[str, Any], trust: bool) -> None:
+def _print_scores(scores: Scores, trust: bool) -> None:
     from caloforge.detectors import detector_named
     from caloforge.report.tables import console, scores_table, showers_table
 
-    showers = detector_named(scores["detector"], trust=trust).layers and scores["kind"] != "readout"
-    for stem in scores["sets"]:
-        table_of = showers_table([scores], stem) if showers else scores_table([scores], stem)
+    content = scores.content()
+    showers = detector_named(scores.detector, trust=trust).layers and scores.kind != "readout"
+    for stem in scores.sets:
+        table_of = showers_table([content], stem) if showers else scores_table([content], stem)
         header, *rows = console(table_of)
         table = Table(
-            *header, title=f"{stem}: {scores['split']} split, {scores['part']} rows", title_justify="left"
+            *header, title=f"{stem}: {scores.split} split, {scores.part} rows", title_justify="left"
         )
         for row in rows:
             table.add_row(*row)

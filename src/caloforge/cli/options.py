@@ -73,4 +73,4 @@ def is_classifier(path: Path) -> bool:
     """Tells whether a run predicts which particles leave a response at all."""
     from caloforge.io.run import Run
 
-    return bool(Run(path).card()["kind"] == "classifier")
+    return Run(path).card().kind == "classifier"

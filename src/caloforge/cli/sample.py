@@ -92,10 +92,11 @@ def sample(
     source = Generated(
         as_function(model.to(device)), model.noise_dim, particles, seed, first_event, batch_size
     )
-    marks = _marks(Run(path).card(), particles, on_outside)
+    card = Run(path).card()
+    marks = _marks(card.name, card.domain, particles, on_outside)
     origin = {
         **origin_of(recipe),
-        **trained_on(Run(path).card()),
+        **trained_on(card.data),
         "weights": Run(path).check_weights(),
         **_outside(marks),
         "seed": seed,
@@ -130,7 +131,7 @@ def _sample_bundle(
     surrogate = Surrogate.load(path, threads=threads, trust=trust)
     particles = open_particles(located(primaries), surrogate.detector)
     source = surrogate.source(particles, **numbers)
-    marks = _marks(surrogate.card, particles, on_outside)
+    marks = _marks(surrogate.card["name"], surrogate.card["domain"], particles, on_outside)
     origin = {
         **origin_of_bundle(surrogate.card, path),
         **numbers,
@@ -144,14 +145,16 @@ def _sample_bundle(
     output.print(f"wrote {len(particles)} events to {out}")
 
 
-def _marks(card: Mapping[str, Any], particles: ParticleSource, on_outside: str) -> dict[str, Any]:
+def _marks(
+    name: str, domain: Mapping[str, Any] | None, particles: ParticleSource, on_outside: str
+) -> dict[str, Any]:
     """Returns the column that marks particles outside of the domain, where particles outside are allowed."""
     from caloforge.runtime.domain import Domain
 
-    if "domain" not in card:
-        warn(f"the card of {card['name']}, of an older version, has no domain: no particle is checked")
+    if domain is None:
+        warn(f"the card of {name}, of an older version, has no domain: no particle is checked")
         return {}
-    inside = Domain.from_card(card["domain"]).check(particles, on_outside, warn)
+    inside = Domain.from_card(domain).check(particles, on_outside, warn)
     return {} if on_outside == "error" else {"in_domain": inside}
 
 

@@ -57,15 +57,13 @@ def tune(
     found = read_space(space)
     folder = out or Path("studies") / (study or parsed.name)
 
-    from caloforge.training.tune import BEST, best_of
+    from caloforge.io.study import BEST, Trial
     from caloforge.training.tune import tune as run_study
 
-    def show(record: dict[str, Any]) -> None:
-        seen = [value for _, value in record["validations"]]
-        reached = record["value"] if record["value"] is not None else min(seen, default=None)
-        text = record["reason"] or f"{found.objective} {reached:.4g}"
-        keys = " ".join(f"{path}={_short(value)}" for path, value in record["parameters"].items())
-        messages.print(f"trial {record['number']} {record['state']}: {text}  {keys}")
+    def show(trial: Trial) -> None:
+        text = trial.reason or f"{found.objective} {trial.reached:.4g}"
+        keys = " ".join(f"{path}={_short(value)}" for path, value in trial.parameters.items())
+        messages.print(f"trial {trial.number} {trial.state}: {text}  {keys}")
 
     try:
         result = run_study(
@@ -75,14 +73,13 @@ def tune(
     except KeyboardInterrupt:
         messages.print("interrupted; the same command goes on with the study")
         sys.exit(130)
-    best = best_of(result["trials"])
-    ended = sum(record["state"] != "running" for record in result["trials"])
-    if best is None:
+    ended = len(result.ended)
+    if not result.finished:
         output.print(f"{ended} trials, none of them finished: see {folder}")
         return
+    best = result.finished[0]
     output.print(
-        f"{ended} trials; the best is {best['number']}, {found.objective} {best['value']:.4g}: "
-        f"wrote {folder / BEST}"
+        f"{ended} trials; the best is {best.number}, {found.objective} {best.value:.4g}: wrote {folder / BEST}"
     )
 
 

@@ -23,14 +23,14 @@ from caloforge.io import create, open_events, provenance
 from caloforge.io.content import check_other_content, content_hash, contents_of
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
+from caloforge.io.scores import Scores, SweepPoint
+from caloforge.io.typed import checked
 from caloforge.metrics import Observables, align, observe, observe_showers, score, score_showers, wasserstein
 from caloforge.metrics.showers import Showers, Sizes, Smeared
 from caloforge.models.base import Generator, Readout, TakesPhotons, as_function, channel_sums, given_photons
 from caloforge.recipe import Recipe
 from caloforge.runtime.generate import Forward, Generated, generate, generate_rows
 from caloforge.training.checkpoint import load_model
-
-FORMAT = 1
 
 Reporter = Callable[[str, int, int], None]
 """Called with what is done, how much of it, out of how much."""
@@ -259,7 +259,7 @@ def evaluate_run(
     events_folder: Path | None = None,
     trust: bool = False,
     training: Sequence[Path] = (),
-) -> dict[str, Any]:
+) -> Scores:
     """Generates the test part of each reference several times and scores it.
 
     The events of the first repeat are kept, in the run folder or where told. The split is the run's own, so that rows
@@ -286,7 +286,7 @@ def evaluate_run(
             content.
 
     Returns:
-        what scores.json holds.
+        what `scores.json` holds.
 
     Raises:
         ValueError: not a finished run, a reference of another detector or without test rows, or true sums for a model
@@ -315,23 +315,26 @@ def evaluate_run(
                 events = open_events(folder / f"{stem}.h5", model.detector)
                 _classify(entry, tests[stem][1], events, classifiers, seed, device, report, folder=folder)
     swept = _swept(task, changed, classifiers, report)
-    return {
-        "format": FORMAT,
-        **{key: card[key] for key in ("type", "kind", "detector", "channels", "parameters")},
-        "name": card["name"] + (", true sums" if true_sums else ""),
-        **{key: value for key, value in origin_of(recipe).items() if key != "run"},
-        "part": "test",
-        "seed": seed,
-        "repeats": repeats,
-        "settings": _as_mapping(settings) | ({"sums": "true"} if true_sums else {}),
-        "sets": sets,
-        "timing": {
-            "ms_per_event": milliseconds,
-            "batch_size": batch_size,
-            **place(device),
+    return checked(
+        Scores,
+        {
+            "format": 1,
+            "name": card.name + (", true sums" if true_sums else ""),
+            "type": card.type,
+            "kind": card.kind,
+            "detector": card.detector,
+            "channels": card.channels,
+            "parameters": card.parameters,
+            **{key: value for key, value in origin_of(recipe).items() if key != "run"},
+            "part": "test",
+            "seed": seed,
+            "repeats": repeats,
+            "settings": _as_mapping(settings) | ({"sums": "true"} if true_sums else {}),
+            "sets": sets,
+            "timing": {"ms_per_event": milliseconds, "batch_size": batch_size, **place(device)},
+            "sweep": swept,
         },
-        "sweep": swept,
-    }
+    )
 
 
 def evaluate_sweeps(
@@ -345,14 +348,15 @@ def evaluate_sweeps(
     device: str = "cpu",
     report: Reporter = silent,
     classifiers: ClassifierConfig | None = None,
-) -> list[dict[str, Any]]:
-    """Scores settings of a run and not the run itself: what scores.json holds under `sweep`.
+) -> tuple[SweepPoint, ...]:
+    """Scores settings of a run and not the run itself: what `scores.json` holds under `sweep`.
 
     Arguments and errors are those of `evaluate_run`.
     """
     changed = _changed(path, (), sweeps)
     tests = _tests(Run(path), load_model(path)[1], references, seed, None)
-    return _swept(_Task(tests, repeats, seed, batch_size, device), changed, classifiers, report)
+    swept = _swept(_Task(tests, repeats, seed, batch_size, device), changed, classifiers, report)
+    return tuple(checked(SweepPoint, point) for point in swept)
 
 
 def _changed(
@@ -388,12 +392,12 @@ def _tests(
             )
     files = {path: open_events(path, model.detector) for path in references}
     known = {content_hash(open_events(path, model.detector)): path.name for path in training}
-    check_other_content(files, contents_of(card) | known)
+    check_other_content(files, contents_of(card.data) | known)
     together = [list(files)] if origin["split"] == "files" else [[path] for path in files]
     for paths in together:
         source = Joined([files[path] for path in paths]) if len(paths) > 1 else files[paths[0]]
         test = rows_to_score(source, origin)
-        judge = _judge(test, card["channels"], seed, sizes, isinstance(model, Readout))
+        judge = _judge(test, card.channels, seed, sizes, isinstance(model, Readout))
         tests["+".join(path.stem for path in paths)] = ({path: files[path] for path in paths}, test, judge)
     return tests
 
@@ -511,7 +515,7 @@ def evaluate_events(
     report: Reporter = silent,
     folder: Path | None = None,
     training: Sequence[Path] = (),
-) -> dict[str, Any]:
+) -> Scores:
     """Scores a file of generated events against a reference.
 
     A file that `caloforge sample` wrote names the split of its model, and only the test rows are scored. A file
@@ -566,22 +570,25 @@ def evaluate_events(
     if classifiers is not None:
         del judge  # and the voxels that it keeps
         _classify(entry, source, generated, classifiers, seed, device, report, folder=folder)
-    return {
-        "format": FORMAT,
-        "name": origin.get("run", path.stem),
-        "type": "events",
-        "kind": "generator",
-        "detector": detector.name,
-        "channels": channels,
-        "parameters": None,
-        "split": origin.get("split", "files" if training else "unknown"),
-        "split_seed": origin.get("split_seed", 0),
-        "particles": origin.get("particles", []),
-        "part": "test" if known else "all",
-        "seed": origin.get("seed"),
-        "repeats": 1,
-        "settings": {},
-        "sets": {"+".join(one.stem for one in files): entry},
-        "timing": None,
-        "sweep": [],
-    }
+    return checked(
+        Scores,
+        {
+            "format": 1,
+            "name": origin.get("run", path.stem),
+            "type": "events",
+            "kind": "generator",
+            "detector": detector.name,
+            "channels": channels,
+            "parameters": None,
+            "split": origin.get("split", "files" if training else "unknown"),
+            "split_seed": origin.get("split_seed", 0),
+            "particles": origin.get("particles", []),
+            "part": "test" if known else "all",
+            "seed": origin.get("seed"),
+            "repeats": 1,
+            "settings": {},
+            "sets": {"+".join(one.stem for one in files): entry},
+            "timing": None,
+            "sweep": [],
+        },
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +13,12 @@ from caloforge.evaluation.scoring import origin_of, rows_to_score
 from caloforge.events import EventSource
 from caloforge.io import open_trials, sha256
 from caloforge.io.run import Run
+from caloforge.io.scores import ClassifiedSet, ClassifierScores, Outcome, ReferenceFile, Repeated
 from caloforge.metrics.probability import brier, brier_floor, fraction, reliability, roc_auc
 from caloforge.models.base import probabilities_in_memory
 from caloforge.particles import particle_name
 from caloforge.training.checkpoint import load_classifier
 from caloforge.trials import Trials
-
-FORMAT = 1
 
 BOTH = "both"
 """The coincidence of the two modules, which follows from the other three."""
@@ -31,7 +29,7 @@ def with_both(hits: NDArray[Any]) -> NDArray[Any]:
     return np.column_stack([hits, np.maximum(hits[:, 0] + hits[:, 1] - hits[:, 2], 0)])
 
 
-def evaluate_classifier(path: Path, references: Sequence[Path], *, trust: bool = False) -> dict[str, Any]:
+def evaluate_classifier(path: Path, references: Sequence[Path], *, trust: bool = False) -> ClassifierScores:
     """Scores the test part of each reference.
 
     Args:
@@ -54,37 +52,44 @@ def evaluate_classifier(path: Path, references: Sequence[Path], *, trust: bool =
         test = rows_to_score(cast(EventSource, source), origin_of(recipe))
         trials = source.slices(test.rows)
         probabilities = probabilities_in_memory(model, trials.conditions).astype(np.float64)
-        sets[reference.stem] = {
-            "reference": {"path": str(reference.resolve()), "sha256": sha256(reference), "rows": len(trials)},
-            "outcomes": scores_of(trials, probabilities, model.outcomes),
-        }
-    return {
-        "format": FORMAT,
-        **{key: card[key] for key in ("name", "type", "kind", "detector", "parameters", "split")},
-        "part": "test",
-        "sets": sets,
-    }
+        sets[reference.stem] = ClassifiedSet(
+            reference=ReferenceFile(
+                path=str(reference.resolve()), sha256=sha256(reference), rows=len(trials)
+            ),
+            outcomes=scores_of(trials, probabilities, model.outcomes),
+        )
+    return ClassifierScores(
+        format=1,
+        name=card.name,
+        type=card.type,
+        kind="classifier",
+        detector=card.detector,
+        parameters=card.parameters,
+        split=card.split,
+        part="test",
+        sets=sets,
+    )
 
 
-def scores_of(trials: Trials, probabilities: NDArray[np.float64], outcomes: Sequence[str]) -> dict[str, Any]:
+def scores_of(
+    trials: Trials, probabilities: NDArray[np.float64], outcomes: Sequence[str]
+) -> dict[str, Outcome]:
     """Scores probabilities, (N, 3), outcome by outcome, their coincidence last."""
     scores = {}
     n, repeated = trials.trials, trials.trials > 1
     names = (*outcomes, BOTH)
     for name, k, p in zip(names, with_both(trials.hits).T, with_both(probabilities).T, strict=True):
-        scores[name] = {
-            "brier": brier(n, k, p),
-            "auc": _number(roc_auc(n, k, p)),
-            "repeated": {
-                "brier": brier(n[repeated], k[repeated], p[repeated]) if repeated.any() else None,
-                "floor": brier_floor(n, k),
-            },
-            "reliability": [asdict(part) for part in reliability(n, k, p)],
-            "all": asdict(fraction(n, k, p)),
-            "particles": {
-                label: asdict(fraction(n[rows], k[rows], p[rows])) for label, rows in by_particle(trials)
-            },
-        }
+        scores[name] = Outcome(
+            brier=brier(n, k, p),
+            auc=_number(roc_auc(n, k, p)),
+            repeated=Repeated(
+                brier=brier(n[repeated], k[repeated], p[repeated]) if repeated.any() else None,
+                floor=brier_floor(n, k),
+            ),
+            reliability=tuple(reliability(n, k, p)),
+            all=fraction(n, k, p),
+            particles={label: fraction(n[rows], k[rows], p[rows]) for label, rows in by_particle(trials)},
+        )
     return scores
 
 

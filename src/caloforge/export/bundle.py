@@ -35,8 +35,10 @@ from caloforge.export.onnx import (
     graphs_of_tokens,
 )
 from caloforge.io import open_events
-from caloforge.io.files import check_new_folder, new_folder, read_json, sha256
+from caloforge.io.card import Card
+from caloforge.io.files import check_new_folder, new_folder, sha256
 from caloforge.io.run import Run
+from caloforge.io.scores import read_scores
 from caloforge.models import Classifier, Generator, Readout
 from caloforge.models.base import DrawsTokens, as_function, probabilities_in_memory
 from caloforge.recipe import Recipe
@@ -123,7 +125,7 @@ def export(
         _save({GRAPH: graph, **graphs_of_tokens(model)}, temporary)
         agreement = _compare(recipe, run, settings, model, temporary, particles, expected)
         full = {
-            **{key: value for key, value in card.items() if key != "format"},
+            **{key: value for key, value in card.content().items() if key != "format"},
             "shape": list(model.detector.shape),
             "unit": model.detector.unit,
             "channel_maps": channel_maps(model.detector),
@@ -182,13 +184,13 @@ def _zero_response(
             difference = max(difference, float(np.abs(wanted - session(conditions)).max()))
     if not difference <= PROBABILITY_TOLERANCE:
         raise ValueError(
-            f"the graph of {card['name']} does not agree with PyTorch: probabilities differ by {difference:.3g}, "
+            f"the graph of {card.name} does not agree with PyTorch: probabilities differ by {difference:.3g}, "
             f"wanted at most {PROBABILITY_TOLERANCE:g}"
         )
     return {
-        "domain": card["domain"],
+        "domain": card.content()["domain"],
         "zero": {
-            **{key: card[key] for key in ("name", "type", "data", "split", "seed", "version")},
+            **{key: card.content()[key] for key in ("name", "type", "data", "split", "seed", "version")},
             "outcomes": list(classifier.outcomes),
             "weights": sha256(run.weights),
             "rule": "ZN responds where u < P(ZN), ZP where P(any) - P(ZP) <= u < P(any); u from noise stream 1",
@@ -213,7 +215,7 @@ def check_same_features(classifier: Detector, generator: Detector) -> None:
         )
 
 
-def _training_rows(recipe: Recipe, card: Mapping[str, Any], data: Sequence[Path]) -> EventSource | None:
+def _training_rows(recipe: Recipe, card: Card, data: Sequence[Path]) -> EventSource | None:
     """Returns the training rows; None where the files are missing or have changed since.
 
     Files are known by their hash: those given, else the recipe's and the samples that ship.
@@ -223,45 +225,43 @@ def _training_rows(recipe: Recipe, card: Mapping[str, Any], data: Sequence[Path]
         places = [Path(file) for file in recipe.data.files]
         places += [sample(name) for name in SAMPLES]
     hashes = {sha256(path): path for path in reversed(places) if path.is_file()}
-    if not all(entry["sha256"] in hashes for entry in card["data"]):
+    if not all(file.sha256 in hashes for file in card.data):
         return None
     detector = detector_named(recipe.detector)
-    paths = [hashes[entry["sha256"]] for entry in card["data"]]
+    paths = [hashes[file.sha256] for file in card.data]
     source = Joined([of_particles(open_events(path, detector), recipe.data.particles) for path in paths])
     return Selected(source, split(source, recipe.data.split, recipe.seed, recipe.data.validation)["train"])
 
 
-def _domain_and_particles(
-    recipe: Recipe, card: Mapping[str, Any], data: Sequence[Path]
-) -> tuple[Domain, Primaries]:
+def _domain_and_particles(recipe: Recipe, card: Card, data: Sequence[Path]) -> tuple[Domain, Primaries]:
     """Returns the domain, from the card or fitted to the training rows, and real particles to compare with.
 
     Raises:
         ValueError: the training files are needed and are not there.
     """
     training = _training_rows(recipe, card, data)
-    if training is not None and (data or "domain" not in card):
+    if training is not None and (data or card.domain is None):
         return domain_of(training, recipe), training.primaries
-    if "domain" not in card or data:
-        wanted = ", ".join(entry["name"] for entry in card["data"])
+    if card.domain is None or data:
+        wanted = ", ".join(file.name for file in card.data)
         raise ValueError(
             f"the domain is fitted to the training data, and {wanted} of {recipe.name} are not all there as they "
             "were: say with --data where they are"
         )
     known = open_events(samples_of(recipe.detector)[-1]) if training is None else training
-    return Domain.from_card(card["domain"]), known.primaries
+    return Domain.from_card(card.domain), known.primaries
 
 
 def _scores(run: Run, settings: Sequence[str]) -> dict[str, Any]:
     """Returns the scores over all particles of each reference; empty where they are of other settings."""
     if not run.scores.is_file():
         return {}
-    scores = read_json(run.scores)
-    if scores["settings"] != dict(setting.split("=", 1) for setting in settings):
+    scores = read_scores(run.scores)
+    if scores.settings != dict(setting.split("=", 1) for setting in settings):
         return {}
     return {
-        name: {"sha256": entry["reference"]["sha256"], **entry["groups"]["all"]}
-        for name, entry in scores["sets"].items()
+        name: {"sha256": scored.reference.sha256, **scored.all.model_dump(mode="json", exclude_unset=True)}
+        for name, scored in scores.sets.items()
     }
 
 

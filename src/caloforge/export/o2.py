@@ -29,7 +29,7 @@ Counts n > 0 are written as ln(1 + n + 0.01): O2 takes int(exp(.) - 1) in float3
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -50,6 +50,7 @@ from caloforge.export.onnx import (
     lower,
 )
 from caloforge.io import open_events
+from caloforge.io.card import Card
 from caloforge.io.files import check_new_folder, new_folder, sha256, write_json, write_text
 from caloforge.io.run import Run
 from caloforge.models import Classifier, Generator
@@ -188,9 +189,15 @@ def _generators(runs: Sequence[Path]) -> dict[str, tuple[Path, Generator]]:
     return {module: found[module] for module in MODULES}
 
 
-def known_species(card: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Returns mass in GeV and charge in e of the species that a run was trained on, by its card, (S, 2)."""
-    return np.unique([mass_and_charge(int(pdg)) for pdg in card["domain"]["particles"]], axis=0)
+def known_species(card: Card) -> NDArray[np.float64]:
+    """Returns mass in GeV and charge in e of the species that a run was trained on, by its card, (S, 2).
+
+    Raises:
+        ValueError: a card of an older version, which does not tell.
+    """
+    if card.domain is None:
+        raise ValueError(f"the card of {card.name} has no domain: train it again with this version")
+    return np.unique([mass_and_charge(int(pdg)) for pdg in card.domain["particles"]], axis=0)
 
 
 def _compare(
@@ -232,7 +239,7 @@ def _compare(
 def _origin(run: Path) -> dict[str, Any]:
     card = Run(run).card()
     kept = ("name", "type", "detector", "data", "split", "seed", "rounding", "version")
-    return {key: card.get(key) for key in kept} | {"weights": sha256(Run(run).weights)}
+    return {key: card.content().get(key) for key in kept} | {"weights": sha256(Run(run).weights)}
 
 
 def scales_text(features: int) -> str:

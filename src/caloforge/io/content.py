@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from caloforge.events import Events, EventSource
+from caloforge.io.card import DataFile
 
 RESPONSES = 64
 """Responses that go into a hash, evenly spaced: reading all of a large file would take minutes."""
@@ -49,13 +50,12 @@ def check_other_content(
             )
 
 
-def contents_of(card: Mapping[str, Any]) -> dict[str, str]:
+def contents_of(data: Iterable[DataFile]) -> dict[str, str]:
     """Returns the names of a run's training files by their content, where its card has it: of the split `files`."""
-    data: Sequence[Mapping[str, Any]] = card.get("data", ())
-    return {entry["content"]: entry["name"] for entry in data if "content" in entry}
+    return {file.content: file.name for file in data if file.content is not None}
 
 
-def trained_on(card: Mapping[str, Any]) -> dict[str, Any]:
+def trained_on(data: Iterable[DataFile]) -> dict[str, Any]:
     """Returns what a file of generated events says of its model's training files: nothing of other splits."""
-    contents = contents_of(card)
+    contents = contents_of(data)
     return {"trained_on": contents} if contents else {}

@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge._lookup import require
-from caloforge.io.files import read_json, replacing, sha256, write_json, write_text
+from caloforge.io.card import Card
+from caloforge.io.files import replacing, sha256, write_text
+from caloforge.io.typed import read_typed, write_typed
 from caloforge.recipe import Recipe, parse, read, to_toml
-
-FORMAT = 1
 
 PARTS = "parts"
 """Key in the metadata of weights: a JSON object, the further files by name, with their hashes."""
@@ -71,24 +71,21 @@ class Run:
             raise ValueError(f"{self.path} is not a run folder: it has no recipe.toml")
         return parse(read(self.path / "recipe.toml"))
 
-    def write_card(self, card: Mapping[str, Any]) -> None:
+    def write_card(self, card: Card) -> None:
         """Writes the card."""
-        write_json(self.path / "card.json", {"format": FORMAT, **card})
+        write_typed(self.path / "card.json", card)
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Card:
         """Reads the card.
 
         Raises:
-            ValueError: no card (the training has not finished), or one of a newer format.
+            ValueError: no card (the training has not finished), or one that is none; the message names the key.
         """
         if not (self.path / "card.json").is_file():
             raise ValueError(
                 f"{self.path} has no card.json: not a run folder, or its training has not finished"
             )
-        card: dict[str, Any] = read_json(self.path / "card.json")
-        if card.get("format") != FORMAT:
-            raise ValueError(f"{self.path}/card.json must have format {FORMAT}, got {card.get('format')!r}")
-        return card
+        return read_typed(Card, self.path / "card.json")
 
     def check_weights(self) -> str:
         """Returns the hash of the weights, after a look whether they are those of the card.
@@ -100,7 +97,7 @@ class Run:
         """
         if not self.weights.is_file():
             raise ValueError(f"there are no weights {self.weights}")
-        wanted, found = self.card().get("weights"), sha256(self.weights)
+        wanted, found = self.card().weights, sha256(self.weights)
         if wanted is not None and found != wanted:
             raise ValueError(
                 f"{self.weights} is not what the training left: card.json has its sha256 as {wanted}, it is {found}"

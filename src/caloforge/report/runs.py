@@ -13,13 +13,10 @@ from typing import Any
 from caloforge.detectors import Detector, detector_named
 from caloforge.events import EventSource, Joined, Selected, judged, of_particles
 from caloforge.io import open_events, sha256
-from caloforge.io.files import read_json
 from caloforge.io.run import Run as Folder
+from caloforge.io.scores import read_scores
 from caloforge.metrics import align
 from caloforge.report.drawing import Style, style
-
-FORMAT = 1
-"""Format of `scores.json`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +103,12 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
         if not folder.is_file() and not (folder / "scores.json").is_file():
             raise ValueError(f"{folder} has no scores.json: caloforge evaluate writes it")
     files = [folder if folder.is_file() else folder / "scores.json" for folder in folders]
-    scores = [read_json(file) for file in files]
-    for file, one in zip(files, scores, strict=True):
-        if not isinstance(one, dict) or one.get("format") != FORMAT:
-            got = one.get("format") if isinstance(one, dict) else type(one).__name__
-            raise ValueError(f"{file} must have format {FORMAT}, got {got!r}")
+    scores = [read_scores(file).content() for file in files]
     names = [str(one["name"]) for one in scores]
     runs = []
     for number, (folder, one, name) in enumerate(zip(folders, scores, names, strict=True)):
         unique = f"{name} ({folder.name})" if names.count(name) > 1 else name
-        card = Folder(folder).card() if (folder / "card.json").is_file() else {}
+        card = Folder(folder).card().content() if (folder / "card.json").is_file() else {}
         path = folder.parent if folder.is_file() else folder
         runs.append(Run(path, unique, one, card, style(number, unique)))
     return runs

@@ -37,8 +37,10 @@ from numpy.typing import NDArray
 
 from caloforge.detectors import Detector, detector_named
 from caloforge.events import Events, ParticleSource, Primaries, as_counts
+from caloforge.io.card import DataFile
 from caloforge.io.content import trained_on
 from caloforge.io.files import read_json, sha256, write_json, write_text
+from caloforge.io.typed import checked
 from caloforge.runtime import hits
 from caloforge.runtime.domain import Domain, OnOutside, check_choice
 from caloforge.runtime.generate import Forward, Generated, Particles, Responds, generate_rows
@@ -360,7 +362,7 @@ def origin_of_bundle(card: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "split": card["split"],
         "split_seed": card["seed"],
         "particles": card["particles"],
-        **trained_on(card),
+        **trained_on(checked(DataFile, entry) for entry in card["data"]),
         "bundle": sha256(folder / CARD),
         "settings": card["settings"],
         **({"zero_response": card["zero"]["name"]} if "zero" in card else {}),

@@ -39,6 +39,7 @@ from caloforge.events import (
     split,
 )
 from caloforge.io import open_events, open_trials
+from caloforge.io.card import Budget, Card, DataFile, Kind
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
 from caloforge.io.stored import stored
@@ -441,7 +442,7 @@ def _train(
             save_weights(model, run.weights)
             history.seconds = prepared
         card = _card(recipe, model, files, hashes, source, parts, history)
-        run.write_card({**card, "weights": sha256(run.weights)})
+        run.write_card(card.model_copy(update={"weights": sha256(run.weights)}))
 
 
 def _rows(
@@ -464,41 +465,42 @@ def _card(
     source: EventSource,
     parts: Mapping[Part, np.ndarray[Any, np.dtype[np.intp]]],
     history: History,
-) -> dict[str, Any]:
+) -> Card:
     rows, contents = _rows(files, parts), content_entries(recipe, files)
-    return {
-        "name": recipe.name,
-        "type": recipe.model["type"],
-        "kind": _kind(model),
-        "detector": recipe.detector,
-        "features": [feature.name for feature in model.detector.conditions],
-        "units": [feature.unit for feature in model.detector.conditions],
-        "channels": _channels(model),
-        "data": [
-            {"name": Path(path).name, "sha256": hashes[path], "rows": rows[i], **contents[path]}
+    return Card(
+        format=1,
+        name=recipe.name,
+        type=recipe.model["type"],
+        kind=_kind(model),
+        detector=recipe.detector,
+        features=tuple(feature.name for feature in model.detector.conditions),
+        units=tuple(feature.unit for feature in model.detector.conditions),
+        channels=_channels(model),
+        data=tuple(
+            DataFile(name=Path(path).name, sha256=hashes[path], rows=rows[i], **contents[path])
             for i, path in enumerate(files)
-        ],
-        "domain": domain_of(Selected(source, parts["train"]), recipe).to_card(),
-        "split": recipe.data.split,
+        ),
+        domain=domain_of(Selected(source, parts["train"]), recipe).to_card(),
+        split=recipe.data.split,
         **card_entries(recipe, files),
-        "particles": list(recipe.data.particles),
-        "seed": recipe.seed,
-        "rounding": recipe.model.get("rounding", ""),
-        "made_with": dict(model.made_with) if isinstance(model, Generator) else {},
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "version": version("caloforge"),
-        "git_revision": _revision(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "training": {
-            "seconds": round(history.seconds, 1),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-            "epochs": history.epoch,
-            "best_epoch": history.best_epoch,
-        },
-    }
+        particles=recipe.data.particles,
+        seed=recipe.seed,
+        rounding=recipe.model.get("rounding", ""),
+        made_with=dict(model.made_with) if isinstance(model, Generator) else {},
+        parameters=sum(p.numel() for p in model.parameters()),
+        version=version("caloforge"),
+        git_revision=_revision(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        training=Budget(
+            seconds=round(history.seconds, 1),
+            machine=f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            epochs=history.epoch,
+            best_epoch=history.best_epoch,
+        ),
+    )
 
 
-def _kind(model: Model) -> str:
+def _kind(model: Model) -> Kind:
     if isinstance(model, Classifier):
         return "classifier"
     return "readout" if isinstance(model, Readout) else "generator"

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from caloforge._lookup import nearest
+from caloforge.io.study import Choices, FloatRange, IntRange, Parameter, Space
 from caloforge.models import configuration
 from caloforge.recipe import Recipe, parse, read, validated, with_values
 
@@ -27,85 +26,7 @@ FIXED = ("name", "detector", "data")
 """Keys of a recipe that no search may change: trials are compared on the same events."""
 
 
-class FloatRange(BaseModel):
-    """A real number from `low` to `high`, on a logarithmic scale with `log`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    type: Literal["float"] = "float"
-    low: float
-    high: float
-    log: bool = False
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """Values that stand for all: the two ends."""
-        return self.low, self.high
-
-
-class IntRange(BaseModel):
-    """An integer from `low` to `high`, on a logarithmic scale with `log`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    type: Literal["int"] = "int"
-    low: int
-    high: int
-    log: bool = False
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """Values that stand for all: the two ends."""
-        return self.low, self.high
-
-
-class Choices(BaseModel):
-    """One of several values, lists among them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    type: Literal["categorical"] = "categorical"
-    choices: tuple[Any, ...] = Field(min_length=2)
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """Values that stand for all: all."""
-        return self.choices
-
-
-Parameter = FloatRange | IntRange | Choices
-
 KINDS: Mapping[str, type[Parameter]] = {"float": FloatRange, "int": IntRange, "categorical": Choices}
-
-
-class PruningConfig(BaseModel):
-    """When a trial is stopped early: its best value is worse than the median of others at the same epoch.
-
-    Attributes:
-        startup_trials: finished trials before any is stopped.
-        warmup_epochs: epochs, through all stages, before a trial may be stopped.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    startup_trials: int = Field(5, ge=0)
-    warmup_epochs: int = Field(0, ge=0)
-
-
-class Space(BaseModel):
-    """A search.
-
-    Attributes:
-        objective: entry of the stage's validation that is made small.
-        pruning: when a trial is stopped early.
-        parameters: ranges by the path of the key in the recipe.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    objective: str = "w1"
-    pruning: PruningConfig = PruningConfig()
-    parameters: dict[str, Parameter] = Field(min_length=1)
 
 
 def read_space(name: str | Path) -> Space:

@@ -24,7 +24,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,19 +35,28 @@ import torch
 
 from caloforge._lookup import nearest, require
 from caloforge.events import Joined, Selected, split
-from caloforge.io.files import read_json, sha256, write_json, write_text
+from caloforge.io.files import sha256, write_text
+from caloforge.io.study import (
+    BEST,
+    JOURNAL,
+    TRIALS,
+    Choices,
+    FloatRange,
+    Parameter,
+    Space,
+    State,
+    Study,
+    Trial,
+    read_study,
+)
+from caloforge.io.typed import write_typed
 from caloforge.models import Classifier, Generator, build, resolved
 from caloforge.recipe import Recipe, to_toml
 from caloforge.training.loop import Validation, derived_seed, train, training_data
-from caloforge.training.space import Choices, FloatRange, Parameter, Space, check, with_parameters
+from caloforge.training.space import check, with_parameters
 
 if TYPE_CHECKING:
     import optuna
-
-FORMAT = 1
-"""Format of `trials.json`."""
-
-TRIALS, BEST, JOURNAL = "trials.json", "best.toml", "journal.log"
 
 IMPORTANCE = 10
 """Finished trials from which the importance of parameters is estimated."""
@@ -55,12 +64,11 @@ IMPORTANCE = 10
 NAMELESS = timedelta(minutes=1)
 """Age at which a running trial that names no worker belongs to none: a worker writes its name at once."""
 
-Record = dict[str, Any]
-Reporter = Callable[[Record], None]
-"""Called with the entry of `trials.json` of each trial this worker has ended."""
+Reporter = Callable[[Trial], None]
+"""Called with each trial this worker has ended."""
 
 
-def silent(record: Record) -> None:
+def silent(trial: Trial) -> None:
     """Shows nothing."""
 
 
@@ -161,10 +169,11 @@ class _Worker:
     importance: dict[str, float] = field(default_factory=dict)
     _number: int = -1
 
-    def run(self) -> Record:
-        """Makes one trial and returns its record."""
+    def run(self) -> Trial:
+        """Makes one trial and returns what is written of it."""
         self.study.optimize(self._train, n_trials=1, catch=(FailedTrialError,))
-        return self.export()[self._number]
+        (trial,) = (trial for trial in self.export().trials if trial.number == self._number)
+        return trial
 
     def _train(self, trial: optuna.Trial) -> float:
         self._number = trial.number
@@ -189,30 +198,26 @@ class _Worker:
                 shutil.rmtree(folder, ignore_errors=True)
         return watch.value
 
-    def export(self) -> dict[int, Record]:
-        """Writes `trials.json` and `best.toml` and returns the trials by number."""
-        records = {trial.number: self._record(trial) for trial in self.study.get_trials(deepcopy=False)}
-        write_json(
-            self.out / TRIALS,
-            {
-                "format": FORMAT,
-                "study": self.study.study_name,
-                "recipe": self.recipe.name,
-                "detector": self.recipe.detector,
-                "type": self.recipe.model["type"],
-                "objective": self.space.objective,
-                "space": self.space.model_dump(mode="json"),
-                "importance": self.importance,
-                "trials": list(records.values()),
-            },
+    def export(self) -> Study:
+        """Writes `trials.json` and `best.toml` and returns the former."""
+        study = Study(
+            format=1,
+            study=self.study.study_name,
+            recipe=self.recipe.name,
+            detector=self.recipe.detector,
+            type=self.recipe.model["type"],
+            objective=self.space.objective,
+            space=Space.model_validate(self.space.model_dump()),  # with its defaults
+            importance=self.importance,
+            trials=tuple(self._ended(trial) for trial in self.study.get_trials(deepcopy=False)),
         )
-        best = best_of(list(records.values()))
-        if best is not None:
-            recipe = resolved(with_parameters(self.recipe, best["parameters"]))
+        write_typed(self.out / TRIALS, study)
+        if study.finished:
+            recipe = resolved(with_parameters(self.recipe, study.finished[0].parameters))
             write_text(
                 self.out / BEST, to_toml(recipe.model_copy(update={"name": f"{self.recipe.name}-tuned"}))
             )
-        return records
+        return study
 
     def weigh(self) -> None:
         """Estimates how much of the objective's variance each parameter explains, given enough trials."""
@@ -242,21 +247,25 @@ class _Worker:
                 if not self.keep:
                     shutil.rmtree(self.out / f"trial-{trial.number}", ignore_errors=True)
 
-    def _record(self, trial: optuna.trial.FrozenTrial) -> Record:
-        states = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
-        started, ended = trial.datetime_start, trial.datetime_complete
-        state = states.get(trial.state.name, "running")
-        parameters = self.space.parameters
-        return {
-            "number": trial.number,
-            "state": state,
-            "value": trial.value if state == "finished" else None,
-            "best_epoch": trial.user_attrs.get("best_epoch"),
-            "seconds": round((ended - started).total_seconds(), 1) if started and ended else None,
-            "reason": trial.user_attrs.get("reason", "its worker was stopped" if state == "failed" else ""),
-            "parameters": {path: _value(parameters[path], value) for path, value in trial.params.items()},
-            "validations": [[epoch, value] for epoch, value in sorted(trial.intermediate_values.items())],
+    def _ended(self, trial: optuna.trial.FrozenTrial) -> Trial:
+        states: dict[str, State] = {
+            "COMPLETE": "finished",
+            "PRUNED": "pruned",
+            "FAIL": "failed",
         }
+        started, ended = trial.datetime_start, trial.datetime_complete
+        state: State = states.get(trial.state.name, "running")
+        parameters = self.space.parameters
+        return Trial(
+            number=trial.number,
+            state=state,
+            value=trial.value if state == "finished" else None,
+            best_epoch=trial.user_attrs.get("best_epoch"),
+            seconds=round((ended - started).total_seconds(), 1) if started and ended else None,
+            reason=trial.user_attrs.get("reason", "its worker was stopped" if state == "failed" else ""),
+            parameters={path: _value(parameters[path], value) for path, value in trial.params.items()},
+            validations=tuple(sorted(trial.intermediate_values.items())),
+        )
 
 
 class _UnfitError(ValueError):
@@ -283,12 +292,6 @@ def _trial_recipe(recipe: Recipe, parameters: Mapping[str, Any]) -> Recipe:
     return found
 
 
-def best_of(records: Sequence[Record]) -> Record | None:
-    """Returns the finished trial of the smallest value, or None."""
-    finished = [record for record in records if record["state"] == "finished"]
-    return min(finished, key=lambda record: (record["value"], record["number"]), default=None)
-
-
 def tune(
     recipe: Recipe,
     space: Space,
@@ -300,7 +303,7 @@ def tune(
     timeout: float | None = None,
     keep: bool = False,
     report: Reporter = silent,
-) -> dict[str, Any]:
+) -> Study:
     """Makes trials of a study as one worker, beginning it or going on with it.
 
     Args:
@@ -315,7 +318,7 @@ def tune(
         report: shows each trial that has ended.
 
     Returns:
-        what `trials.json` holds.
+        all trials of the study, as `trials.json` has them.
 
     Raises:
         ValueError: a recipe, space or storage that do not fit, or a study of another recipe or space.
@@ -341,9 +344,8 @@ def tune(
             report(worker.run())
         worker.weigh()
     finally:
-        worker.export()
-    result: dict[str, Any] = read_json(out / TRIALS)
-    return result
+        study_file = worker.export()
+    return study_file
 
 
 def _stages(recipe: Recipe, objective: str) -> dict[str, int]:
@@ -394,8 +396,8 @@ def _open(storage: str, name: str, recipe: Recipe, space: Space, out: Path) -> o
     """
     library = require("optuna", "tune")
     library.logging.set_verbosity(library.logging.CRITICAL)  # trials are reported, failures with their reason
-    if (out / TRIALS).is_file() and (held := read_json(out / TRIALS).get("study")) != name:
-        raise ValueError(f"{out} already holds the study {held!r}, not {name!r}: choose another --out")
+    if (out / TRIALS).is_file() and (other := read_study(out).study) != name:
+        raise ValueError(f"{out} already holds the study {other!r}, not {name!r}: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     pruning = space.pruning
     pruner = library.pruners.MedianPruner(pruning.startup_trials, pruning.warmup_epochs)
