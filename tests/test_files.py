@@ -61,25 +61,25 @@ def test_all_rows_train_but_for_an_even_share(rows, share, chosen):
 
 def test_the_card_says_what_trained_and_what_judges(run, files):
     card = Run(run).card()
-    assert (card["split"], card["validation"]) == ("files", 0.02)
-    assert [entry["rows"] for entry in card["data"]] == [
+    assert (card.split, card.validation) == ("files", 0.02)
+    assert [entry.rows for entry in card.data] == [
         {"train": 59, "validation": 1, "test": 0},
         {"train": 39, "validation": 1, "test": 0},
     ]
-    assert [(entry["name"], entry["rows"]) for entry in card["reference"]] == [
+    assert [(entry.name, entry.rows) for entry in card.reference] == [
         ("test_1.hdf5", 24),
         ("test_2.hdf5", 16),
     ]
-    assert "content" in card["data"][0]
+    assert card.data[0].content
 
 
 def test_several_references_make_one_set_and_all_of_its_rows_judge(run, files, tmp_path):
     scores = evaluate_run(run, [files["test_1"], files["test_2"]], repeats=1, sizes=QUICK)
-    (entry,) = scores["sets"].values()
-    assert list(scores["sets"]) == ["test_1+test_2"]
-    assert (scores["split"], scores["part"], entry["groups"]["all"]["n"]) == ("files", "test", 40)
-    assert entry["reference"]["rows"] == 40
-    assert [one["path"] for one in entry["reference"]["further"]] == [str(files["test_2"].resolve())]
+    (entry,) = scores.sets.values()
+    assert list(scores.sets) == ["test_1+test_2"]
+    assert (scores.split, scores.part, entry.all.n) == ("files", "test", 40)
+    assert entry.reference.rows == 40
+    assert [one.path for one in entry.reference.further] == [str(files["test_2"].resolve())]
     (run / "scores.json").write_text(json.dumps(scores))
     (comparison,) = comparisons(read_runs([run]), {})
     assert len(comparison.reference) == 40
@@ -122,8 +122,8 @@ def test_files_from_anywhere_are_judged_by_several_references(files):
     scores = evaluate_events(
         files["train_1"], [files["test_1"], files["test_2"]], sizes=QUICK, training=[files["train_2"]]
     )
-    assert (scores["split"], scores["part"]) == ("files", "all")
-    assert scores["sets"]["test_1+test_2"]["groups"]["all"]["n"] == 40
+    assert (scores.split, scores.part) == ("files", "all")
+    assert scores.sets["test_1+test_2"].all.n == 40
 
 
 def test_the_plan_is_one_line_and_the_recipe_too(files):
