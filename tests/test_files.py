@@ -80,7 +80,7 @@ def test_several_references_make_one_set_and_all_of_its_rows_judge(run, files, t
     assert (scores.split, scores.part, entry.all.n) == ("files", "test", 40)
     assert entry.reference.rows == 40
     assert [one.path for one in entry.reference.further] == [str(files["test_2"].resolve())]
-    (run / "scores.json").write_text(json.dumps(scores))
+    (run / "scores.json").write_text(json.dumps(scores.content()))
     (comparison,) = comparisons(read_runs([run]), {})
     assert len(comparison.reference) == 40
     np.testing.assert_array_equal(
