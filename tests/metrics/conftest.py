@@ -8,6 +8,7 @@ import pytest
 from caloforge.detectors import ZN, ChannelMap, Detector, Face
 from caloforge.events import Events, Primaries
 from caloforge.metrics import Observables
+from caloforge.metrics.spectrum import spectra as spectra_of
 
 LEFT = np.repeat([1, 1, 0, 0], 4).astype(np.float32)
 
@@ -32,7 +33,9 @@ def _primaries(group, pdg=22, energy=100.0, slope=0.0, detector=TINY) -> Primari
     return Primaries(detector, conditions, np.broadcast_to(pdg, len(group)), group)
 
 
-def _observables(channels, group=None, centre=None, radius=None, lit=None, **particle) -> Observables:
+def _observables(
+    channels, group=None, centre=None, radius=None, lit=None, spectra=None, **particle
+) -> Observables:
     channels = np.asarray(channels, float)
     rows = len(channels)
     images = {"centre": (rows, 2), "radius": (rows,), "lit": (rows,)}
@@ -42,7 +45,8 @@ def _observables(channels, group=None, centre=None, radius=None, lit=None, **par
             name: np.ones(shape) if given[name] is None else np.asarray(given[name], float)
             for name, shape in images.items()
         }
-    return Observables(_primaries(np.zeros(rows) if group is None else group, **particle), channels, **given)
+    particles = _primaries(np.zeros(rows) if group is None else group, **particle)
+    return Observables(particles, channels, **given, spectra=spectra)
 
 
 def _events(responses, group=None) -> Events:
@@ -86,6 +90,7 @@ def random_observables() -> Callable[..., Observables]:
             centre=rng.normal(20 + group[:, None], 2, (rows, 2)),
             radius=rng.gamma(4 + group),
             lit=rng.poisson(50, rows),
+            spectra=spectra_of(rng.geometric(0.1, (rows, 600))),
             pdg=np.where(group % 2 == 0, 22, 2112),
             energy=100.0 + group,
         )

@@ -9,10 +9,11 @@ With n_k the photons in cell k of one response, at (i_k, j_k) in cells along the
   smallest distance r such that the cells with |(i_k, j_k) - c| <= r hold at least 90 % of sum_k n_k, in
   cells.
 - lit: the number of cells with at least one photon.
+- spectra: cells by content (`metrics.spectrum`).
 
 An empty response has no centre and no radius: they are NaN, the metrics of centre and radius leave such rows
 out, and the metric `empty` counts them. A detector whose responses are not images of two axes, and a
-readout, which gives channel sums only, have neither centre, radius nor lit cells: these are None.
+readout, which gives channel sums only, have neither centre, radius, lit cells nor spectra: these are None.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.events import EventSource, Primaries, Rows, in_slices
+from caloforge.metrics.spectrum import EDGES
+from caloforge.metrics.spectrum import spectra as spectra_of
 
 HELD = 0.9
 """Share of the photons inside the circle."""
@@ -42,6 +45,7 @@ class Observables:
         radius: radius of the circle around the centre that holds 90 % of the photons, in cells, (N,), NaN
             where a response is empty; or None.
         lit: cells with at least one photon, (N,); or None.
+        spectra: cells by content, (N, B); or None.
 
     Raises:
         ValueError: wrong shapes, channel sums that are not finite, or only some of centre, radius and lit.
@@ -52,6 +56,7 @@ class Observables:
     centre: NDArray[np.float64] | None = None
     radius: NDArray[np.float64] | None = None
     lit: NDArray[np.float64] | None = None
+    spectra: NDArray[np.uint16] | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.primaries)
@@ -70,7 +75,7 @@ class Observables:
         missing = [name for name in images if getattr(self, name) is None]
         if 0 < len(missing) < len(images):
             raise ValueError(f"centre, radius and lit come together, got no {' and no '.join(missing)}")
-        for name, shape in images.items():
+        for name, shape in (*images.items(), ("spectra", (rows, len(EDGES)))):
             value = getattr(self, name)
             if value is not None and np.shape(value) != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {np.shape(value)}")
@@ -91,6 +96,7 @@ class Observables:
             None if self.centre is None else self.centre[rows],
             None if self.radius is None else self.radius[rows],
             None if self.lit is None else self.lit[rows],
+            None if self.spectra is None else self.spectra[rows],
         )
 
 
@@ -128,6 +134,7 @@ def observe(source: EventSource, channels: str | None = None) -> Observables:
     rows = len(source)
     sums = np.empty((rows, len(labels)))
     centre, radius, lit = np.empty((rows, 2)), np.empty(rows), np.empty(rows)
+    spectra = np.empty((rows, len(EDGES)), np.uint16)
     start = 0
     for events in in_slices(source):
         here = slice(start, start + len(events))
@@ -135,10 +142,11 @@ def observe(source: EventSource, channels: str | None = None) -> Observables:
         if images:
             centre[here], radius[here] = centre_and_radius(events.responses)
             lit[here] = np.count_nonzero(np.greater_equal(events.responses, 1), axis=(1, 2))
+            spectra[here] = spectra_of(events.responses)
         start += len(events)
     if not images:
         return Observables(primaries, sums)
-    return Observables(primaries, sums, centre, radius, lit)
+    return Observables(primaries, sums, centre, radius, lit, spectra)
 
 
 def centre_and_radius(responses: NDArray[np.generic]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

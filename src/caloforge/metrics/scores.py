@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.events import Primaries
-from caloforge.metrics import channels, conditional, images
+from caloforge.metrics import bright, channels, conditional, images
 from caloforge.metrics.observables import Observables, Result
 from caloforge.particles import particle_name
 
@@ -116,6 +116,11 @@ METRICS: dict[str, Metric] = {
         Metric(
             "w1_lit", "W1 of lit cells", "cells", "responses", "halves", images.w1_lit,
             "W1(lit, lit hat), lit = cells with at least one photon",
+        ),
+        Metric(
+            "bright_cells", "bright cells, |ratio − 1|", "", "responses", "halves", bright.bright_cells,
+            "|R - 1|, R = cells >= t a row in generated / in reference, t = 99.9 % point of the reference's lit cells",
+            symmetric=False,
         ),
         Metric(
             "w1_centre", "W1 of the centre", "cells", "responses", "halves", images.w1_centre,
