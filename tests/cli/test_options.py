@@ -18,6 +18,7 @@ OPTIONS = {
     "compare": "out --plan --data --only --shipped --page",
     "demo": "--out --detector",
     "info": "",
+    "import calodream": "files --out --data --recipe --normalization --set",
     "data inspect": "file --detector",
     "data convert": "source out --particles --detector",
     "data merge": "sources out",

@@ -26,6 +26,7 @@ from caloforge.cli import (
     evaluate,
     export,
     generate,
+    imports,
     info,
     report,
     sample,
@@ -87,6 +88,9 @@ _data = typer.Typer(
     help="Look at data files, convert and merge them.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(_data, name="data")
+_import = typer.Typer(help="Bring weights that others trained.", no_args_is_help=True, rich_markup_mode=None)
+_import.command("calodream")(imports.calodream)
+app.add_typer(_import, name="import")
 VERBS: tuple[Callable[..., None], ...] = (
     simulate.simulate,
     train.train,

@@ -42,6 +42,7 @@ class VoxelVAEConfig(BaseModel):
         latent: channels of the bottleneck.
         scales: the strided convolutions, as many as blocks.
         condition: width of the hidden layer of the conditions.
+        places: append the coordinates before the convolutions of 1 x 1 x 1 too, as the authors' code does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +54,7 @@ class VoxelVAEConfig(BaseModel):
         Scale(kernel=(1, 1, 1), stride=(1, 1, 1)),
     )
     condition: int = Field(100, ge=1)
+    places: bool = False
 
 
 def _with_places(x: Tensor) -> Tensor:
@@ -118,12 +120,13 @@ class VoxelVAE(nn.Module):
         self.axes = tuple(axes)
         self.shape = (config.latent, *sizes[-1])
         widths = list(config.channels)
-        width = config.condition
+        width, self.places = config.condition, config.places
+        more = 3 if config.places else 0
         self.down, self.strided = nn.ModuleList(), nn.ModuleList()
         for before, after, scale in zip([1, *widths], widths, config.scales, strict=False):
             self.down.append(Convolutions(before, after, conditions, width))
             self.strided.append(nn.Conv3d(after + 3, after, scale.kernel, scale.stride, scale.padding))
-        self.mean, self.logvar = (nn.Conv3d(widths[-1], config.latent, 1) for _ in range(2))
+        self.mean, self.logvar = (nn.Conv3d(widths[-1] + more, config.latent, 1) for _ in range(2))
         self.up, self.transposed = nn.ModuleList(), nn.ModuleList()
         before = config.latent
         for after, scale in zip(reversed(widths), reversed(config.scales), strict=True):
@@ -132,7 +135,7 @@ class VoxelVAE(nn.Module):
             )
             self.up.append(Convolutions(after, after, conditions, width))
             before = after
-        self.last = nn.Conv3d(before, 1, 1)
+        self.last = nn.Conv3d(before + more, 1, 1)
 
     def encode(self, x: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log-variance of the posterior, both (B, *shape).
@@ -144,11 +147,12 @@ class VoxelVAE(nn.Module):
         h = x[:, None]
         for block, strided in zip(self.down, self.strided, strict=True):
             h = strided(_with_places(block(h, conditions)))
+        h = _with_places(h) if self.places else h
         return self.mean(h), self.logvar(h).clamp(-20, 10)
 
     def decode(self, z: Tensor, conditions: Tensor) -> Tensor:
         """Returns the logits of normalised voxels, (B, L, A, R), for latents (B, *shape)."""
         for block, transposed in zip(self.up, self.transposed, strict=True):
             z = block(transposed(_with_places(z)), conditions)
-        voxels: Tensor = self.last(z)
+        voxels: Tensor = self.last(_with_places(z) if self.places else z)
         return voxels[:, 0]

@@ -441,7 +441,7 @@ def _train(
         if not stages:
             save_weights(model, run.weights)
             history.seconds = prepared
-        card = _card(recipe, model, files, hashes, source, parts, history)
+        card = card_of(recipe, model, files, hashes, source, parts, history)
         run.write_card(card.model_copy(update={"weights": sha256(run.weights)}))
 
 
@@ -457,7 +457,7 @@ def _rows(
     return [{part: int(count[i]) for part, count in counts.items()} for i in range(len(files))]
 
 
-def _card(
+def card_of(
     recipe: Recipe,
     model: Model,
     files: Mapping[str, EventSource],
@@ -466,6 +466,7 @@ def _card(
     parts: Mapping[Part, np.ndarray[Any, np.dtype[np.intp]]],
     history: History,
 ) -> Card:
+    """Returns the card of a run, but for the hash of its weights."""
     rows, contents = _rows(files, parts), content_entries(recipe, files)
     return Card(
         format=1,
