@@ -246,8 +246,8 @@ def test_both_networks_give_the_same_velocities(run, dictionaries):
 def test_the_card_says_where_the_weights_come_from(run):
     out, counts = run
     card = Run(out).card()
-    assert (card["split"], card["data"][0]["rows"]) == ("files", {"train": 12, "validation": 0, "test": 0})
-    assert [entry["name"] for entry in card["made_with"]["imported"]] == ["shape.pt", "energy.pt"]
+    assert (card.split, card.data[0].rows) == ("files", {"train": 12, "validation": 0, "test": 0})
+    assert [entry["name"] for entry in card.made_with["imported"]] == ["shape.pt", "energy.pt"]
     assert set(counts) == {ENERGY, SHAPE}
 
 
