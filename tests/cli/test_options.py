@@ -13,7 +13,7 @@ OPTIONS = {
     "sample": "run primaries out --seed --first-event --batch-size --device --set --threads --exact --on-outside --trust",
     "generate": "primaries out --bundle --seed --first-event --readout --jobs --shard --resume --part --on-outside --dask --write-submit --shards --transfer --trust",
     "export": "runs --out --target --zero --set --data --threshold --trust --a-side --unknown",
-    "evaluate": "target --reference --data --repeats --out --seed --batch-size --device --set --sweep --detector --classifiers --true-sums --trust",
+    "evaluate": "target --reference --data --repeats --out --seed --batch-size --device --set --sweep --detector --classifiers --challenge --true-sums --trust",
     "report": "runs --out --reference --pdf --trust",
     "compare": "out --plan --data --only --shipped --page",
     "demo": "--out --detector",

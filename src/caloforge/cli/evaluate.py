@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,7 @@ from caloforge.cli.options import (
 
 if TYPE_CHECKING:
     from caloforge.io.scores import Scores
+    from caloforge.report.document import Table as ReportTable
 
 
 def evaluate(
@@ -76,6 +78,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    challenge: Annotated[
+        bool,
+        typer.Option(
+            "--challenge",
+            help="Of showers: also show the numbers of the CaloChallenge beside published ones, and write them as "
+            "Markdown beside the scores. The classifiers' are there with --classifiers challenge.",
+        ),
+    ] = False,
     true_sums: Annotated[
         bool, typer.Option(help="Give the generator the photon sum of each test response; flows can take it.")
     ] = False,
@@ -139,6 +149,42 @@ def evaluate(
     write_typed(out, scores)
     _print_scores(scores, trust)
     output.print(f"wrote {out}")
+    if challenge:
+        _show_challenge(scores, out)
+
+
+def _show_challenge(scores: Scores, out: Path) -> None:
+    """Prints and writes the table of the CaloChallenge.
+
+    Raises:
+        ValueError: scores of another detector than one of voxels, or of layer energies alone.
+    """
+    from caloforge.io.files import write_text
+    from caloforge.report import challenge
+    from caloforge.report.pages.challenge import text
+
+    content = scores.content()
+    for stem in scores.sets:
+        if not challenge.group_of(content, stem):
+            raise ValueError(f"--challenge is for showers of voxels, got {scores.detector} {scores.kind}s")
+        name = challenge.data_set_title([content], stem)
+        for table in (challenge.numbers_table([content], stem), challenge.separations_table([content], stem)):
+            _print_table(table, f"CaloChallenge, {name}: {stem}", table.notes)
+    page = out.with_suffix(".challenge.md")
+    write_text(page, text(content))
+    output.print(f"wrote {page}")
+
+
+def _print_table(table_of: ReportTable, title: str, notes: Sequence[str]) -> None:
+    from caloforge.report.tables import console
+
+    header, *rows = console(table_of)
+    table = Table(*header, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=max(output.width, 40 + 12 * len(header)), highlight=False, markup=False).print(table)
+    for note in notes:
+        output.print(note)
 
 
 def _evaluate_classifier(path: Path, references: list[Path], out: Path, trust: bool) -> None:
@@ -178,18 +224,11 @@ def _events_folder(scores: Path) -> Path:
 
 def _print_scores(scores: Scores, trust: bool) -> None:
     from caloforge.detectors import detector_named
-    from caloforge.report.tables import console, scores_table, showers_table
+    from caloforge.report.tables import scores_table, showers_table
 
     content = scores.content()
     showers = detector_named(scores.detector, trust=trust).layers and scores.kind != "readout"
     for stem in scores.sets:
         table_of = showers_table([content], stem) if showers else scores_table([content], stem)
-        header, *rows = console(table_of)
-        table = Table(
-            *header, title=f"{stem}: {scores.split} split, {scores.part} rows", title_justify="left"
-        )
-        for row in rows:
-            table.add_row(*row)
-        Console(width=max(output.width, 40 + 12 * len(header)), highlight=False, markup=False).print(table)
-        for note in table_of.notes if showers else ():
-            output.print(note)
+        title = f"{stem}: {scores.split} split, {scores.part} rows"
+        _print_table(table_of, title, table_of.notes if showers else ())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from caloforge.detectors.base import ChannelMap, Detector, Face, Feature, Layer
 from caloforge.detectors.calochallenge import DS2, DS3, from_xml
 from caloforge.detectors.crystals import CRYSTALS
@@ -30,8 +32,8 @@ def detector_named(name: str, *, trust: bool = True) -> Detector:
     """Returns the detector of that name, or what the name of outside code stands for.
 
     Args:
-        name: a key of `DETECTORS`, a binning file `binning.xml` or `binning.xml:particle`, or
-            `package.module:VALUE`.
+        name: a key of `DETECTORS`, a binning file `binning.xml` or `binning.xml:particle`, with a threshold in MeV
+            `binning.xml:particle:0.001` or `binning.xml::0.001`, or `package.module:VALUE`.
         trust: whether the user gave the name, or trusts the file that does; outside code is not imported otherwise.
 
     Raises:
@@ -39,9 +41,12 @@ def detector_named(name: str, *, trust: bool = True) -> Detector:
     """
     if name in DETECTORS:
         return DETECTORS[name]
-    path, xml, particle = name.partition(".xml")
-    if xml and (particle == "" or particle.startswith(":")):
-        return from_xml(f"{path}.xml", particle.removeprefix(":") or None)
+    path, xml, rest = name.partition(".xml")
+    if xml and (rest == "" or rest.startswith(":")):
+        particle, _, threshold = rest.removeprefix(":").partition(":")
+        return from_xml(
+            f"{path}.xml", particle or None, threshold=_threshold(name, threshold) if threshold else None
+        )
     if ":" in name:
         from caloforge._lookup import outside
 
@@ -49,3 +54,13 @@ def detector_named(name: str, *, trust: bool = True) -> Detector:
     raise ValueError(
         f"no detector {name!r}; there are {', '.join(DETECTORS)}, a binning file .xml, or package.module:VALUE"
     )
+
+
+def _threshold(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise ValueError(f"the threshold of {name!r} must be a number of MeV above 0, got {text!r}")
+    return value

@@ -114,7 +114,7 @@ def from_xml(
     Args:
         path: the XML file.
         particle: name or PDG id of the `Bin` wanted, where the file holds several.
-        name: of the detector; what a recipe says to mean this detector, `path` or `path:particle`, if not given.
+        name: of the detector; what a recipe says to mean this detector, such as `path:particle`, if not given.
         threshold: voxels below it are empty when showers are judged [MeV]; that of DS2 and DS3 where all layers are
             alike, and else that of data set 1, if not given.
 
@@ -127,6 +127,8 @@ def from_xml(
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the binning {path}: {error}") from error
     suffix = "" if particle is None else f":{particle}"
+    if threshold is not None:
+        suffix = f":{particle or ''}:{threshold:g}"
     known = {} if threshold is None else {"threshold": threshold}
     title = f"{path.stem} {particle or ''}".strip()
     try:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from caloforge.detectors import Detector
 from caloforge.evaluation.classifier import ClassifierConfig, classifier_scores
 from caloforge.events import EventSource, Joined, Selected, as_counts, judged, of_particles, with_responses
-from caloforge.io import create, open_events, provenance
+from caloforge.io import create, negative_cells, open_events, open_to_judge, provenance
 from caloforge.io.content import check_other_content, content_hash, contents_of
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
@@ -203,7 +203,9 @@ class _Task:
                 kept = keep(stem) if repeat == 0 else None
                 generated.append(self._generate(model, forward, test, self.seed + repeat, kept, judge))
                 report(f"{label}{stem}", repeat + 1, self.repeats)
-            sets[stem] = _entry(files, test, judge.score(generated, lambda what: report(what, 0, 1)))
+            groups = judge.score(generated, lambda what: report(what, 0, 1))
+            _say_negative(groups, {path.name: file for path, file in files.items()})
+            sets[stem] = _entry(files, test, groups)
         return sets, forward.summary()
 
     def _generate(
@@ -390,8 +392,8 @@ def _tests(
             raise ValueError(
                 f"two references are called {reference.stem!r}: rename one, since scores are kept by name"
             )
-    files = {path: open_events(path, model.detector) for path in references}
-    known = {content_hash(open_events(path, model.detector)): path.name for path in training}
+    files = {path: open_to_judge(path, model.detector) for path in references}
+    known = {content_hash(open_to_judge(path, model.detector)): path.name for path in training}
     check_other_content(files, contents_of(card.data) | known)
     together = [list(files)] if origin["split"] == "files" else [[path] for path in files]
     for paths in together:
@@ -432,6 +434,14 @@ def _swept(
 
 def _as_mapping(settings: Sequence[str]) -> dict[str, str]:
     return dict(setting.split("=", 1) for setting in settings)
+
+
+def _say_negative(groups: dict[str, Any], files: Mapping[str, EventSource]) -> None:
+    """Adds to the note of scores how many negative cells of files, by their names, were read as 0."""
+    counts = [f"{count:,} of {name}" for name, file in files.items() if (count := negative_cells(file))]
+    if counts:
+        note = f"negative voxels, set to 0: {', '.join(counts)}"
+        groups["all"]["note"] = "; ".join(filter(None, [groups["all"].get("note"), note]))
 
 
 def _classify(
@@ -548,11 +558,14 @@ def evaluate_events(
         raise ValueError(
             f"events of a model of the {origin['split']} split are scored against one reference, got {len(references)}"
         )
-    files = {one: open_events(one, detector) for one in references}
+    files = {one: open_to_judge(one, detector) for one in references}
     source: EventSource = Joined(list(files.values())) if len(files) > 1 else next(iter(files.values()))
-    known_content = {content_hash(open_events(one, source.primaries.detector)): one.name for one in training}
+    known_content = {
+        content_hash(open_to_judge(one, source.primaries.detector)): one.name for one in training
+    }
     check_other_content(files, {**origin.get("trained_on", {}), **known_content})
-    generated: EventSource = open_events(path, source.primaries.detector)
+    opened = open_to_judge(path, source.primaries.detector)
+    generated = opened
     detector = source.primaries.detector
     channels = channels or detector.default_channels
     known = "split" in origin
@@ -567,6 +580,7 @@ def evaluate_events(
     report(path.name, 1, 1)
     entry = _entry(files, source, groups)
     entry["generated"] = str(path.resolve())
+    _say_negative(groups, {**{one.name: file for one, file in files.items()}, path.name: opened})
     if classifiers is not None:
         del judge  # and the voxels that it keeps
         _classify(entry, source, generated, classifiers, seed, device, report, folder=folder)

@@ -21,6 +21,7 @@ from caloforge.io.files import replacing, sha256
 from caloforge.io.source import (
     Columns,
     FileParticles,
+    FileSource,
     FurtherColumns,
     NoResponsesError,
     ParticleRows,
@@ -176,6 +177,31 @@ def open_events(path: str | Path, detector: Detector | None = None) -> EventSour
         )
     with reading(path):
         return kind.open_events(path, detector)
+
+
+def open_to_judge(path: str | Path, detector: Detector | None = None) -> EventSource:
+    """Opens a file of events as `open_events` does, but reads negative energies of voxels as 0 and counts them.
+
+    Some generators give them, and what is below a detector's threshold is 0 in any case when showers are judged.
+
+    Args:
+        path: as of `open_events`.
+        detector: as of `open_events`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: as of `open_events`.
+    """
+    source = open_events(path, detector)
+    if isinstance(source, FileSource) and source.primaries.detector.threshold > 0:
+        source.negative = np.zeros(len(source), np.intp)
+    return source
+
+
+def negative_cells(source: EventSource) -> int:
+    """Returns how many negative cells were read as 0 of a source that `open_to_judge` opened."""
+    counts = source.negative if isinstance(source, FileSource) else None
+    return 0 if counts is None else int(counts.sum())
 
 
 def open_primaries(path: str | Path, detector: Detector | None = None) -> Primaries:

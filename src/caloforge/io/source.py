@@ -280,6 +280,13 @@ def check_cells(responses: NDArray[Any], rows: NDArray[np.intp]) -> None:
         raise ValueError(f"responses must be finite and not negative, got {value} in row {rows[row]}")
 
 
+def without_negatives(responses: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Returns finite responses, (n, *shape), with negative cells at 0, and how many each row had, (n,)."""
+    negative = np.isfinite(responses) & (responses < 0) if responses.dtype.kind == "f" else responses < 0
+    counts = np.count_nonzero(negative.reshape(len(responses), -1), axis=1)
+    return (np.where(negative, responses.dtype.type(0), responses) if counts.any() else responses), counts
+
+
 def gather(
     index: NDArray[np.intp], edges: NDArray[np.intp], read: RangeReader, shape: tuple[int, ...]
 ) -> NDArray[np.generic]:
@@ -333,6 +340,9 @@ class FileSource:
         primaries: its particles.
         edges: first row of each block of the file, and the number of rows.
         open_reader: opens the file (at the first read, and again after unpickling) and returns what reads it.
+
+    Attributes:
+        negative: negative cells of each row that was read, (N,), where they are read as 0; None where they are refused.
     """
 
     def __init__(
@@ -342,6 +352,7 @@ class FileSource:
         edges: NDArray[np.intp],
         open_reader: Callable[[Path], RangeReader],
     ) -> None:
+        self.negative: NDArray[np.intp] | None = None
         self.path = path.absolute()
         self.primaries = primaries
         self._edges = edges
@@ -361,6 +372,8 @@ class FileSource:
             if self._read is None:
                 self._read = self._open_reader(self.path)
             responses = gather(index, self._edges, self._read, self.primaries.detector.shape)
+            if self.negative is not None:
+                responses, self.negative[index] = without_negatives(responses)
             check_cells(responses, index)
             check_fits(responses, index)
             return with_responses(self.primaries.select(index), responses)

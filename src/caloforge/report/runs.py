@@ -12,7 +12,7 @@ from typing import Any
 
 from caloforge.detectors import Detector, detector_named
 from caloforge.events import EventSource, Joined, Selected, judged, of_particles
-from caloforge.io import open_events, sha256
+from caloforge.io import open_to_judge, sha256
 from caloforge.io.run import Run as Folder
 from caloforge.io.scores import read_scores
 from caloforge.metrics import align
@@ -155,7 +155,7 @@ def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) 
             f"{file} is not the file {first.path} was scored on: its sha256 must be {wanted['sha256'][:12]}..., "
             f"got {found[:12]}...; say where that file is with --reference"
         )
-    source = open_events(file, detector)
+    source = open_to_judge(file, detector)
     if wanted.get("further"):
         source = Joined([source, *(_further(entry, file, first, detector) for entry in wanted["further"])])
     reference = _scored_rows(source, first)
@@ -170,7 +170,7 @@ def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) 
         if not name:
             generated.append(None)
             continue
-        events: EventSource = open_events(run.path / name, detector)
+        events: EventSource = open_to_judge(run.path / name, detector)
         if (
             run.scores["type"] == "events"
             and run.scores["part"] == "test"
@@ -196,7 +196,7 @@ def _further(entry: Mapping[str, Any], beside: Path, run: Run, detector: Detecto
         raise ValueError(
             f"{run.path} was scored on {entry['path']} too, which is not there, nor beside {beside}, or has changed"
         )
-    return open_events(path, detector)
+    return open_to_judge(path, detector)
 
 
 def _any_rows(run: Run, detector: Detector) -> bool:

@@ -41,7 +41,7 @@ from caloforge.report.document import (
     missing,
     note,
 )
-from caloforge.report.pages import events, showers
+from caloforge.report.pages import challenge, events, showers
 from caloforge.report.pages import study as tuning
 from caloforge.report.pdf import browser, write_pdf
 from caloforge.report.runs import Comparison, Run, comparisons, read_runs
@@ -475,8 +475,10 @@ def _set(part: Comparison, alone: bool) -> Section:
 
     if part.detector.layers and showers.runs_with_showers(part.runs):
         scores = [*_headline(part), *_shower_tables(part)]
+        numbers = inner("CaloChallenge", *challenge.blocks([run.scores for run in part.runs], part.stem))
         return Section(
-            title, (*scores, *(inner(short, legend, *body) for short, body in showers.sections(part)))
+            title,
+            (*scores, numbers, *(inner(short, legend, *body) for short, body in showers.sections(part))),
         )
     return Section(
         title,
