@@ -65,6 +65,19 @@ def test_data_set_1_has_the_published_voxels(path, particle, pdg, cells, numbers
     assert detector_named(detector.name).name == detector.name
 
 
+def test_a_threshold_can_stand_in_the_name(path, tmp_path):
+    pion = detector_named(f"{path}:pion:1e-3")
+    assert (pion.pdg, pion.threshold) == (211, 1e-3)
+    assert detector_named(pion.name).threshold == 1e-3
+    (tmp_path / "one.xml").write_text(binning(PHOTONS))
+    alone = detector_named(f"{tmp_path / 'one.xml'}::0.5")
+    assert (alone.pdg, alone.threshold) == (22, 0.5)
+    assert detector_named(alone.name).threshold == 0.5
+    for wrong in ("little", "-1", "0", "inf", "nan"):
+        with pytest.raises(ValueError, match=f"must be a number of MeV above 0, got '{wrong}'"):
+            detector_named(f"{path}:pion:{wrong}")
+
+
 def test_channels_are_the_layers_in_storage_order(path):
     for detector in (DS2, from_xml(path, "pion")):
         matrix = detector.channel_map("layers").matrix

@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from caloforge.evaluation.scoring import Sweep, evaluate_events, evaluate_run
 from caloforge.events import Events
 from caloforge.io import create, open_events
 from caloforge.metrics import SHOWER_METRICS
-from caloforge.metrics.showers import Sizes
+from caloforge.metrics.showers import Sizes, observe_showers, separations
 from caloforge.metrics.showers import scores as scores_of_showers
 from caloforge.report import tables
 from caloforge.report.published import SEPARATIONS
@@ -139,16 +140,50 @@ def test_the_command_line_scores_files(caloforge, files, tmp_path, monkeypatch):
     assert caloforge("evaluate", mine, "--reference", reference, "--classifiers", "smal")[0] == 2
 
 
+def test_the_command_line_shows_the_challenges_table_of_files_with_negative_voxels(
+    caloforge, files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scores_of_showers, "Sizes", lambda: QUICK)
+    events = made_showers(rows=44, seed=1)
+    path = tmp_path / "negative.hdf5"
+    with h5py.File(path, "w") as file:
+        file["incident_energies"] = events.conditions
+        file["showers"] = np.where(events.responses > 0, events.responses, -1e-6).reshape(44, -1)
+    code, text, errors = caloforge("evaluate", path, "--reference", files[0], "--challenge")
+    assert (code, errors) == (0, "")
+    assert "CaloChallenge, data set 2: reference" in text
+    assert "CaloDREAM, published" in text
+    page = (tmp_path / "negative.scores.challenge.md").read_text()
+    assert "| GEANT4, published | 0.4996 | 0.4993 |" in page
+    assert "| EC_eta 44 |" in page
+    empty = np.count_nonzero(events.responses == 0)
+    assert f"negative voxels, set to 0: {empty:,} of negative.hdf5" in page
+    scores = json.loads((tmp_path / "negative.scores.json").read_text())
+    reference = observe_showers(open_events(files[0]), sizes=QUICK)
+    expected = separations(reference, observe_showers(events, reference.edges, QUICK))
+    assert scores["sets"]["reference"]["groups"]["all"]["challenge"]["separations"] == pytest.approx(expected)
+
+
+def test_the_challenges_table_is_for_showers(caloforge, events_file, tmp_path):
+    out = tmp_path / "scores.json"
+    code, _, errors = caloforge(
+        "evaluate", events_file, "--reference", events_file, "--challenge", "--out", out
+    )
+    assert code == 2
+    assert "--challenge is for showers of voxels, got zn generators" in errors
+
+
 @pytest.mark.slow
 def test_a_page_about_files_of_showers(scores, tmp_path):
     from caloforge.report import write_report
 
     path = tmp_path / "mine.scores.json"
-    path.write_text(json.dumps(scores))
+    path.write_text(json.dumps(scores.content()))
     write_report([path], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     for text in (
         "Longitudinal profile", "Sparsity", "Voxel energies", "Mean depth of ring 0", "Response",
+        "CaloChallenge", "GEANT4, published", " histograms",
         "Showers in space", "Weights: mine, classifier high", "CaloDREAM", "not comparable with published",
     ):  # fmt: skip
         assert text in page, text

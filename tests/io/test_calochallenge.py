@@ -8,7 +8,17 @@ import pytest
 
 from caloforge.detectors import DS2, DS3, ZN, from_xml
 from caloforge.events import Events, load, split
-from caloforge.io import NoResponsesError, convert, create, open_data, open_events, provenance, summarize
+from caloforge.io import (
+    NoResponsesError,
+    convert,
+    create,
+    negative_cells,
+    open_data,
+    open_events,
+    open_to_judge,
+    provenance,
+    summarize,
+)
 from made_showers import made_showers
 
 BINNING = """<Bins><Bin pid="22" name="photon"><Layer id="0" r_edges="0,1,2" n_bin_alpha="1"/>
@@ -35,6 +45,24 @@ def test_a_published_file_is_read_as_it_is(tmp_path):
     np.testing.assert_array_equal(found.conditions, events.conditions)
     assert (found.pdg == 11).all()
     assert (found.fold == -1).all()
+
+
+def test_negative_voxels_are_read_as_0_and_counted_where_showers_are_judged(tmp_path):
+    showers = made_showers(rows=8).responses.reshape(8, -1).copy()
+    showers[5, 7:10], showers[2, 0] = -1e-6, -30
+    path = published(tmp_path / "showers.hdf5", showers=showers)
+    with pytest.raises(ValueError, match="finite and not negative, got"):
+        load(open_events(path))
+    source = open_to_judge(path)
+    assert negative_cells(source) == 0
+    for rows in (slice(0, 6), [5, 2], slice(0, 8)):
+        responses = source.slices(np.arange(8)[rows]).responses.reshape(-1, DS2.cells)
+        np.testing.assert_array_equal(responses, np.maximum(showers[rows], 0))
+    assert negative_cells(source) == 4
+    assert source.negative.tolist() == [0, 0, 1, 0, 0, 3, 0, 0]
+    showers[1, 1] = -np.inf
+    with pytest.raises(ValueError, match="finite and not negative, got -inf in row 1"):
+        load(open_to_judge(published(tmp_path / "broken.hdf5", showers=showers)))
 
 
 def test_what_is_written_is_what_is_read_and_what_the_challenge_reads(tmp_path):
