@@ -242,3 +242,19 @@ def test_conversion_keeps_a_file_of_particles_alone(path, tmp_path):
         del file["responses"]
     assert convert(path, tmp_path / "b.csv") == 8
     assert len(open_primaries(tmp_path / "b.csv", ZN)) == 8
+
+
+def test_rows_cut_into_many_chunks_have_a_cache_for_all_of_them(tmp_path):
+    path = tmp_path / "auto.hdf5"
+    numbers = np.random.default_rng(0).random((4, 6480))
+    with h5py.File(path, "w") as file:
+        showers = file.create_dataset("showers", (782, 6480), np.float64, chunks=(391, 51))
+        showers[389:393] = numbers
+    read = hdf5.rows_of("showers", path)
+    (values,) = (
+        cell.cell_contents for cell in read.__closure__ if isinstance(cell.cell_contents, h5py.Dataset)
+    )
+    slots, size, _ = values.id.get_access_plist().get_chunk_cache()
+    assert size == 391 * 51 * 128 * 8 > hdf5.CACHE_BYTES
+    assert slots > 128
+    np.testing.assert_array_equal(read(388, 393), [np.zeros(6480), *numbers])

@@ -24,6 +24,7 @@ from caloforge.io.content import check_other_content, content_hash, contents_of
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
 from caloforge.io.scores import Scores, SweepPoint
+from caloforge.io.stored import stored
 from caloforge.io.typed import checked
 from caloforge.metrics import Observables, align, observe, observe_showers, score, score_showers, wasserstein
 from caloforge.metrics.showers import Showers, Sizes, Smeared
@@ -166,7 +167,7 @@ def _judge(
     return _Voxels(test, seed, sizes) if layers and not sums_only else _Images(test, channels, seed)
 
 
-_Test: TypeAlias = "tuple[Mapping[Path, EventSource], Selected, _Images | _Voxels]"
+_Test: TypeAlias = "tuple[Mapping[Path, EventSource], EventSource, _Images | _Voxels]"
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ class _Task:
         self,
         model: Generator | Readout,
         forward: Forward,
-        test: Selected,
+        test: EventSource,
         seed: int,
         kept: Path | None,
         judge: _Images | _Voxels,
@@ -301,7 +302,7 @@ def evaluate_run(
     if true_sums and not isinstance(model, TakesPhotons):
         raise ValueError(f"{recipe.name} cannot be given photon sums; what can are the autoregressive flows")
     kept = isinstance(model, Generator) and not true_sums
-    tests = _tests(run, model, references, seed, sizes, training)
+    tests = _tests(run, model, references, seed, sizes, training, events_folder or path)
     task = _Task(tests, repeats, seed, batch_size, device, true_sums)
 
     folder = events_folder or run.generated("").parent
@@ -314,7 +315,7 @@ def evaluate_run(
         for stem, entry in sets.items():
             entry["generated"] = f"{folder.name}/{stem}.h5"
             if classifiers is not None:
-                events = open_events(folder / f"{stem}.h5", model.detector)
+                events = _at_hand(open_events(folder / f"{stem}.h5", model.detector), folder)
                 _classify(entry, tests[stem][1], events, classifiers, seed, device, report, folder=folder)
     swept = _swept(task, changed, classifiers, report)
     return checked(
@@ -383,6 +384,7 @@ def _tests(
     seed: int,
     sizes: Sizes | None,
     training: Sequence[Path] = (),
+    folder: Path | None = None,
 ) -> dict[str, _Test]:
     """Returns for each reference its files, the rows a run may be scored on and what judges them."""
     card, origin = run.card(), origin_of(run.recipe())
@@ -398,10 +400,15 @@ def _tests(
     together = [list(files)] if origin["split"] == "files" else [[path] for path in files]
     for paths in together:
         source = Joined([files[path] for path in paths]) if len(paths) > 1 else files[paths[0]]
-        test = rows_to_score(source, origin)
+        test = _at_hand(rows_to_score(source, origin), folder)
         judge = _judge(test, card.channels, seed, sizes, isinstance(model, Readout))
         tests["+".join(path.stem for path in paths)] = ({path: files[path] for path in paths}, test, judge)
     return tests
+
+
+def _at_hand(source: EventSource, folder: Path | None) -> EventSource:
+    """Returns showers that will be read several times from a temporary file, if there are many."""
+    return stored(source, folder) if folder and source.primaries.detector.layers else source
 
 
 def _swept(
@@ -543,7 +550,8 @@ def evaluate_events(
         classifiers: also train these.
         device: PyTorch device of the classifiers.
         report: shows the progress.
-        folder: where the temporary files of classifiers lie; the system's folder where not given.
+        folder: where temporary files of many showers lie; none are made where not given, but for the classifiers, in
+            the system's folder.
         training: files that the model was trained on: no reference may have their content.
 
     Returns:
@@ -574,6 +582,7 @@ def evaluate_events(
     if known:
         test = rows_to_score(source, origin)
         source, generated = test, Selected(generated, test.rows)
+    source, generated = _at_hand(source, folder), _at_hand(generated, folder)
     report(path.name, 0, 1)
     judge = _judge(source, channels, seed, sizes)
     groups = judge.score([judge.observe(generated)], lambda what: report(what, 0, 1))

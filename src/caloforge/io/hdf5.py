@@ -50,6 +50,9 @@ CHUNK_BYTES = 2**20
 CACHE_BYTES = 16 * 2**20
 """A chunk has to fit the cache, or it is decompressed again for every read within it."""
 
+LARGEST_CACHE = 2**28
+"""Bytes of the cache of responses whose chunks hold some columns only: all chunks of a row have to fit it."""
+
 
 HEAP = b"GCOL\x01\x00\x00\x00"
 """How a global heap begins, in which HDF5 keeps texts."""
@@ -224,15 +227,32 @@ def open_events(path: Path, detector: Detector | None = None) -> FileSource:
 
 def rows_of(key: str, path: Path) -> RangeReader:
     """Opens a file and returns what reads a range of rows of one of its data sets."""
-    file = open_file(path)
+    values = _with_cache(open_file(path), key)
 
     def read(start: int, stop: int) -> Any:
         try:
-            return file[key][start:stop]
+            return values[start:stop]
         except OSError as error:
             raise ValueError(f"rows {start} to {stop - 1} are damaged ({error})") from error
 
     return read
+
+
+def _with_cache(file: h5py.File, key: str) -> h5py.Dataset:
+    """Opens a data set with a cache for all chunks that a row is cut into, as HDF5 cuts rows by itself."""
+    values = file[key]
+    if values.chunks is None:
+        return values
+    across = math.prod(
+        -(-size // edge) for size, edge in zip(values.shape[1:], values.chunks[1:], strict=True)
+    )
+    size = across * math.prod(values.chunks) * values.dtype.itemsize
+    if not CACHE_BYTES < size <= LARGEST_CACHE:
+        return values
+    del values  # a data set that is open keeps its cache
+    plan = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    plan.set_chunk_cache(2 * across + 1, size, 0.75)
+    return h5py.Dataset(h5py.h5d.open(file.id, key.encode(), plan))
 
 
 def further(path: Path) -> FurtherColumns:
