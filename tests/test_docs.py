@@ -149,7 +149,14 @@ def test_the_version_is_the_same_everywhere():
     assert f"version: {project['version']}" in citation
     assert f"license: {project['license']}" in citation
     assert f'abstract: "{project["description"]}"' in citation
+    assert f"caloforge-{project['version']}-py3-none-any.whl" in (ROOT / "README.md").read_text()
     assert f"## [{caloforge.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_tables_of_the_readme_are_those_of_the_weights_that_ship():
+    text = (ROOT / "README.md").read_text()
+    filled = runpy.run_path(str(ROOT / "tools" / "readme.py"))["filled"]
+    assert filled(text) == text, "run tools/readme.py"
 
 
 def test_the_api_pages_are_of_modules_that_exist_and_of_every_model():
