@@ -21,7 +21,7 @@ from caloforge.metrics import observe
 from caloforge.metrics.channels import mean_wasserstein
 from caloforge.metrics.conditional import conditional_w1, mae_c
 from caloforge.metrics.probability import fraction
-from caloforge.models.base import generate_in_memory, probabilities_in_memory
+from caloforge.models.parts.inference import generate_in_memory, probabilities_in_memory
 from caloforge.particles import particle_name
 from caloforge.samples import TRIALS, sample, samples_of, weights
 from caloforge.training.checkpoint import load_classifier, load_model

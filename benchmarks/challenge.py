@@ -79,7 +79,7 @@ def control_name(by: float) -> str:
 
 def generated(run: Path, primaries: Primaries) -> tuple[str, Events]:
     """Returns the name of a run and a shower of it for each of the primaries."""
-    from caloforge.models.base import generate_in_memory
+    from caloforge.models.parts.inference import generate_in_memory
     from caloforge.training.checkpoint import load_model
 
     recipe, model = load_model(run)

@@ -36,10 +36,10 @@ from caloforge.events import load as load_events
 from caloforge.io import create, open_events
 from caloforge.metrics.channels import wasserstein
 from caloforge.models.autoregressive_flow import MAF
-from caloforge.models.base import spread_rows
-from caloforge.models.flow_likelihood import log_likelihoods
 from caloforge.models.inverse_autoregressive_flow import IAF
-from caloforge.models.photons import photon_sums
+from caloforge.models.parts.flow_likelihood import log_likelihoods
+from caloforge.models.parts.inference import spread_rows
+from caloforge.models.parts.photons import photon_sums
 from caloforge.nn.autoregressive import spline
 from caloforge.nn.rounding import normal_to_uniform
 from caloforge.particles import particle_name

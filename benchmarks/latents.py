@@ -31,8 +31,8 @@ from caloforge.io.run import Run
 from caloforge.metrics import METRICS, observe
 from caloforge.metrics.channels import mean_wasserstein
 from caloforge.models import Generator, Readout, build
-from caloforge.models.base import generate_in_memory, spread_rows
 from caloforge.models.latent_flow_matching import LatentFlowMatching
+from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.vqgan import VQGAN
 from caloforge.nn.quantizer import usage
 from caloforge.report import drawing, figures

@@ -28,7 +28,7 @@ from caloforge.evaluation.zero_response import by_particle, with_both
 from caloforge.events import split
 from caloforge.io import open_events, open_trials
 from caloforge.metrics.channels import mean_wasserstein
-from caloforge.models.base import as_function, probabilities_in_memory
+from caloforge.models.parts.inference import as_function, probabilities_in_memory
 from caloforge.runtime.expansion import SIZE, expand
 from caloforge.runtime.noise import standard_normals
 from caloforge.runtime.o2_host import Host, Model, features_of, separate_noise, shared_noise

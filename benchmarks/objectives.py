@@ -2,7 +2,7 @@
 
     python benchmarks/objectives.py zn.h5 zn_wide.h5 [--test sample:zn] [--epochs 20] [--repeats 5]
 
-All train the network of `models.sums` on the training folds, from one seed, and are scored on the test folds of
+All train the network of `models.parts.sums` on the training folds, from one seed, and are scored on the test folds of
 the repeated set with `--repeats` seeds of the noise, min / median / max: the energy score of each particle's
 distribution (four draws), W1 of the channels, MAE_c.
 
@@ -34,7 +34,7 @@ from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.metrics.conditional import mae_c
 from caloforge.metrics.observables import Observables, observe
 from caloforge.models.base import BatchRandom
-from caloforge.models.sums import Sums, SumsConfig
+from caloforge.models.parts.sums import Sums, SumsConfig
 from caloforge.ode.path import Velocity, cfm_loss
 from caloforge.runtime.noise import standard_normals
 from caloforge.samples import sample
@@ -105,7 +105,7 @@ def trained(
         "optimal transport, same particle": paired(lambda: model.last),
     }
     stage, rng, number = model.stages(train)[0], np.random.default_rng(seed), 0
-    with patch("caloforge.models.sums.cfm_loss", losses.get(objective, cfm_loss)):
+    with patch("caloforge.models.parts.sums.cfm_loss", losses.get(objective, cfm_loss)):
         for _ in range(epochs):
             for batch in stage.batches(train, rng):
                 random = BatchRandom(hash((seed, number)) % 2**31, slice(0, len(batch)), len(batch))

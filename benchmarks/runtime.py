@@ -34,7 +34,7 @@ def forward_of(engine: str, run: str, bundle: str, threads: int) -> tuple[Any, i
         return session, session.noise_dim
     import torch
 
-    from caloforge.models.base import as_function
+    from caloforge.models.parts.inference import as_function
     from caloforge.training.checkpoint import load_model
 
     torch.set_num_threads(threads)

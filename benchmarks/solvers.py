@@ -24,7 +24,7 @@ from caloforge.events import Events, Joined, Part, split
 from caloforge.io import open_events
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
-from caloforge.models.sums import Sums
+from caloforge.models.parts.sums import Sums
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
 from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.optim import build

@@ -19,7 +19,8 @@ from caloforge import recipe as recipes
 from caloforge import samples
 from caloforge.io import open_events
 from caloforge.models import Generator, Readout, build
-from caloforge.models.base import BatchRandom, generate_in_memory
+from caloforge.models.base import BatchRandom
+from caloforge.models.parts.inference import generate_in_memory
 
 
 def spread(values: list[float]) -> str:

@@ -26,11 +26,11 @@ from caloforge.models import factorized_latent_flow_matching as factorized_laten
 from caloforge.models import latent_flow_matching as latent
 from caloforge.models.calodream import EnergyConfig, LatentConfig, ShapeConfig
 from caloforge.models.factorized_flow_matching import DistillationConfig, ImageConfig, PlaceConfig, SumsConfig
-from caloforge.models.flow_images import ExpectedPlaceConfig
-from caloforge.models.flow_likelihood import FlowTrainingConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
 from caloforge.models.inverse_autoregressive_flow import DistillationConfig as StudentConfig
-from caloforge.models.photons import PhotonsConfig
+from caloforge.models.parts.flow_images import ExpectedPlaceConfig
+from caloforge.models.parts.flow_likelihood import FlowTrainingConfig
+from caloforge.models.parts.photons import PhotonsConfig
 from caloforge.nn.autoregressive import FlowConfig as AutoregressiveFlowConfig
 from caloforge.nn.cross_attention_unet import CrossAttentionUNetConfig
 from caloforge.nn.gpt import GPTConfig

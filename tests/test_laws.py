@@ -7,7 +7,8 @@ import torch
 from caloforge.detectors import DS2, ZN, ZP
 from caloforge.io.run import write_weights
 from caloforge.models import MODELS, READOUTS
-from caloforge.models.base import BatchRandom, generate_in_memory
+from caloforge.models.base import BatchRandom
+from caloforge.models.parts.inference import generate_in_memory
 from caloforge.runtime.noise import standard_normals
 from caloforge.training.checkpoint import load_weights, save_weights
 from made import FEW, made_events

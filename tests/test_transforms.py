@@ -2,18 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from caloforge.detectors import DS2, ZN, ZP
+from caloforge.detectors import DS2, ZP
 from caloforge.events import Primaries, displaced
-from caloforge.transforms import (
-    BendingFeatures,
-    Compose,
-    LayerEnergies,
-    Log1p,
-    Logit,
-    PromptRays,
-    Standardize,
-    Transform,
-)
+from caloforge.models.parts.particle_features import PromptRays
+from caloforge.transforms import Compose, LayerEnergies, Log1p, Logit, Standardize, Transform
 from made_showers import made_showers
 
 
@@ -62,18 +54,6 @@ def test_standardize_by_hand():
     transform = Standardize.fit(torch.tensor([[1.0, 7.0], [3.0, 7.0]]))
     # population variance 1; a constant feature is only shifted
     torch.testing.assert_close(transform(torch.tensor([[4.0, 8.0]])), torch.tensor([[2.0, 1.0]]))
-
-
-def test_features_of_bending_by_hand():
-    bend = BendingFeatures(ZN)
-    columns = {name: ZN.features.index(name) for name in ("energy", "vx", "px", "pz", "charge")}
-    conditions = torch.zeros(3, 9)
-    conditions[:, columns["energy"]] = torch.tensor([2000.0, 2000, 500])
-    conditions[:, columns["pz"]] = torch.tensor([2000.0, 2000, -500])
-    conditions[:, columns["vx"]] = 5  # cm, along the beam: half a decimetre at the face
-    conditions[:, columns["charge"]] = torch.tensor([0.0, 1, -1])
-    expected = [[0.0] * 7, [0.5, 0.25, 0, 0.25, 0.5, 0.25, 0], [-2, -1, 0, 4, 2, 1, 0]]
-    torch.testing.assert_close(bend(conditions), torch.tensor(expected))
 
 
 def test_standardize_with_an_epsilon_keeps_constant_features_where_they_are():

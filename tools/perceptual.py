@@ -24,8 +24,8 @@ from caloforge.io import open_events
 from caloforge.io.files import sha256, write_json
 from caloforge.io.run import write_weights
 from caloforge.metrics.observables import centre_and_radius
+from caloforge.models.parts.particle_features import ImpactFeatures
 from caloforge.nn.perceptual import Extractor
-from caloforge.transforms import ImpactFeatures
 
 STAGES = [[8], [16], [32], [32]]
 NAMES = (

@@ -48,7 +48,8 @@ def make(folder: Path, names: list[str]) -> None:
     from caloforge.export import export
     from caloforge.export.o2 import export_o2
     from caloforge.io import open_events, open_trials
-    from caloforge.models.base import DrawsTokens, as_function, probabilities_in_memory
+    from caloforge.models.base import DrawsTokens
+    from caloforge.models.parts.inference import as_function, probabilities_in_memory
     from caloforge.runtime.noise import standard_normals
     from caloforge.runtime.o2_host import Host, features_of
     from caloforge.runtime.tokens import GIVEN, STEP

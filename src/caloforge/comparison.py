@@ -44,7 +44,7 @@ from caloforge.io.run import Run
 from caloforge.io.scores import Scores, Timing, read_scores
 from caloforge.io.typed import checked, write_typed
 from caloforge.models import resolved
-from caloforge.models.base import as_function
+from caloforge.models.parts.inference import as_function
 from caloforge.report.pages.results import Contents, Trained, map_rows, write_results
 from caloforge.report.study import is_study, read_study
 from caloforge.training.checkpoint import load_model

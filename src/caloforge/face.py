@@ -158,7 +158,8 @@ def load(
 
         size = int(bundle.card.get("parameters", 0))
         return Model(bundle.card["name"], bundle.detector, bundle.domain, size, of_bundle)
-    from caloforge.models.base import Generator, as_function
+    from caloforge.models.base import Generator
+    from caloforge.models.parts.inference import as_function
     from caloforge.training.checkpoint import load_model
     from caloforge.training.devices import check_device
 

@@ -6,7 +6,7 @@ import pytest
 from caloforge.detectors import ZN, ZP
 from caloforge.evaluation.likelihood import response_likelihoods
 from caloforge.io import open_events
-from caloforge.models.base import spread_rows
+from caloforge.models.parts.inference import spread_rows
 from caloforge.samples import sample
 from made import made_events
 

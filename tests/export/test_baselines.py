@@ -8,7 +8,7 @@ import torch
 from caloforge.detectors import ZP
 from caloforge.export.onnx import check_exportable, graph_of
 from caloforge.models import MODELS
-from caloforge.models.base import as_function
+from caloforge.models.parts.inference import as_function
 from caloforge.runtime.session import Session
 
 VIT = {"width": 8, "heads": 2, "layers": 1, "latent": 4}

@@ -16,7 +16,7 @@ from caloforge.io.card import DataFile
 from caloforge.io.files import read_json, write_json
 from caloforge.models import MODELS, READOUTS
 from caloforge.models.autoregressive_flow import MAF, MAFConfig
-from caloforge.models.base import generate_in_memory, probabilities_in_memory
+from caloforge.models.parts.inference import generate_in_memory, probabilities_in_memory
 from caloforge.runtime import Surrogate
 from caloforge.runtime.domain import Domain
 from caloforge.runtime.hits import responds, uniforms

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from caloforge.export.onnx import _trace, graph_of
-from caloforge.models.base import as_function
 from caloforge.models.calodream import CaloDream, CaloDreamConfig
+from caloforge.models.parts.inference import as_function
 from caloforge.ode.loop import repeated
 from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.runtime.noise import standard_normals

@@ -19,7 +19,7 @@ from caloforge.io.files import read_json, sha256
 from caloforge.io.run import Run
 from caloforge.metrics.channels import mean_wasserstein
 from caloforge.metrics.probability import fraction
-from caloforge.models.base import as_function, probabilities_in_memory
+from caloforge.models.parts.inference import as_function, probabilities_in_memory
 from caloforge.runtime.expansion import SIZE, expand, words
 from caloforge.runtime.hits import responds
 from caloforge.runtime.noise import standard_normals

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from caloforge.export.onnx import check_exportable, check_single_graph, graph_of
-from caloforge.models.base import as_function
+from caloforge.models.parts.inference import as_function
 from caloforge.runtime.noise import standard_normals
 from caloforge.runtime.session import Session
 from caloforge.training.checkpoint import load_model

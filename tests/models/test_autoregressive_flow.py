@@ -10,10 +10,11 @@ from caloforge.io.run import Run
 from caloforge.metrics.diversity import f_div, f_div_inv_w
 from caloforge.models import build
 from caloforge.models.autoregressive_flow import MAF, MAFConfig
-from caloforge.models.base import BatchRandom, generate_in_memory
-from caloforge.models.flow_likelihood import log_likelihoods
+from caloforge.models.base import BatchRandom
 from caloforge.models.inverse_autoregressive_flow import IAF, DiversityWeights, IAFConfig
-from caloforge.models.photons import photon_sums
+from caloforge.models.parts.flow_likelihood import log_likelihoods
+from caloforge.models.parts.inference import generate_in_memory
+from caloforge.models.parts.photons import photon_sums
 from caloforge.recipe import parse, read
 from caloforge.training.checkpoint import save_weights
 from made import FEW, made_events

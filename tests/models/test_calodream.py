@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from caloforge.detectors import DS2, DS3, ZN
-from caloforge.models.base import BatchRandom, generate_in_memory
+from caloforge.models.base import BatchRandom
 from caloforge.models.calodream import CaloDream, CaloDreamConfig, completed, turned, with_energies
+from caloforge.models.parts.inference import generate_in_memory
 from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.recipe import merged
 from made_showers import TINY, made_showers

@@ -7,11 +7,12 @@ import torch
 from caloforge.detectors import ZN, ZP
 from caloforge.events import Events
 from caloforge.metrics.channels import energy_score
-from caloforge.models.base import BatchRandom, generate_in_memory, mirrored
+from caloforge.models.base import BatchRandom
 from caloforge.models.channel_flow_matching import ChannelFlowMatching, ChannelFlowMatchingConfig
+from caloforge.models.parts.images import mirrored
+from caloforge.models.parts.inference import generate_in_memory
 from caloforge.optim import AdamConfig
 from caloforge.runtime.noise import standard_normals
-from caloforge.transforms import ImpactFeatures
 
 TINY = {"width": 16, "blocks": 2, "solver": {"steps": 4}, "validation_events": 32}
 
@@ -79,27 +80,6 @@ def test_unrounded_sums_lie_half_a_count_around_the_rounded_ones():
     rounded = generate_in_memory(model, conditions, seed=1)
     model.config = ChannelFlowMatchingConfig(**TINY, rounding="none")
     assert np.abs(rounded - generate_in_memory(model, conditions, seed=1)).max() <= 0.5001
-
-
-def test_the_derived_features_are_those_worked_by_hand():
-    derive = ImpactFeatures(ZN)
-    # backwards, from vz = 60 cm: 11,320 cm to the face at -11,260 cm; 1e-4 rad in x make 1.132 cm
-    neutron = [1000.0, 0.5, 0.0, 60.0, 0.1, 0.0, -1000.0, 0.9396, 0.0]
-    columns = derive(torch.tensor([neutron, [*neutron[:8], 1.0]], dtype=torch.float64)).numpy()
-    assert columns.shape == (2, 9 + 17)
-    assert np.allclose(columns[0, :9], neutron)
-    x = 0.5 + 1.132
-    a = np.pi * x / 0.16
-    assert columns[0, 9:] == pytest.approx(
-        [
-            *(x, 0, np.arcsinh(x / 0.1), 0, np.log(1000), np.arcsinh(6000)),
-            *(0, np.sin(a), 0, np.cos(a), np.sin(2 * a), np.cos(2 * a), 0, 1),
-            *(np.cos(2 * a), np.cos(4 * a), 1),
-        ],
-        abs=1e-6,
-    )
-    assert np.allclose(columns[1, 9:15], columns[0, 9:15])
-    assert (columns[1, 15:] == 0).all()
 
 
 def test_mirroring_twice_gives_the_event_back():

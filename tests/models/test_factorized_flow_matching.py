@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from caloforge.detectors import ZN, ZP
-from caloforge.models.base import BatchRandom, generate_in_memory
+from caloforge.models.base import BatchRandom
 from caloforge.models.factorized_flow_matching import (
     FactorizedFlowMatching,
     FactorizedFlowMatchingConfig,
 )
+from caloforge.models.parts.inference import generate_in_memory
 from made import made_events
 
 SMALL = FactorizedFlowMatchingConfig.model_validate(

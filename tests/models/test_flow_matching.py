@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from caloforge.detectors import ZN, ZP
-from caloforge.models.base import BatchRandom, cell_order, channel_loss
+from caloforge.models.base import BatchRandom
 from caloforge.models.flow_matching import FlowMatching, FlowMatchingConfig
+from caloforge.models.parts.images import cell_order, channel_loss
 from caloforge.nn.unet import UNetConfig
 from caloforge.ode.solvers import SolverConfig
 

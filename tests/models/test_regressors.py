@@ -9,7 +9,8 @@ from sklearn.tree import DecisionTreeRegressor
 from caloforge.detectors import ZN, ZP
 from caloforge.events import Events
 from caloforge.models import regressors
-from caloforge.models.base import BatchRandom, generate_in_memory
+from caloforge.models.base import BatchRandom
+from caloforge.models.parts.inference import generate_in_memory
 
 SMALL = {
     regressors.Linear: {},

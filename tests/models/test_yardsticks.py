@@ -5,7 +5,7 @@ from scipy import stats
 
 from caloforge.detectors import DS2, ZN, ZP
 from caloforge.events import Events
-from caloforge.models.base import generate_in_memory
+from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.yardsticks import Nearest, NearestConfig, Resample, ResampleConfig
 from caloforge.runtime.noise import standard_normals
 from made_showers import made_showers

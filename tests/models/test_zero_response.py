@@ -12,7 +12,8 @@ from caloforge.io import open_trials, write_trials
 from caloforge.io.run import Run
 from caloforge.metrics.probability import brier, brier_floor
 from caloforge.models import build
-from caloforge.models.base import BatchRandom, probabilities_in_memory
+from caloforge.models.base import BatchRandom
+from caloforge.models.parts.inference import probabilities_in_memory
 from caloforge.models.zero_response import ZeroResponse, ZeroResponseConfig, log_loss
 from caloforge.recipe import parse, read, with_settings
 from caloforge.samples import TRIALS, sample, weights

@@ -79,7 +79,8 @@ def sample(
     from caloforge.io import carried, create, open_particles
     from caloforge.io.content import trained_on
     from caloforge.io.run import Run
-    from caloforge.models.base import Generator, as_function
+    from caloforge.models.base import Generator
+    from caloforge.models.parts.inference import as_function
     from caloforge.runtime.generate import Generated, generate
     from caloforge.training.checkpoint import load_model
     from caloforge.training.devices import check_device

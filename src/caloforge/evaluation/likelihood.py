@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from caloforge.events import EventSource
 from caloforge.models.autoregressive_flow import MAF
-from caloforge.models.flow_likelihood import log_likelihoods
+from caloforge.models.parts.flow_likelihood import log_likelihoods
 from caloforge.samples import weights
 from caloforge.training.checkpoint import load_model
 

@@ -28,7 +28,9 @@ from caloforge.io.stored import stored
 from caloforge.io.typed import checked
 from caloforge.metrics import Observables, align, observe, observe_showers, score, score_showers, wasserstein
 from caloforge.metrics.showers import Showers, Sizes, Smeared
-from caloforge.models.base import Generator, Readout, TakesPhotons, as_function, channel_sums, given_photons
+from caloforge.models.base import Generator, Readout, TakesPhotons
+from caloforge.models.parts.images import channel_sums
+from caloforge.models.parts.inference import as_function, given_photons
 from caloforge.recipe import Recipe
 from caloforge.runtime.generate import Forward, Generated, generate, generate_rows
 from caloforge.training.checkpoint import load_model

@@ -15,7 +15,7 @@ from caloforge.io import open_trials, sha256
 from caloforge.io.run import Run
 from caloforge.io.scores import ClassifiedSet, ClassifierScores, Outcome, ReferenceFile, Repeated
 from caloforge.metrics.probability import brier, brier_floor, fraction, reliability, roc_auc
-from caloforge.models.base import probabilities_in_memory
+from caloforge.models.parts.inference import probabilities_in_memory
 from caloforge.particles import particle_name
 from caloforge.training.checkpoint import load_classifier
 from caloforge.trials import Trials

@@ -40,7 +40,8 @@ from caloforge.io.files import check_new_folder, new_folder, sha256
 from caloforge.io.run import Run
 from caloforge.io.scores import read_scores
 from caloforge.models import Classifier, Generator, Readout
-from caloforge.models.base import DrawsTokens, as_function, probabilities_in_memory
+from caloforge.models.base import DrawsTokens
+from caloforge.models.parts.inference import as_function, probabilities_in_memory
 from caloforge.recipe import Recipe
 from caloforge.runtime.bundle import GRAPH, PAR04, ZERO, channel_maps, open_bundle, write_card
 from caloforge.runtime.domain import Domain

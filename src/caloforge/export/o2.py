@@ -54,7 +54,7 @@ from caloforge.io.card import Card
 from caloforge.io.files import check_new_folder, new_folder, sha256, write_json, write_text
 from caloforge.io.run import Run
 from caloforge.models import Classifier, Generator
-from caloforge.models.base import as_function, probabilities_in_memory
+from caloforge.models.parts.inference import as_function, probabilities_in_memory
 from caloforge.particles import mass_and_charge
 from caloforge.runtime import expansion
 from caloforge.runtime.domain import MASS_TOLERANCE, SMALL_MASS

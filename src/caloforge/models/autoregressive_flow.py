@@ -2,12 +2,12 @@
 
     ln p(v | particle, N) = ln N(z; 0, 1) + ln |dz / dY| + ln |dY / dv|
 
-with Y the prepared image of `models.flow_images`, z = f(Y) a chain of rational-quadratic splines whose parameters
+with Y the prepared image of `models.parts.flow_images`, z = f(Y) a chain of rational-quadratic splines whose parameters
 come from MADE blocks (`nn.autoregressive`, `nn.made`), and v the photons with their dequantizing noise, so that the
 mean over that noise is a lower bound on ln P(n). Training raises it.
 
-A generator draws the photon sum N (`models.photons`), z from its noise, and undoes the chain cell by cell: as many
-steps as there are cells, for each map. `models.inverse_autoregressive_flow` learns to do it in one.
+A generator draws the photon sum N (`models.parts.photons`), z from its noise, and undoes the chain cell by cell: as
+many steps as there are cells, for each map. `models.inverse_autoregressive_flow` learns to do it in one.
 
 Noise: z, one normal a cell; one for the photon sum.
 """
@@ -23,9 +23,9 @@ from torch import Tensor
 from caloforge.detectors import Detector
 from caloforge.events import EventSource
 from caloforge.models.base import Generator, Stage
-from caloforge.models.flow_images import ExpectedPlaceConfig, FlowImages, Rounding
-from caloforge.models.flow_likelihood import FlowTrainingConfig, flow_stage, log_likelihood
-from caloforge.models.photons import PhotonsConfig
+from caloforge.models.parts.flow_images import ExpectedPlaceConfig, FlowImages, Rounding
+from caloforge.models.parts.flow_likelihood import FlowTrainingConfig, flow_stage, log_likelihood
+from caloforge.models.parts.photons import PhotonsConfig
 from caloforge.nn.autoregressive import AutoregressiveFlow, FlowConfig
 
 

@@ -12,14 +12,11 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from caloforge.detectors import Detector, Feature
-from caloforge.events import Events, EventSource, in_slices
-from caloforge.metrics.channels import mean_wasserstein
-from caloforge.runtime.generate import Forward, generate_rows
+from caloforge.events import Events, EventSource
 
 
 class BatchRandom:
@@ -170,6 +167,14 @@ class DrawsTokens(Protocol):
         """Turns tokens of the image, (B, L), and one normal an event, (B,), into responses, (B, *shape)."""
 
 
+@runtime_checkable
+class TakesPhotons(Protocol):
+    """A generator that can be given the sum of each response instead of drawing it."""
+
+    def with_photons(self, conditions: Tensor, photons: Tensor, noise: Tensor) -> Tensor:
+        """Generates responses, (B, *shape), from conditions (B, F), sums (B,) and noise (B, D)."""
+
+
 class Readout(nn.Module, ABC):
     """Turns conditions and noise into channel sums, without an image.
 
@@ -221,168 +226,3 @@ class Classifier(nn.Module, ABC):
 
 
 Model = Generator | Readout | Classifier
-
-
-def _device(model: Generator | Readout) -> torch.device | str:
-    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), "cpu")
-
-
-def as_function(model: Generator | Readout) -> Forward:
-    """Returns the model as a function of arrays: conditions (B, F) and noise (B, D) to float32 (B, *)."""
-    device = _device(model)
-
-    @torch.no_grad()
-    def forward(conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-        output = model(torch.from_numpy(conditions).to(device), torch.from_numpy(noise).to(device))
-        return np.asarray(output.float().cpu().numpy())
-
-    return forward
-
-
-@runtime_checkable
-class TakesPhotons(Protocol):
-    """A generator that can be given the sum of each response instead of drawing it."""
-
-    def with_photons(self, conditions: Tensor, photons: Tensor, noise: Tensor) -> Tensor:
-        """Generates responses, (B, *shape), from conditions (B, F), sums (B,) and noise (B, D)."""
-
-
-def given_photons(model: Generator | Readout) -> Forward:
-    """Returns a model that takes photon sums as a function: conditions and the sum, (B, F + 1), and noise (B, D)."""
-    assert isinstance(model, TakesPhotons)
-    device = _device(model)
-
-    @torch.no_grad()
-    def forward(conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-        given = torch.from_numpy(conditions).to(device)
-        output = model.with_photons(given[:, :-1], given[:, -1], torch.from_numpy(noise).to(device))
-        return np.asarray(output.float().cpu().numpy())
-
-    return forward
-
-
-@torch.no_grad()
-def probabilities_in_memory(
-    model: Classifier, conditions: NDArray[np.float32], batch_size: int = 8192
-) -> NDArray[np.float32]:
-    """Returns the probabilities of a classifier for each row of conditions, (N, K)."""
-    device = next(model.parameters()).device
-    parts = [
-        model(torch.from_numpy(conditions[start : start + batch_size]).to(device)).float().cpu().numpy()
-        for start in range(0, len(conditions), batch_size)
-    ]
-    return np.concatenate(parts) if parts else np.empty((0, len(model.outcomes)), np.float32)
-
-
-def generate_in_memory(
-    model: Generator | Readout, conditions: NDArray[np.float32], seed: int, batch_size: int = 256
-) -> NDArray[np.float32]:
-    """Generates one response for each row of conditions, with the noise of events 0, 1, ...
-
-    Args:
-        model: a generator or a readout.
-        conditions: physical units, (N, F).
-        seed: 0 to 2^64 - 1.
-        batch_size: events at once.
-
-    Returns:
-        responses (N, *shape) or channel sums (N, K).
-    """
-    training = model.training
-    model.eval()
-    try:
-        return generate_rows(as_function(model), model.noise_dim, conditions, seed, batch_size=batch_size)
-    finally:
-        model.train(training)
-
-
-def cell_order(detector: Detector, channels: str) -> NDArray[np.intp]:
-    """Returns the cells channel by channel, shuffled within each by a fixed permutation, (cells,).
-
-    The order in which counts are rounded: see `nn.rounding`.
-    """
-    channel = detector.channel_map(channels).matrix.argmax(0)
-    shuffled = np.random.Generator(np.random.Philox(0)).permutation(detector.cells)
-    return shuffled[np.argsort(channel[shuffled], kind="stable")].astype(np.intp)
-
-
-def mirrored(
-    detector: Detector,
-    conditions: NDArray[np.float32],
-    responses: NDArray[np.generic],
-    rows: NDArray[np.bool_],
-) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
-    """Mirrors some events, y -> -y.
-
-    Args:
-        detector: a detector with an axis y and the features vy, py.
-        conditions: (N, F).
-        responses: (N, *shape).
-        rows: the events to mirror, (N,).
-
-    Returns:
-        conditions and responses, as new arrays.
-    """
-    columns = np.array([detector.features.index(name) for name in ("vy", "py")])
-    conditions, responses = conditions.copy(), responses.copy()
-    conditions[np.ix_(rows, columns)] *= -1
-    responses[rows] = np.flip(responses[rows], 1 + list(detector.axes).index("y"))
-    return conditions, responses
-
-
-def channel_sums(source: EventSource, channels: str) -> NDArray[np.float64]:
-    """Reads the channel sums of a source slice by slice, (N, K)."""
-    detector = source.primaries.detector
-    return np.concatenate([detector.readout(events.responses, channels) for events in in_slices(source)])
-
-
-def channel_matrix(detector: Detector) -> Tensor:
-    """Returns the matrix of the default channels, (K, cells), of zeros and ones."""
-    return torch.tensor(detector.channel_map(detector.default_channels).matrix)
-
-
-def channel_loss(found: Tensor, wanted: Tensor, readout: Tensor) -> Tensor:
-    """Returns how far the channel sums of images are apart, (B,): the mean over channels of (sqrt w - sqrt w^)^2.
-
-    The root gives a channel of many photons the weight of one of few, as their Poisson errors would.
-
-    Args:
-        found: ln(1 + n) of one set of images, (B, H, W).
-        wanted: the same of the other.
-        readout: matrix of the channels, (K, cells).
-    """
-    sums = [torch.expm1(image.clamp(max=12)).flatten(1) @ readout.T for image in (found, wanted)]
-    # the root's derivative has no bound at 0, and the sum of an image below 0 may be negative
-    roots = [(one.clamp(min=0) + 0.1).sqrt() for one in sums]
-    return (roots[0] - roots[1]).square().mean(1)
-
-
-def spread_rows(source: EventSource, rows: int) -> Events:
-    """Returns at most so many events of a source, evenly spread over it."""
-    chosen = np.linspace(0, len(source) - 1, min(rows, len(source)))
-    return source.slices(chosen.astype(np.intp))
-
-
-def generation_scores(model: Generator, events: int) -> Callable[[EventSource], Mapping[str, float]]:
-    """Returns the scores of a generator: those of at most so many generated events of a source, `channel_scores`."""
-
-    def scores(source: EventSource) -> Mapping[str, float]:
-        reference = spread_rows(source, events)
-        return channel_scores(reference, generate_in_memory(model, reference.conditions, seed=0))
-
-    return scores
-
-
-def channel_scores(reference: Events, generated: NDArray[np.float32]) -> Mapping[str, float]:
-    """Compares responses with generated ones, (N, *shape): Wasserstein-1 of the channels, mean photon sum."""
-    readout = reference.detector.readout
-    sums = readout(reference.responses), readout(generated)
-    return {"w1": mean_wasserstein(*sums), "photons": float(sums[1].sum(1).mean())}
-
-
-def image_shape(detector: Detector, model: str) -> tuple[int, int]:
-    """Returns height and width of a detector's images; a ValueError names the model that needs two axes."""
-    if len(detector.shape) != 2:
-        raise ValueError(f"{model} needs a detector with two axes, {detector.name} has {len(detector.shape)}")
-    height, width = detector.shape
-    return height, width

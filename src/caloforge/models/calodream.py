@@ -52,13 +52,9 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, in_slices, with_responses
 from caloforge.metrics.channels import energy_score, wasserstein
 from caloforge.metrics.showers import observe_showers
-from caloforge.models.base import (
-    BatchRandom,
-    Generator,
-    Stage,
-    channel_sums,
-    generate_in_memory,
-)
+from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.images import channel_sums
+from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.nn.transformer import TransformerConfig
 from caloforge.nn.transfusion import Transfusion

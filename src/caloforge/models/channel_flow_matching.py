@@ -20,7 +20,7 @@ holds where module and beam line are the same above and below: for the ZN, not f
 arrive off its centre.
 
 With `derived` the network sees, besides the standardised features, what they mean at the detector
-(`transforms.ImpactFeatures`).
+(`models.parts.particle_features.ImpactFeatures`).
 """
 
 from __future__ import annotations
@@ -36,20 +36,16 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
-from caloforge.models.base import (
-    BatchRandom,
-    Readout,
-    Stage,
-    channel_sums,
-    generate_in_memory,
-    mirrored,
-)
+from caloforge.models.base import BatchRandom, Readout, Stage
+from caloforge.models.parts.images import channel_sums, mirrored
+from caloforge.models.parts.inference import generate_in_memory
+from caloforge.models.parts.particle_features import ImpactFeatures
 from caloforge.models.parts.stage import LossStage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.path import cfm_loss
 from caloforge.ode.solvers import RuleConfig, integrate
 from caloforge.optim import AdamConfig
-from caloforge.transforms import ImpactFeatures, Standardize
+from caloforge.transforms import Standardize
 
 LIMIT = 10.0
 """Standard deviations at which the network's inputs are cut off: their tails are long."""

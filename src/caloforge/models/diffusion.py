@@ -40,14 +40,9 @@ from torch import Tensor
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.models.base import (
-    BatchRandom,
-    Generator,
-    Stage,
-    cell_order,
-    generation_scores,
-    image_shape,
-)
+from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.images import cell_order, image_shape
+from caloforge.models.parts.inference import generation_scores
 from caloforge.models.parts.stage import LossStage
 from caloforge.nn.cross_attention_unet import CrossAttentionUNet, CrossAttentionUNetConfig
 from caloforge.nn.rounding import Rounding, rounded

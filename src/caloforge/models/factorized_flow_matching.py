@@ -7,7 +7,7 @@ the K channel sums of a fibre calorimeter and the image. What is read out of the
 network of K numbers that is accurate after minutes of training; the image network only places the photons. An
 error of a hundredth on each of two thousand empty fibres, which would add tens of photons to an image, cancels.
 
-Sums. Flow matching of their own, `models.sums`.
+Sums. Flow matching of their own, `models.parts.sums`.
 
 Image. x_1 = ln(1 + n). The network is told the sums and two places: where the particle's straight line meets the
 detector, and where the middle of the light is expected, which a regression learns first from particle and sums, since
@@ -51,18 +51,11 @@ from torch import Tensor
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.images import image_distances
-from caloforge.models.base import (
-    BatchRandom,
-    Generator,
-    Stage,
-    cell_order,
-    channel_sums,
-    generate_in_memory,
-    mirrored,
-    spread_rows,
-)
+from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.images import cell_order, channel_sums, mirrored
+from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage
-from caloforge.models.sums import Sums, SumsConfig
+from caloforge.models.parts.sums import Sums, SumsConfig
 from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
 from caloforge.nn.place_network import PlaceNetwork
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding

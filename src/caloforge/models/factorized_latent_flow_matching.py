@@ -5,7 +5,7 @@
 What holds the published latent flow matching back is its latent space: a decoder that gives one image for a latent
 draws no photon noise, and what it blurs is lost in the sums. Here nothing that is read out passes through the code.
 
-Sums. A small flow draws the channel sums first (`models.sums`).
+Sums. A small flow draws the channel sums first (`models.parts.sums`).
 
 Code. A variational autoencoder (`nn.patch_autoencoder`) describes what is left, place, width and sub-showers, by a few
 numbers z. Its decoder is told particle, sums and z and gives a distribution of the count in each fibre, so it has noise
@@ -37,17 +37,11 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.images import image_distances
-from caloforge.models.base import (
-    BatchRandom,
-    Generator,
-    Stage,
-    cell_order,
-    channel_sums,
-    generate_in_memory,
-    spread_rows,
-)
+from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.images import cell_order, channel_sums
+from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage, solver_stage
-from caloforge.models.sums import Sums, SumsConfig
+from caloforge.models.parts.sums import Sums, SumsConfig
 from caloforge.nn.patch_autoencoder import (
     PatchAutoencoderConfig,
     PatchDecoder,

@@ -42,16 +42,10 @@ from torch import Tensor
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.models.base import (
-    BatchRandom,
-    Generator,
-    Stage,
-    cell_order,
-    channel_loss,
-    channel_matrix,
-    generation_scores,
-    image_shape,
-)
+from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.images import cell_order, channel_loss, channel_matrix, image_shape
+from caloforge.models.parts.inference import generation_scores
+from caloforge.models.parts.particle_features import PromptRays
 from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.nn.rounding import rounded
 from caloforge.nn.unet import UNet, UNetConfig
@@ -59,7 +53,7 @@ from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, re
 from caloforge.ode.path import Velocity, on_path, velocity_loss
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
-from caloforge.transforms import Log1p, PromptRays, Standardize
+from caloforge.transforms import Log1p, Standardize
 
 
 class FlowMatchingConfig(BaseModel):

@@ -35,13 +35,15 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.diversity import f_div
-from caloforge.models.base import BatchRandom, Stage
-from caloforge.models.one_pass import OnePass, kept
+from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.images import cell_order, image_shape, kept_units, log_images
+from caloforge.models.parts.inference import generation_scores
 from caloforge.models.parts.stage import Averaged, Scores, shuffled_batches, updates, with_score
 from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig
-from caloforge.nn.rounding import Rounding
+from caloforge.nn.rounding import Rounding, rounded
 from caloforge.ode.bespoke import frozen
 from caloforge.optim import Adam, AdamConfig
+from caloforge.transforms import Log1p, Standardize
 
 CLOSEST = 1e-6
 """Distance of features below which two images count as this far apart."""
@@ -218,7 +220,7 @@ class AdversarialStage:
         return image + noise * rng.normal(*image.shape[1:]) if noise else image
 
     def _kept(self, network: ImageDecoder | ImageEncoder, rng: BatchRandom) -> Tensor | None:
-        return kept(network, self._config.network.dropout, rng)
+        return kept_units(network, self._config.network.dropout, rng)
 
     def _judge(
         self,
@@ -264,7 +266,7 @@ def selective_diversity(
     return of
 
 
-class GAN(OnePass):
+class GAN(Generator):
     """Makes images of ten normals at once.
 
     Args:
@@ -273,23 +275,29 @@ class GAN(OnePass):
     """
 
     config_class: ClassVar[type[BaseModel]] = GANConfig
+    sampling: ClassVar[tuple[str, ...]] = ("rounding",)
 
     def __init__(self, detector: Detector, config: GANConfig) -> None:
-        super().__init__(detector, "gan", config.latent, config.rounding, config.validation_events)
-        self.config = config
-        self.generator = ImageDecoder(self.shape, config.latent, len(detector.conditions), config.network)
+        super().__init__()
+        self.detector, self.config = detector, config
+        shape, features = image_shape(detector, "gan"), len(detector.conditions)
+        self.noise_dim = config.latent + 1
+        self.standardize, self.transform = Standardize(features), Log1p()
+        self.order: Tensor
+        self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
+        self.generator = ImageDecoder(shape, config.latent, features, config.network)
 
-    def image(self, z: Tensor, condition: Tensor) -> Tensor:
-        """Returns images, (B, H, W), of normals (B, latent) and standardised features (B, F)."""
-        image: Tensor = self.generator(z, condition)
-        return image
+    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, latent + 1)."""
+        image: Tensor = self.generator(noise[:, :-1], self.standardize(conditions))
+        return rounded(self.transform.inverse(image), noise[:, -1], self.order, self.config.rounding)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and the diversity, and returns the one stage."""
         config, device = self.config, self.order.device
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
         features = len(self.detector.conditions)
-        discriminator = Discriminator(self.shape, features, config.network).to(device)
+        discriminator = Discriminator(image_shape(self.detector, "gan"), features, config.network).to(device)
         scaled = selective_diversity(train, config.repeats) if config.diversity else None
 
         def diversity(batch: Events) -> Tensor:
@@ -300,9 +308,9 @@ class GAN(OnePass):
             AdversarialStage(
                 self.generator,
                 discriminator,
-                self.inputs,
+                lambda batch: log_images(batch, self.standardize),
                 diversity if scaled else None,
-                self.scores,
+                generation_scores(self, config.validation_events),
                 config,
                 len(train),
             )

@@ -43,11 +43,12 @@ from caloforge.events import Events, EventSource
 from caloforge.io.files import sha256
 from caloforge.io.run import Run, read_weights
 from caloforge.metrics.diversity import EPSILON, f_div, f_div_inv_w
-from caloforge.models.base import BatchRandom, Generator, Stage, generation_scores
-from caloforge.models.flow_images import ExpectedPlaceConfig, FlowImages, Rounding
-from caloforge.models.flow_likelihood import FlowTrainingConfig, flow_stage
+from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.flow_images import ExpectedPlaceConfig, FlowImages, Rounding
+from caloforge.models.parts.flow_likelihood import FlowTrainingConfig, flow_stage
+from caloforge.models.parts.inference import generation_scores
+from caloforge.models.parts.photons import PhotonsConfig
 from caloforge.models.parts.stage import LossStage, shuffled_batches
-from caloforge.models.photons import PhotonsConfig
 from caloforge.nn.autoregressive import AutoregressiveFlow, Chain, FlowConfig
 from caloforge.ode.bespoke import frozen
 from caloforge.optim import AdamConfig

@@ -2,7 +2,7 @@
 
 Autoencoder. An encoder maps the image y = ln(1 + n) to mean and log variance of a latent image z of 4 numbers for each
 4 x 4 fibres, a decoder maps z back; z = mean + exp(log variance / 2) noise in training. The losses are those of
-`models.autoencoding`, with the mean over the latent numbers of the divergence from standard normals,
+`models.parts.autoencoding`, with the mean over the latent numbers of the divergence from standard normals,
 
     KL = 1/2 mean of (mean^2 + exp(log variance) - 1 - log variance).
 
@@ -29,19 +29,11 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, Rows, in_slices
-from caloforge.models.autoencoding import AutoencoderStage, LossesConfig, perceptual_network
-from caloforge.models.base import (
-    BatchRandom,
-    Generator,
-    Stage,
-    cell_order,
-    channel_loss,
-    channel_matrix,
-    channel_scores,
-    generation_scores,
-    image_shape,
-    spread_rows,
-)
+from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.autoencoding import AutoencoderStage, LossesConfig, perceptual_network
+from caloforge.models.parts.images import cell_order, channel_loss, channel_matrix, image_shape
+from caloforge.models.parts.inference import channel_scores, generation_scores, spread_rows
+from caloforge.models.parts.particle_features import PromptRays
 from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
 from caloforge.nn.rounding import Rounding, rounded
@@ -50,7 +42,7 @@ from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, co
 from caloforge.ode.path import Velocity, on_path, velocity_loss
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
-from caloforge.transforms import Log1p, PromptRays, Standardize
+from caloforge.transforms import Log1p, Standardize
 
 
 class VAEConfig(BaseModel):

@@ -38,13 +38,9 @@ from caloforge._lookup import require
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import mean_wasserstein, wasserstein
-from caloforge.models.base import (
-    BatchRandom,
-    Readout,
-    Stage,
-    channel_sums,
-    generate_in_memory,
-)
+from caloforge.models.base import BatchRandom, Readout, Stage
+from caloforge.models.parts.images import channel_sums
+from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.stage import LossStage
 from caloforge.nn.residual_mlp import ResidualMLP
 from caloforge.nn.stored import Stored

@@ -26,16 +26,15 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.models.base import (
-    BatchRandom,
-    Stage,
-)
-from caloforge.models.one_pass import OnePass, kept
+from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.images import cell_order, image_shape, kept_units, log_images
+from caloforge.models.parts.inference import generation_scores
 from caloforge.models.parts.stage import LossStage
 from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig
-from caloforge.nn.rounding import Rounding
+from caloforge.nn.rounding import Rounding, rounded
 from caloforge.nn.sinkhorn import sinkhorn_divergence
 from caloforge.optim import AdamConfig
+from caloforge.transforms import Log1p, Standardize
 
 SLOPE = 0.2
 """Slope of the noise generator's leaky rectifiers below 0."""
@@ -119,7 +118,7 @@ class Autoencoder(nn.Module):
         return F.relu(self.code(self.encoder(image, None, kept)))
 
 
-class SinkhornAutoencoder(OnePass):
+class SinkhornAutoencoder(Generator):
     """Decodes what its noise generator gives.
 
     Args:
@@ -128,19 +127,24 @@ class SinkhornAutoencoder(OnePass):
     """
 
     config_class: ClassVar[type[BaseModel]] = SinkhornAutoencoderConfig
+    sampling: ClassVar[tuple[str, ...]] = ("rounding",)
     training_only: ClassVar[tuple[str, ...]] = ("autoencoder.encoder", "autoencoder.code")
 
     def __init__(self, detector: Detector, config: SinkhornAutoencoderConfig) -> None:
-        super().__init__(
-            detector, "sinkhorn_autoencoder", config.latent, config.rounding, config.validation_events
-        )
-        self.config = config
-        self.autoencoder = Autoencoder(self.shape, len(detector.conditions), config)
+        super().__init__()
+        self.detector, self.config = detector, config
+        shape, features = image_shape(detector, "sinkhorn_autoencoder"), len(detector.conditions)
+        self.noise_dim = config.latent + 1
+        self.standardize, self.transform = Standardize(features), Log1p()
+        self.order: Tensor
+        self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
+        self.autoencoder = Autoencoder(shape, features, config)
 
-    def image(self, z: Tensor, condition: Tensor) -> Tensor:
-        """Decodes a code of normals, (B, latent), to (B, H, W), for standardised features (B, F)."""
-        image: Tensor = self.autoencoder.decoder(self.autoencoder.noise_generator(z, condition), None)
-        return image
+    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, latent + 1)."""
+        code = self.autoencoder.noise_generator(noise[:, :-1], self.standardize(conditions))
+        image: Tensor = self.autoencoder.decoder(code, None)
+        return rounded(self.transform.inverse(image), noise[:, -1], self.order, self.config.rounding)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and returns the one stage."""
@@ -148,10 +152,10 @@ class SinkhornAutoencoder(OnePass):
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
 
         def loss(network: Autoencoder, batch: Events, rng: BatchRandom) -> Tensor:
-            image, condition = self.inputs(batch)
-            code = network.encode(image, kept(network.encoder, dropout, rng))
+            image, condition = log_images(batch, self.standardize)
+            code = network.encode(image, kept_units(network.encoder, dropout, rng))
             made = network.noise_generator(rng.normal(config.latent), condition)
-            found = network.decoder(code, None, kept(network.decoder, dropout, rng))
+            found = network.decoder(code, None, kept_units(network.decoder, dropout, rng))
             of_codes, of_made = sinkhorn_divergence(
                 torch.cat([code, condition], 1),
                 torch.cat([made, condition], 1),
@@ -161,4 +165,5 @@ class SinkhornAutoencoder(OnePass):
             error: Tensor = (found - image).square().flatten(1).sum(1)
             return error + config.sinkhorn * (of_codes + of_made)
 
-        return [LossStage("autoencoder", self.autoencoder, loss, self.scores, config, len(train))]
+        scores = generation_scores(self, config.validation_events)
+        return [LossStage("autoencoder", self.autoencoder, loss, scores, config, len(train))]

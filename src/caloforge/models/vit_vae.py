@@ -22,15 +22,14 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.models.base import (
-    BatchRandom,
-    Stage,
-)
-from caloforge.models.one_pass import OnePass, kept
+from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.images import cell_order, image_shape, kept_units, log_images
+from caloforge.models.parts.inference import generation_scores
 from caloforge.models.parts.stage import LossStage
 from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, ImageViTConfig
-from caloforge.nn.rounding import Rounding
+from caloforge.nn.rounding import Rounding, rounded
 from caloforge.optim import AdamConfig
+from caloforge.transforms import Log1p, Standardize
 
 
 class ViTVAEConfig(BaseModel):
@@ -79,7 +78,7 @@ class VAE(nn.Module):
         return self.mean(hidden), self.log_variance(hidden).clamp(-20, 10)
 
 
-class ViTVAE(OnePass):
+class ViTVAE(Generator):
     """Decodes ten normals.
 
     Args:
@@ -88,6 +87,7 @@ class ViTVAE(OnePass):
     """
 
     config_class: ClassVar[type[BaseModel]] = ViTVAEConfig
+    sampling: ClassVar[tuple[str, ...]] = ("rounding",)
     training_only: ClassVar[tuple[str, ...]] = (
         "vae.encoder",
         "vae.shared",
@@ -96,14 +96,19 @@ class ViTVAE(OnePass):
     )
 
     def __init__(self, detector: Detector, config: ViTVAEConfig) -> None:
-        super().__init__(detector, "vit_vae", config.latent, config.rounding, config.validation_events)
-        self.config = config
-        self.vae = VAE(self.shape, len(detector.conditions), config)
+        super().__init__()
+        self.detector, self.config = detector, config
+        shape, features = image_shape(detector, "vit_vae"), len(detector.conditions)
+        self.noise_dim = config.latent + 1
+        self.standardize, self.transform = Standardize(features), Log1p()
+        self.order: Tensor
+        self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
+        self.vae = VAE(shape, features, config)
 
-    def image(self, z: Tensor, condition: Tensor) -> Tensor:
-        """Decodes normals, (B, latent), to (B, H, W), for standardised features (B, F)."""
-        image: Tensor = self.vae.decoder(z, condition)
-        return image
+    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, latent + 1)."""
+        image: Tensor = self.vae.decoder(noise[:, :-1], self.standardize(conditions))
+        return rounded(self.transform.inverse(image), noise[:, -1], self.order, self.config.rounding)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and returns the one stage."""
@@ -111,12 +116,13 @@ class ViTVAE(OnePass):
         self.standardize.refit(torch.from_numpy(train.primaries.conditions))
 
         def loss(vae: VAE, batch: Events, rng: BatchRandom) -> Tensor:
-            image, condition = self.inputs(batch)
-            mean, log_variance = vae.encode(image, condition, kept(vae.encoder, dropout, rng))
+            image, condition = log_images(batch, self.standardize)
+            mean, log_variance = vae.encode(image, condition, kept_units(vae.encoder, dropout, rng))
             z = mean + torch.exp(log_variance / 2) * rng.normal(config.latent)
-            found = vae.decoder(z, condition, kept(vae.decoder, dropout, rng))
+            found = vae.decoder(z, condition, kept_units(vae.decoder, dropout, rng))
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
             each: Tensor = (found - image).square().flatten(1).sum(1) + config.kl * kl
             return each
 
-        return [LossStage("vae", self.vae, loss, self.scores, config, len(train))]
+        scores = generation_scores(self, config.validation_events)
+        return [LossStage("vae", self.vae, loss, scores, config, len(train))]

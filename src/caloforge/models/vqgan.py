@@ -2,8 +2,8 @@
 
 Image tokens. The autoencoder of `nn.autoencoder` with 8 numbers for each 4 x 4 fibres; each place is rounded to the
 nearest of 512 codes by direction (`nn.quantizer`), which follow the vectors by a moving average; dead codes are
-revived. The losses are those of `models.autoencoding` with 0.25 times the commitment, the mean squared difference of
-normalised vector and code, in place of KL.
+revived. The losses are those of `models.parts.autoencoding` with 0.25 times the commitment, the mean squared difference
+of normalised vector and code, in place of KL.
 
 Condition tokens. A VQ-VAE turns the nine standardised features into 2 tokens of 512 codes: linear layers
 9 - 64 - 128 - 128 - 128 and back, GELU between; look-up in a shared projection of 4 numbers; squared error of the
@@ -34,25 +34,18 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.models.autoencoding import AutoencoderStage, LossesConfig, perceptual_network
-from caloforge.models.base import (
-    BatchRandom,
-    Generator,
-    Stage,
-    cell_order,
-    channel_matrix,
-    channel_scores,
-    generation_scores,
-    image_shape,
-    spread_rows,
-)
+from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.autoencoding import AutoencoderStage, LossesConfig, perceptual_network
+from caloforge.models.parts.images import cell_order, channel_matrix, image_shape
+from caloforge.models.parts.inference import channel_scores, generation_scores, spread_rows
+from caloforge.models.parts.particle_features import PromptRays
 from caloforge.models.parts.stage import LossStage
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
 from caloforge.nn.gpt import GPT, GPTConfig, Past, invert
 from caloforge.nn.quantizer import Codebook, ProjectedCodebook, straight_through, usage
 from caloforge.nn.rounding import Rounding, normal_to_uniform, rounded
 from caloforge.optim import AdamConfig
-from caloforge.transforms import Log1p, PromptRays, Standardize
+from caloforge.transforms import Log1p, Standardize
 
 
 class ImageCodesConfig(BaseModel):

@@ -18,10 +18,11 @@ the likelihood of its trials, binomial for each of the three, over the design ef
 network cannot know of a primary is the same in all its shots (correlation r), so fifteen shots of one tell less than
 one shot of fifteen. The weight looks at n alone, so nothing moves the probabilities from the observed fractions.
 
-Features. The derived features of `transforms.ImpactFeatures`; how far within the edges of both modules the straight
-line passes, as arcsinh(distance / EDGE), fine near the edges; what the magnets make of the particle: the side it flies
-to, since the beam lines of the two sides differ, and its curvature, arcsinh(STIFF q / p); and its kind, as one number
-for each interval of the mass, since a Lambda is near a neutron in mass and far in what becomes of it.
+Features. The derived features of `models.parts.particle_features.ImpactFeatures`; how far within the edges of both
+modules the straight line passes, as arcsinh(distance / EDGE), fine near the edges; what the magnets make of the
+particle: the side it flies to, since the beam lines of the two sides differ, and its curvature, arcsinh(STIFF q / p);
+and its kind, as one number for each interval of the mass, since a Lambda is near a neutron in mass and far in what
+becomes of it.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.models.base import BatchRandom, Classifier, Stage, probabilities_in_memory
+from caloforge.models.base import BatchRandom, Classifier, Stage
+from caloforge.models.parts.inference import probabilities_in_memory
+from caloforge.models.parts.particle_features import ImpactFeatures
 from caloforge.models.parts.stage import LossStage
 from caloforge.nn.residual_mlp import ResidualMLP
 from caloforge.optim import AdamConfig
-from caloforge.transforms import ImpactFeatures, Standardize
+from caloforge.transforms import Standardize
 from caloforge.trials import OUTCOMES, Trials
 
 LIMIT = 10.0

@@ -35,7 +35,8 @@ from caloforge import samples
 from caloforge.events import Events, EventSource
 from caloforge.io.files import sha256
 from caloforge.io.run import read_weights
-from caloforge.models.base import BatchRandom, channel_loss
+from caloforge.models.base import BatchRandom
+from caloforge.models.parts.images import channel_loss
 from caloforge.models.parts.stage import Scores, TrainingSection, shuffled_batches, updates, with_score
 from caloforge.nn.autoencoder import LinearHeads, normalized_gradient
 from caloforge.nn.perceptual import PerceptualDistance, from_tensors

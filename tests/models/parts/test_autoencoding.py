@@ -6,14 +6,14 @@ import torch
 
 from caloforge.detectors import ZN
 from caloforge.io.run import write_weights
-from caloforge.models.autoencoding import (
+from caloforge.models.base import BatchRandom
+from caloforge.models.latent_flow_matching import VAEConfig
+from caloforge.models.parts.autoencoding import (
     AutoencoderStage,
     LossesConfig,
     perceptual_network,
     reconstruction_loss,
 )
-from caloforge.models.base import BatchRandom
-from caloforge.models.latent_flow_matching import VAEConfig
 from caloforge.nn.perceptual import Extractor
 from caloforge.optim import AdamConfig
 from made import made_events

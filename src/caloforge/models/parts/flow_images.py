@@ -28,13 +28,16 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
-from caloforge.models.base import BatchRandom, Stage, mirrored, spread_rows
+from caloforge.models.base import BatchRandom, Stage
+from caloforge.models.parts.images import mirrored
+from caloforge.models.parts.inference import spread_rows
+from caloforge.models.parts.particle_features import BendingFeatures, ImpactFeatures
+from caloforge.models.parts.photons import Photons, PhotonsConfig, photon_sums
 from caloforge.models.parts.stage import LossStage
-from caloforge.models.photons import Photons, PhotonsConfig, photon_sums
 from caloforge.nn.place_network import PlaceNetwork
 from caloforge.nn.rounding import floor_to_sum
 from caloforge.optim import AdamConfig
-from caloforge.transforms import BendingFeatures, ImpactFeatures, Logit, Standardize
+from caloforge.transforms import Logit, Standardize
 
 Rounding = Literal["floor", "none"]
 

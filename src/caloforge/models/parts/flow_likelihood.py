@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from caloforge.events import Events, EventSource, in_slices
-from caloforge.models.base import BatchRandom, Stage, spread_rows
-from caloforge.models.flow_images import FlowImages
+from caloforge.models.base import BatchRandom, Stage
+from caloforge.models.parts.flow_images import FlowImages
+from caloforge.models.parts.inference import spread_rows
 from caloforge.models.parts.stage import LossStage
 from caloforge.nn.autoregressive import AutoregressiveFlow, log_normal
 from caloforge.nn.rounding import normal_to_uniform

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
-from caloforge.models.base import BatchRandom, Stage, channel_sums, spread_rows
+from caloforge.models.base import BatchRandom, Stage
+from caloforge.models.parts.images import channel_sums
+from caloforge.models.parts.inference import spread_rows
+from caloforge.models.parts.particle_features import BendingFeatures, ImpactFeatures
 from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, conditioned, solve
@@ -25,7 +28,7 @@ from caloforge.ode.path import Velocity, cfm_loss
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.runtime.noise import standard_normals
-from caloforge.transforms import BendingFeatures, ImpactFeatures, Standardize
+from caloforge.transforms import Standardize
 
 
 class SumsConfig(BaseModel):

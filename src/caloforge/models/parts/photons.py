@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import wasserstein
-from caloforge.models.base import BatchRandom, Stage, channel_sums, spread_rows
+from caloforge.models.base import BatchRandom, Stage
+from caloforge.models.parts.images import channel_sums
+from caloforge.models.parts.inference import spread_rows
 from caloforge.models.parts.stage import LossStage
 from caloforge.nn.autoregressive import log_normal, spline
 from caloforge.nn.residual_mlp import ResidualMLP

@@ -1,0 +1,192 @@
+"""Features of a particle that follow from its conditions and the detector's geometry.
+
+None has an inverse, so they are no transforms: they add what a network would have to find out.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from caloforge.detectors import Detector
+from caloforge.events import RAY
+
+EDGE = 0.1
+"""Length, in cm, below which the position is resolved linearly near the centre of the face."""
+
+VERTEX = 0.01
+"""Length, in cm, below which vz is resolved linearly."""
+
+_NEEDED = ("energy", "vx", "vy", "vz", "px", "py", "pz", "charge")
+
+
+class ImpactFeatures(nn.Module):
+    """Appends to the conditions what they mean at the detector.
+
+    - (x, y), where the straight line of the particle meets the plane of the detector's face, from the centre of
+      the face, as it is and as arcsinh(x / EDGE), which is fine near the centre, where the quadrants meet;
+    - ln E, and arcsinh(vz / VERTEX), since decays make vz heavy-tailed;
+    - for neutral particles the place within the grid of fibres: with a = pi x / pitch and b = pi y / pitch, the
+      products of sin a, cos a with sin b, cos b, and their harmonics. Fibres alternate between two readouts like
+      the fields of a chessboard, so sin a sin b says in which of them a narrow photon shower starts, and the
+      harmonics how near to a fibre.
+
+
+    Args:
+        detector: a detector with a face, a pitch and the features energy, vertex, momentum and charge.
+
+    Raises:
+        ValueError: the detector lacks one of them.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        if detector.face is None or detector.pitch is None or not set(_NEEDED) <= set(detector.features):
+            raise ValueError(
+                f"derived features need a face, a pitch and the conditions {', '.join(_NEEDED)}; "
+                f"{detector.name} has face {detector.face}, pitch {detector.pitch} and "
+                f"{', '.join(detector.features)}"
+            )
+        self._face, self._pitch = detector.face, detector.pitch
+        self._middle = tuple((size - 1) / 2 for size in detector.shape)
+        self._columns = [detector.features.index(name) for name in _NEEDED]
+        self.size = len(detector.features) + 17
+
+    def impact(self, conditions: Tensor) -> Tensor:
+        """Returns where the straight line meets the face, in cm from the axis, (B, 2) float64."""
+        return _impact(conditions[:, self._columns], self._face.z)
+
+    def cell(self, conditions: Tensor) -> Tensor:
+        """Returns the same in cells from the first, (B, 2), of the dtype of the conditions."""
+        cells = [
+            position / self._pitch + middle
+            for position, middle in zip(self._from_centre(conditions), self._middle, strict=True)
+        ]
+        return torch.stack(cells, 1).to(conditions.dtype)
+
+    def _from_centre(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns x and y of the impact in cm from the centre of the face, each (B,) float64."""
+        x, y = self.impact(conditions).unbind(1)
+        return x - self._face.x, y - self._face.y
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to (B, size)."""
+        energy, *_, vz, _, _, _, charge = (conditions[:, column].double() for column in self._columns)
+        x, y = self._from_centre(conditions)
+        neutral = (charge == 0).double()
+        a, b = math.pi * x / self._pitch, math.pi * y / self._pitch
+        sin_a, cos_a, sin_b, cos_b = torch.sin(a), torch.cos(a), torch.sin(b), torch.cos(b)
+        cos_2a, cos_2b = torch.cos(2 * a), torch.cos(2 * b)
+        within = [
+            sin_a * sin_b,
+            sin_a * cos_b,
+            cos_a * sin_b,
+            cos_a * cos_b,
+            torch.sin(2 * a),
+            cos_2a,
+            torch.sin(2 * b),
+            cos_2b,
+            cos_2a * cos_2b,
+            torch.cos(4 * a),
+            torch.cos(4 * b),
+        ]
+        derived = [
+            x,
+            y,
+            _arcsinh(x / EDGE),
+            _arcsinh(y / EDGE),
+            torch.log(energy),
+            _arcsinh(vz / VERTEX),
+            *(neutral * wave for wave in within),
+        ]
+        return torch.cat([conditions, torch.stack(derived, 1).to(conditions.dtype)], 1)
+
+
+class PromptRays(nn.Module):
+    """Writes conditions as if every prompt particle came from the origin, its ray through the same point of the face.
+
+    For networks that read vertex and momentum as they are, as the published ones do, and were trained on primaries from
+    one point: where in the beam spot a prompt particle was born then changes nothing. A particle from farther away than
+    `PROMPT` stays as it is, and so does everything before a detector without a face.
+
+    Args:
+        detector: whose conditions they are.
+    """
+
+    PROMPT = (0.1, 0.1, 30.0)
+    """Vertices of prompt particles, |x|, |y| and |z| in cm."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self._face = detector.face if set(RAY) <= set(detector.features) else None
+        self._columns = [detector.features.index(name) for name in RAY] if self._face else []
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to the same, (B, F)."""
+        if self._face is None:
+            return conditions
+        vx, vy, vz, px, py, pz = (conditions[:, column].double() for column in self._columns)
+        ahead, side = pz.abs().clamp(min=1e-6), torch.sign(pz)
+        length = (self._face.z - side * vz) / self._face.z
+        slope_x, slope_y = vx / self._face.z + px / ahead * length, vy / self._face.z + py / ahead * length
+        forward = torch.sqrt(px * px + py * py + pz * pz) / torch.sqrt(
+            1 + slope_x * slope_x + slope_y * slope_y
+        )
+        zero = torch.zeros_like(vx)
+        turned = (zero, zero, zero, slope_x * forward, slope_y * forward, side * forward)
+        limits = torch.as_tensor(self.PROMPT, dtype=vx.dtype, device=vx.device)
+        inside = [v.abs() < limit for v, limit in zip((vx, vy, vz), limits.unbind(), strict=True)]
+        moved = vx.abs() + vy.abs() + vz.abs() > 0
+        prompt = inside[0] & inside[1] & inside[2] & moved
+        columns = list(conditions.unbind(1))
+        for column, value in zip(self._columns, turned, strict=True):
+            columns[column] = torch.where(prompt, value.to(conditions.dtype), columns[column])
+        return torch.stack(columns, 1)
+
+
+class BendingFeatures(nn.Module):
+    """What magnets between vertex and detector act on, for charged particles: all are 0 for neutral ones.
+
+    With k = q / E in units of e / TeV, s the side (the sign of pz) and (x, y) where the straight line meets the
+    plane of the detector's face, in decimetres: k, k x, k y, k^2, s k, s k x, s k y.
+
+    Args:
+        detector: as for `ImpactFeatures`.
+    """
+
+    size = 7
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        if detector.face is None or not set(_NEEDED) <= set(detector.features):
+            raise ValueError(
+                f"features of bending need a face and the conditions {', '.join(_NEEDED)}; {detector.name} has "
+                f"face {detector.face} and {', '.join(detector.features)}"
+            )
+        self._face = detector.face
+        self._columns = [detector.features.index(name) for name in _NEEDED]
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to (B, 7)."""
+        needed = conditions[:, self._columns].double()
+        energy, *_, pz, charge = needed.unbind(1)
+        x, y = (_impact(needed, self._face.z) / 10).unbind(1)
+        k = charge * 1000 / energy.clamp(min=1)
+        side = torch.sign(pz) * k
+        return torch.stack([k, k * x, k * y, k * k, side, side * x, side * y], 1).to(conditions.dtype)
+
+
+def _impact(needed: Tensor, face: float) -> Tensor:
+    """Returns where straight lines meet the plane |z| = face, (B, 2) float64, from the features `_NEEDED`."""
+    # float64: the place within a fibre is a small part of the path from the vertex
+    _, vx, vy, vz, px, py, pz, _ = needed.double().unbind(1)
+    ahead = pz.abs().clamp(min=1e-6)
+    length = face - torch.sign(pz) * vz
+    return torch.stack([vx + px / ahead * length, vy + py / ahead * length], 1)
+
+
+def _arcsinh(x: Tensor) -> Tensor:
+    # written out, since ONNX Runtime has no float64 kernel for it
+    return torch.sign(x) * torch.log(x.abs() + torch.sqrt(x * x + 1))
