@@ -37,6 +37,8 @@ class DataConfig(BaseModel):
         particles: PDG names to keep, such as ["n", "Lambda"]; empty keeps all.
         beam_spot: standard deviations in cm, in x, y and z, by which vertices are displaced in the training of a
             detector with a face; each ray still meets the face where it did (`events.displaced`). Zeros: not at all.
+        columns: names of the files' columns by ours, such as {energy = "E", pdg = 22}; a number stands in every row.
+        tree: of ROOT files, where it is not the only one and not called `events`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +49,8 @@ class DataConfig(BaseModel):
     validation: float | None = Field(None, ge=0, lt=1)
     particles: tuple[str, ...] = ()
     beam_spot: tuple[_Length, _Length, _Length] = (0.01, 0.01, 6.0)
+    columns: dict[str, str | float] | None = None
+    tree: str | None = None
 
     @model_validator(mode="after")
     def _files(self) -> Self:

@@ -62,9 +62,9 @@ BROKEN = {
         lambda file: replaced(file, "responses", np.zeros((8, 56, 30), np.uint16)),
         r"zn responses must have shape \(N, 44, 44\), got \(N, 56, 30\)",
     ),
-    "flat images": (
-        lambda file: replaced(file, "responses", np.zeros((8, 1936), np.uint16)),
-        r"zn responses must have shape \(N, 44, 44\), got \(N, 1936\)",
+    "flat images of another detector": (
+        lambda file: replaced(file, "responses", np.zeros((8, 1935), np.uint16)),
+        r"zn responses must have shape \(N, 44, 44\), got \(N, 1935\)",
     ),
     "NaN cell": (cell(np.nan), r"responses must be finite and not negative, got nan in row 6"),
     "infinite cell": (cell(np.inf), r"responses must be finite and not negative, got inf in row 6"),
@@ -108,7 +108,7 @@ BROKEN = {
     ),
     "no pdg": (
         lambda file: file.pop("pdg"),
-        r"no key 'pdg'; the file has conditions, fold, group, responses",
+        r"no column 'pdg'; the file has conditions, fold, group, responses",
     ),
     "misspelt responses": (
         lambda file: file.move("responses", "response"),

@@ -138,7 +138,7 @@ def test_our_archives_with_lost_or_misspelt_keys(tmp_path, events):
     with pytest.raises(ValueError, match=r"no key 'responses'; .* did you mean 'response'\?"):
         open_data(path)
     np.savez(path, conditions=events.conditions, responses=events.responses)
-    with pytest.raises(ValueError, match="no key 'pdg'"):
+    with pytest.raises(ValueError, match="no column 'pdg'"):
         open_events(path)
 
 

@@ -1,12 +1,14 @@
 """ROOT trees of other programs, and what is wrong with broken ones."""
 
+import pickle
+
 import numpy as np
 import pytest
 import uproot
 
 from caloforge.detectors import ZN
 from caloforge.events import load
-from caloforge.io import NoResponsesError, open_events, open_primaries, provenance, summarize
+from caloforge.io import Layout, NoResponsesError, open_events, open_primaries, provenance, summarize
 
 
 def branches_of(events):
@@ -105,10 +107,61 @@ def test_broken_trees_are_refused_with_the_reason(tmp_path, events, name):
         summarize(open_events(path))
 
 
-def test_the_tree_is_called_events(tmp_path, events):
+def test_of_several_trees_the_one_called_events_is_read(tmp_path, events):
     path = write(tmp_path / "a.root", branches_of(events), tree="event")
-    with pytest.raises(ValueError, match=r"no tree 'events'; the file has event, did you mean 'event'\?"):
+    np.testing.assert_array_equal(load(open_events(path)).responses, events.responses)  # there is no other
+    with uproot.update(path) as file:
+        file["run"] = {"number": np.arange(3)}
+    with pytest.raises(
+        ValueError,
+        match=r"no tree 'events'; the file has event, run, did you mean 'event'\? try: .* --tree event",
+    ):
         open_events(path)
+    layout = Layout(tree="event")
+    np.testing.assert_array_equal(load(open_events(path, None, layout)).responses, events.responses)
+    with pytest.raises(ValueError, match="no tree 'even'; the file has event, run"):
+        open_events(path, None, Layout(tree="even"))
+
+
+def test_vectors_of_one_length_are_responses(tmp_path, events):
+    import awkward as ak
+
+    branches = branches_of(events)
+    branches["responses"] = ak.from_regular(ak.Array(branches["responses"].reshape(8, -1).astype(np.float32)))
+    path = tmp_path / "a.root"
+    with uproot.recreate(path) as file:
+        file["events"] = branches
+    source = pickle.loads(pickle.dumps(open_events(path)))
+    for rows in (slice(None), slice(2, 5), np.array([7, 0, 3, 3])):
+        np.testing.assert_array_equal(source.slices(rows).responses, events.responses[rows])
+
+
+def test_a_vector_of_another_length_is_named(tmp_path, events):
+    import awkward as ak
+
+    branches = branches_of(events)
+    cells = [list(one) for one in branches.pop("responses").reshape(8, -1).astype(np.float32)]
+    cells[5] = cells[5][:100]
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file["events"] = {**branches, "responses": ak.Array(cells)}
+    with pytest.raises(ValueError, match=r"a\.root: responses must be .*got 1936 and 100 \(row 5\)"):
+        open_events(tmp_path / "a.root")
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+def test_rntuples_are_read(tmp_path, events, vectors):
+    import awkward as ak
+
+    branches = branches_of(events)
+    responses = branches["responses"].astype(np.float32).reshape(8, -1)
+    branches["responses"] = ak.from_regular(ak.Array(responses)) if vectors else responses
+    path = tmp_path / "a.root"
+    with uproot.recreate(path) as file:
+        file.mkrntuple("showers", ak.Array(branches))
+    source = open_events(path)
+    np.testing.assert_array_equal(source.primaries.conditions, events.conditions)
+    for rows in (slice(None), slice(2, 5), np.array([7, 0, 3, 3])):
+        np.testing.assert_array_equal(source.slices(rows).responses, events.responses[rows])
 
 
 def test_empty_trees_are_refused(tmp_path, events):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,32 +12,88 @@ import typer
 from rich.table import Table
 
 from caloforge.cli.bars import counting, output, warn
-from caloforge.cli.options import DetectorName, Source, detector_of
+from caloforge.cli.options import Columns, DetectorName, Source, Tree, detector_of, layout_given
+from caloforge.events import Primaries
 from caloforge.samples import located
 
 if TYPE_CHECKING:
-    from caloforge.io import Summary
+    from caloforge.events import EventSource
+    from caloforge.io import Layout, Summary
 
 
-def inspect(file: Source, detector: DetectorName = None) -> None:
+def inspect(
+    file: Source,
+    detector: DetectorName = None,
+    columns: Columns = None,
+    tree: Tree = None,
+    remember: Annotated[
+        bool,
+        typer.Option(
+            "--remember",
+            help="Keep detector, columns and tree in FILE.columns.toml, which whatever opens the file reads.",
+        ),
+    ] = False,
+) -> None:
     """Show what a data file holds; every row is read and checked."""
-    from caloforge.io import open_data, summarize
+    from caloforge.io import columns as layouts
+    from caloforge.io import open_data, provenance, summarize
     from caloforge.runtime.doubts import doubts
 
-    found = open_data(located(file), detector_of(detector))
+    path = located(file)
+    layout = layout_given(columns, tree, detector)
+    if layout is None and remember and detector:
+        layout = dataclasses.replace(
+            layouts.remembered(path), detector=layouts.layout_of({}, None, detector).detector
+        )
+    found = open_data(path, detector_of(detector), layout)
     _print_summary(summarize(found), file)
+    _print_further(path, found, layout)
+    origin = provenance(path, layout)
+    if origin:
+        _print_table("provenance", [(name, _short(value)) for name, value in origin.items()])
     for doubt in doubts(found):
         warn(doubt)
+    if remember:
+        if layout is None:
+            raise ValueError("--remember keeps --detector, --columns and --tree: give one of them")
+        output.print(f"wrote {layouts.remember(path, layout)}")
+
+
+def _short(value: object) -> str:
+    """Writes a value of the provenance in at most 100 characters."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 100 else f"{text[:99]}…"
+
+
+def _print_further(path: Path, source: EventSource | Primaries, layout: Layout | None) -> None:
+    """Shows the columns that are neither of the particles nor the responses."""
+    from caloforge.io.formats import further_columns
+
+    try:
+        detector = (source if isinstance(source, Primaries) else source.primaries).detector
+        further = further_columns(path, detector, layout)
+        values = further.read(0, min(len(source), 100)) if further.names else {}
+    except ValueError as error:
+        warn(f"further columns cannot be shown: {error}")
+        return
+    rows = []
+    for name in further.names:
+        column = values[name]
+        width = f", {' x '.join(map(str, column.shape[1:]))} a row" if column.ndim > 1 else ""
+        rows.append((name, f"{column.dtype}{width}"))
+    if rows:
+        _print_table("further columns", rows)
+
+
+def _print_table(title: str, rows: Sequence[tuple[str, ...]]) -> None:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    output.print(table)
+    output.print()
 
 
 def _print_summary(summary: Summary, file: str) -> None:
-    def show(title: str, rows: Sequence[tuple[str, ...]]) -> None:
-        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*row)
-        output.print(table)
-        output.print()
-
     least, median, greatest = summary.repeats
     rows = [
         ("detector", summary.detector),
@@ -49,16 +107,16 @@ def _print_summary(summary: Summary, file: str) -> None:
         rows.append(("energy", f"{low:.4g} to {high:.4g} {unit}, mean {mean:.4g} {unit}"))
     if summary.folds:
         rows.append(("folds", " ".join(f"{fold}:{count}" for fold, count in summary.folds.items())))
-    show(file, rows)
-    show("particles", [(name, f"{100 * share:.2f} %") for name, share in summary.mix.items()])
+    _print_table(file, rows)
+    _print_table("particles", [(name, f"{100 * share:.2f} %") for name, share in summary.mix.items()])
     if summary.responses is None:
         return
     found = summary.responses
-    show(
+    _print_table(
         f"sum of {found.unit}, quantiles",
         [(f"{100 * probability:g} %", f"{value:g}") for probability, value in found.quantiles.items()],
     )
-    show(
+    _print_table(
         "cells",
         [
             ("lit", f"{found.lit:.1f} on average, {100 * found.occupancy:.2f} % of all"),
@@ -66,7 +124,7 @@ def _print_summary(summary: Summary, file: str) -> None:
         ],
     )
     for name, means in found.channels.items():
-        show(
+        _print_table(
             f"mean of each channel, map {name}",
             [(label, f"{value:.2f} {found.unit}") for label, value in means.items()],
         )
@@ -82,13 +140,15 @@ def convert(
         typer.Option(help="The particles of a pair of npz files, where not beside the responses."),
     ] = None,
     detector: DetectorName = None,
+    columns: Columns = None,
+    tree: Tree = None,
 ) -> None:
     """Convert a data file to another format: .h5, .npz, .parquet, .root, .csv."""
     from caloforge.io import convert
 
     path = located(source)
     with counting("convert") as count:
-        events = convert(path, out, detector_of(detector), particles, count)
+        events = convert(path, out, detector_of(detector), particles, count, layout_given(columns, tree))
     output.print(f"wrote {events} events to {out}")
 
 

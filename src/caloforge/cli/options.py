@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from caloforge.detectors import Detector
+    from caloforge.io import Layout
     from caloforge.recipe import Recipe
 
 Source = Annotated[
@@ -44,6 +45,34 @@ Data = Annotated[
         "--data", help="Training data in place of the recipe's; may be repeated.", show_default=False
     ),
 ]
+
+
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns",
+        metavar="NAME=COLUMN,...",
+        help="What the file calls its columns: energy=E,px=p_x; pdg=22 is the same in every row.",
+        show_default=False,
+    ),
+]
+Tree = Annotated[
+    str | None,
+    typer.Option(
+        "--tree",
+        help="The tree or RNTuple of a ROOT file, if it is not the only one and not called events.",
+        show_default=False,
+    ),
+]
+
+
+def layout_given(columns: list[str] | None, tree: str | None, detector: str | None = None) -> Layout | None:
+    """Returns the layout that options give; None where they give none, and the file's own counts."""
+    from caloforge.io.columns import layout_of, parse_columns
+
+    if not columns and tree is None:
+        return None
+    return layout_of(parse_columns(",".join(columns or [])) if columns else {}, tree, detector)
 
 
 def run_path(name: str) -> Path:

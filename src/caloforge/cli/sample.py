@@ -10,11 +10,12 @@ import typer
 
 from caloforge import __version__
 from caloforge.cli.bars import counting, output, warn
-from caloforge.cli.options import Device, Seed, Settings, Trust, run_path
+from caloforge.cli.options import Columns, Device, Seed, Settings, Tree, Trust, layout_given, run_path
 from caloforge.samples import located
 
 if TYPE_CHECKING:
     from caloforge.events import ParticleSource
+    from caloforge.io import Layout
 
 
 def sample(
@@ -56,19 +57,21 @@ def sample(
         ),
     ] = "error",
     trust: Trust = False,
+    columns: Columns = None,
+    tree: Tree = None,
 ) -> None:
     """Generate one response for each particle of a file, in constant memory."""
     from caloforge.runtime.bundle import is_bundle
     from caloforge.runtime.domain import check_choice
 
-    path = run_path(run)
+    path, layout = run_path(run), layout_given(columns, tree)
     if is_bundle(path):
         if settings or device != "cpu":
             raise ValueError(
                 "--set and --device are for a run: a bundle is exported with its settings, for the CPU"
             )
         numbers = {"seed": seed, "first_event": first_event, "batch_size": batch_size, "exact": exact}
-        _sample_bundle(path, primaries, out, threads or 1, on_outside, numbers, trust)
+        _sample_bundle(path, primaries, out, threads or 1, on_outside, numbers, trust, layout)
         return
     if threads or exact:
         raise ValueError(f"--threads and --exact are for a bundle, and {run} is a run")
@@ -89,7 +92,7 @@ def sample(
     recipe, model = load_model(path, settings or [], trust=trust)
     if not isinstance(model, Generator):
         raise ValueError(f"{run} predicts channel sums only: sample needs a generator of responses")
-    particles = open_particles(located(primaries), model.detector)
+    particles = open_particles(located(primaries), model.detector, layout)
     source = Generated(
         as_function(model.to(device)), model.noise_dim, particles, seed, first_event, batch_size
     )
@@ -107,9 +110,9 @@ def sample(
         "settings": settings or [],
         "version": __version__,
     }
-    columns = carried(located(primaries)).read
+    further = carried(located(primaries), model.detector, layout).read
     with create(out, model.detector, origin) as writer, counting("sample", len(particles)) as count:
-        generate(source, writer, count, marks, columns)
+        generate(source, writer, count, marks, further)
     output.print(f"wrote {len(particles)} events to {out}")
 
 
@@ -121,6 +124,7 @@ def _sample_bundle(
     on_outside: str,
     numbers: dict[str, Any],
     trust: bool,
+    layout: Layout | None,
 ) -> None:
     """Generates events with a bundle; PyTorch is not imported."""
     from caloforge.io import carried, create, open_particles
@@ -130,7 +134,7 @@ def _sample_bundle(
 
     check_choice(on_outside)
     surrogate = Surrogate.load(path, threads=threads, trust=trust)
-    particles = open_particles(located(primaries), surrogate.detector)
+    particles = open_particles(located(primaries), surrogate.detector, layout)
     source = surrogate.source(particles, **numbers)
     marks = _marks(surrogate.card["name"], surrogate.card["domain"], particles, on_outside)
     origin = {
@@ -140,9 +144,9 @@ def _sample_bundle(
         **_outside(marks),
         "version": __version__,
     }
-    columns = carried(located(primaries)).read
+    further = carried(located(primaries), surrogate.detector, layout).read
     with create(out, surrogate.detector, origin) as writer, counting("sample", len(particles)) as count:
-        generate(source, writer, count, marks, columns)
+        generate(source, writer, count, marks, further)
     output.print(f"wrote {len(particles)} events to {out}")
 
 

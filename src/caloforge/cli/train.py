@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from caloforge.cli.bars import TrainingBar, messages, output
-from caloforge.cli.options import Data, RecipeArgument, Settings, recipe_of
+from caloforge.cli.options import Columns, Data, RecipeArgument, Settings, Tree, layout_given, recipe_of
 
 
 def train(
@@ -28,8 +29,14 @@ def train(
     ] = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    columns: Columns = None,
+    tree: Tree = None,
 ) -> None:
     """Train a model by a recipe; leaves a run folder."""
+    layout = layout_given(columns, tree)
+    if layout is not None:
+        named = [f"data.columns.{name}={json.dumps(value)}" for name, value in layout.columns]
+        settings = [*(settings or []), *named, *([f"data.tree={json.dumps(tree)}"] if tree else [])]
     parsed = recipe_of(recipe, files, settings, reference)
     folder = out or Path("runs") / parsed.name
 

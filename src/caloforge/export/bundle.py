@@ -36,6 +36,7 @@ from caloforge.export.onnx import (
 )
 from caloforge.io import open_events
 from caloforge.io.card import Card
+from caloforge.io.columns import layout_of_recipe
 from caloforge.io.files import check_new_folder, new_folder, sha256
 from caloforge.io.run import Run
 from caloforge.io.scores import read_scores
@@ -230,7 +231,10 @@ def _training_rows(recipe: Recipe, card: Card, data: Sequence[Path]) -> EventSou
         return None
     detector = detector_named(recipe.detector)
     paths = [hashes[file.sha256] for file in card.data]
-    source = Joined([of_particles(open_events(path, detector), recipe.data.particles) for path in paths])
+    layout = layout_of_recipe(recipe.data)
+    source = Joined(
+        [of_particles(open_events(path, detector, layout), recipe.data.particles) for path in paths]
+    )
     return Selected(source, split(source, recipe.data.split, recipe.seed, recipe.data.validation)["train"])
 
 

@@ -1,5 +1,6 @@
 """Reads and writes events: HDF5, NumPy archives, Parquet, ROOT, and CSV for particles."""
 
+from caloforge.io.columns import Layout, NoResponsesError
 from caloforge.io.files import sha256
 from caloforge.io.formats import (
     FORMATS,
@@ -16,7 +17,7 @@ from caloforge.io.formats import (
     provenance,
 )
 from caloforge.io.merging import merge
-from caloforge.io.source import FileParticles, FileSource, NoResponsesError
+from caloforge.io.source import FileParticles, FileSource
 from caloforge.io.summary import ResponseSummary, Summary, summarize
 from caloforge.io.trials import open_trials, write_trials
 
@@ -25,6 +26,7 @@ __all__ = [
     "EventWriter",
     "FileParticles",
     "FileSource",
+    "Layout",
     "NoResponsesError",
     "ResponseSummary",
     "Summary",

@@ -24,13 +24,13 @@ import numpy as np
 from caloforge._lookup import nearest
 from caloforge.detectors import Detector
 from caloforge.events import Primaries
+from caloforge.io.columns import NoResponsesError
 from caloforge.io.hdf5 import Table, dataset, further_of, open_file, response_shape, rows_of, texts
 from caloforge.io.source import (
     NONE_FURTHER,
     Columns,
     FileSource,
     FurtherColumns,
-    NoResponsesError,
     ParticleRows,
     block_edges,
     check_lengths,

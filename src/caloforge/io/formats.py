@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge._lookup import nearest
-from caloforge.detectors import Detector
+from caloforge.detectors import DETECTORS, Detector
 from caloforge.events import SLICE, Events, EventSource, Primaries, in_slices, rows_at_once
 from caloforge.io import calochallenge, hdf5, hepmc, npz, root, table
+from caloforge.io.columns import PLAIN, Layout, NoResponsesError, proposing, remembered
 from caloforge.io.files import replacing, sha256
 from caloforge.io.source import (
     Columns,
     FileParticles,
     FileSource,
     FurtherColumns,
-    NoResponsesError,
     ParticleRows,
     check_file,
     check_lengths,
@@ -66,25 +66,31 @@ class Format:
     """
 
     title: str
-    open_particles: Callable[[Path, Detector | None], ParticleRows]
+    open_particles: Callable[[Path, Detector | None, Layout], ParticleRows]
     output: (
         Callable[[Path, Detector, str, type[np.generic] | None, Mapping[str, np.dtype[Any]]], Output] | None
     )
-    provenance: Callable[[Path], dict[str, Any]]
-    open_events: Callable[[Path, Detector | None], EventSource] | None
-    further: Callable[[Path], FurtherColumns] | None
+    provenance: Callable[[Path, Layout], dict[str, Any]]
+    open_events: Callable[[Path, Detector | None, Layout], EventSource] | None
+    further: Callable[[Path, Detector | None, Layout], FurtherColumns] | None
 
 
-def _hdf5_particles(path: Path, detector: Detector | None) -> ParticleRows:
-    if calochallenge.holds_showers(path):
+def _is_challenge(path: Path, detector: Detector | None, layout: Layout) -> bool:
+    """Tells whether a file is one of the challenge, and not one of other showers with some of its names."""
+    other = layout.columns or (detector is not None and not calochallenge.is_challenge(detector))
+    return not other and calochallenge.holds_showers(path)
+
+
+def _hdf5_particles(path: Path, detector: Detector | None, layout: Layout) -> ParticleRows:
+    if _is_challenge(path, detector, layout):
         return calochallenge.open_particles(path, detector)
-    return hdf5.open_particles(path, detector)
+    return hdf5.open_particles(path, detector, layout)
 
 
-def _hdf5_events(path: Path, detector: Detector | None) -> EventSource:
-    if calochallenge.holds_showers(path):
+def _hdf5_events(path: Path, detector: Detector | None, layout: Layout) -> EventSource:
+    if _is_challenge(path, detector, layout):
         return calochallenge.open_events(path, detector)
-    return hdf5.open_events(path, detector)
+    return hdf5.open_events(path, detector, layout)
 
 
 def _hdf5_output(
@@ -99,13 +105,28 @@ def _hdf5_output(
     return hdf5.output(path, detector, provenance, dtype, further)
 
 
-def _hdf5_further(path: Path) -> FurtherColumns:
-    return calochallenge.further(path) if calochallenge.holds_showers(path) else hdf5.further(path)
+def _hdf5_further(path: Path, detector: Detector | None, layout: Layout) -> FurtherColumns:
+    if _is_challenge(path, detector, layout):
+        return calochallenge.further(path)
+    return hdf5.further(path, detector, layout)
+
+
+def _hepmc_particles(path: Path, detector: Detector | None, layout: Layout) -> ParticleRows:
+    if layout.columns:
+        raise ValueError("particles of a HepMC3 file have no columns to name")
+    return hepmc.open_particles(path, detector)
 
 
 _HDF5 = Format("HDF5", _hdf5_particles, _hdf5_output, hdf5.provenance, _hdf5_events, _hdf5_further)
 
-_HEPMC = Format("HepMC3", hepmc.open_particles, None, hepmc.no_provenance, None, hepmc.further)
+_HEPMC = Format(
+    "HepMC3",
+    _hepmc_particles,
+    None,
+    lambda path, layout: hepmc.no_provenance(path),
+    None,
+    lambda path, detector, layout: hepmc.further(path),
+)
 
 FORMATS: dict[str, Format] = {
     ".h5": _HDF5,
@@ -155,12 +176,23 @@ def _format(path: Path) -> Iterator[Format]:
         yield kind
 
 
-def open_events(path: str | Path, detector: Detector | None = None) -> EventSource:
+def _laid_out(path: Path, detector: Detector | None, layout: Layout | None) -> tuple[Detector | None, Layout]:
+    """Returns the detector and the layout to read a file with: what is given, or else what is remembered."""
+    layout = remembered(path) if layout is None else layout
+    if detector is None and layout.detector is not None:
+        detector = DETECTORS[layout.detector]
+    return detector, layout
+
+
+def open_events(
+    path: str | Path, detector: Detector | None = None, layout: Layout | None = None
+) -> EventSource:
     """Opens a file of events: reads its particles, and its responses by rows when they are asked for.
 
     Args:
         path: an .h5, .hdf5, .npz, .parquet or .root file; of one of the papers' pairs the responses file.
         detector: the detector wanted; where not given the file tells it, by name or by its shape.
+        layout: how the file names what it holds; that beside it where not given.
 
     Raises:
         FileNotFoundError: no such file.
@@ -176,7 +208,9 @@ def open_events(path: str | Path, detector: Detector | None = None) -> EventSour
             f"{path}: a {kind.title} file holds particles, no responses; wanted one of {known}"
         )
     with reading(path):
-        return kind.open_events(path, detector)
+        detector, layout = _laid_out(path, detector, layout)
+        with proposing(layout):
+            return kind.open_events(path, detector, layout)
 
 
 def open_to_judge(path: str | Path, detector: Detector | None = None) -> EventSource:
@@ -204,12 +238,15 @@ def negative_cells(source: EventSource) -> int:
     return 0 if counts is None else int(counts.sum())
 
 
-def open_primaries(path: str | Path, detector: Detector | None = None) -> Primaries:
+def open_primaries(
+    path: str | Path, detector: Detector | None = None, layout: Layout | None = None
+) -> Primaries:
     """Reads the particles of a file, of events or of particles alone.
 
     Args:
         path: a file of any format in `FORMATS`.
         detector: the detector they enter; needed where the file does not tell it.
+        layout: how the file names what it holds; that beside it where not given.
 
     Raises:
         FileNotFoundError: no such file.
@@ -217,15 +254,20 @@ def open_primaries(path: str | Path, detector: Detector | None = None) -> Primar
     """
     path = Path(path)
     with _format(path) as kind:
-        return kind.open_particles(path, detector).all
+        detector, layout = _laid_out(path, detector, layout)
+        with proposing(layout):
+            return kind.open_particles(path, detector, layout).all
 
 
-def open_particles(path: str | Path, detector: Detector | None = None) -> FileParticles:
+def open_particles(
+    path: str | Path, detector: Detector | None = None, layout: Layout | None = None
+) -> FileParticles:
     """Opens the particles of a file to read them by rows, for more than fit into memory.
 
     Args:
         path: a file of any format in `FORMATS`; a NumPy archive is read as a whole.
         detector: the detector they enter; needed where the file does not tell it.
+        layout: how the file names what it holds; that beside it where not given.
 
     Raises:
         FileNotFoundError: no such file.
@@ -233,22 +275,41 @@ def open_particles(path: str | Path, detector: Detector | None = None) -> FilePa
     """
     path = Path(path)
     with _format(path) as kind:
-        return FileParticles(path, kind.open_particles(path, detector))
+        detector, layout = _laid_out(path, detector, layout)
+        with proposing(layout):
+            return FileParticles(path, kind.open_particles(path, detector, layout))
 
 
-def open_data(path: str | Path, detector: Detector | None = None) -> EventSource | Primaries:
+def open_data(
+    path: str | Path, detector: Detector | None = None, layout: Layout | None = None
+) -> EventSource | Primaries:
     """Opens a file of events, or reads one of particles alone, whichever it is."""
     try:
-        return open_events(path, detector)
+        return open_events(path, detector, layout)
     except NoResponsesError:
-        return open_primaries(path, detector)
+        return open_primaries(path, detector, layout)
 
 
-def provenance(path: str | Path) -> dict[str, Any]:
+def provenance(path: str | Path, layout: Layout | None = None) -> dict[str, Any]:
     """Returns the provenance that `create` was given; empty for foreign files and for CSV."""
     path = Path(path)
     with _format(path) as kind:
-        return kind.provenance(path)
+        return kind.provenance(path, _laid_out(path, None, layout)[1])
+
+
+def further_columns(
+    path: str | Path, detector: Detector | None = None, layout: Layout | None = None
+) -> FurtherColumns:
+    """Opens the columns of a file besides its particles and responses; none of formats that cannot tell them.
+
+    Raises:
+        ValueError: the file is broken; the message names it.
+    """
+    path = Path(path)
+    with _format(path) as kind:
+        if kind.further is None:
+            return FurtherColumns((), lambda start, stop: {})
+        return kind.further(path, *_laid_out(path, detector, layout))
 
 
 @contextmanager
@@ -355,8 +416,8 @@ class EventWriter:
         self._temporary.rename(narrow)
         self._output = self._start(np.float32)
         assert self._kind.further is not None
-        further, start = self._kind.further(narrow), 0
-        for events in in_slices(self._kind.open_events(narrow, self._detector), BUFFERED_ROWS):
+        further, start = self._kind.further(narrow, self._detector, PLAIN), 0
+        for events in in_slices(self._kind.open_events(narrow, self._detector, PLAIN), BUFFERED_ROWS):
             stop = start + len(events)
             self._output.append({**columns_of(events), **further.read(start, stop)})
             start = stop
@@ -420,6 +481,7 @@ def convert(
     detector: Detector | None = None,
     particles_path: str | Path | None = None,
     progress: Callable[[int], object] = lambda rows: None,
+    layout: Layout | None = None,
 ) -> int:
     """Copies events, or particles alone, from one format to another in slices.
 
@@ -429,6 +491,7 @@ def convert(
         detector: where the file does not tell it.
         particles_path: the particles of one of the papers' pairs, where their file is not the neighbour.
         progress: called after each slice with the number of rows copied so far.
+        layout: how the file names what it holds; that beside it where not given.
 
     Returns:
         number of rows.
@@ -436,7 +499,7 @@ def convert(
     source_path = Path(source_path)
     source: EventSource | Primaries
     if particles_path is None:
-        source = open_data(source_path, detector)
+        source = open_data(source_path, detector, layout)
     elif source_path.suffix.lower() != ".npz":
         raise ValueError(f"only a pair of .npz files has a file of particles beside it, got {source_path}")
     else:
@@ -444,9 +507,10 @@ def convert(
         with reading(source_path):
             source = npz.open_pair(source_path, Path(particles_path), detector)
     particles = source if isinstance(source, Primaries) else source.primaries
-    origin = {"name": source_path.name, "sha256": sha256(source_path), "provenance": provenance(source_path)}
+    before = provenance(source_path, layout)
+    origin = {"name": source_path.name, "sha256": sha256(source_path), "provenance": before}
     with create(out_path, particles.detector, {"converted_from": origin}) as writer:
-        columns = carried(source_path)
+        columns = carried(source_path, particles.detector, layout)
         for rows, part in in_parts(source):
             writer.append(part, columns.read(rows.start, rows.stop))
             progress(rows.stop)
@@ -457,22 +521,25 @@ CARRIED = ("event", "weight", "in_domain")
 """Columns of a file that go with its rows into every other file."""
 
 
-def carried(path: Path) -> FurtherColumns:
+def carried(path: Path, detector: Detector | None = None, layout: Layout | None = None) -> FurtherColumns:
     """Opens those of `CARRIED` that a file has: the number of a collision, its weight, marks of the domain.
+
+    Args:
+        path: the file.
+        detector: the detector its particles enter, where the file does not tell it.
+        layout: how the file names what it holds; that beside it where not given.
 
     Raises:
         ValueError: the file is broken; the message names it.
     """
-    kind = format_of(path)
-    with reading(path):
+    try:
+        columns = further_columns(path, detector, layout)
+    except ValueError as error:
+        # a foreign file, of a detector that only the caller knows
+        if "does not say its detector" not in str(error) and "no detector has" not in str(error):
+            raise
         columns = FurtherColumns((), lambda start, stop: {})
-        try:
-            columns = kind.further(path) if kind.further is not None else columns
-        except ValueError as error:
-            # a foreign Parquet or ROOT file, of a detector that only the caller knows
-            if "does not say its detector" not in str(error) and "no detector has" not in str(error):
-                raise
-        names = tuple(name for name in CARRIED if name in columns.names)
+    names = tuple(name for name in CARRIED if name in columns.names)
 
     def read(start: int, stop: int) -> Columns:
         if not names:

@@ -8,6 +8,8 @@
 | `responses` | (N, *shape) uint16 or float32 | cell contents; absent in files of particles alone |
 | others | (N,) | such as `in_domain`: particle like those of the training, in files that a bundle generated |
 
+A file of others may have a data set a feature in place of `conditions`; axes of length 1 at the end do not count.
+
 Attributes of the file: `detector`, and `provenance` as JSON. Others are ignored, and kept where files are merged.
 """
 
@@ -25,11 +27,20 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge._lookup import nearest
 from caloforge.detectors import Detector
 from caloforge.events import Primaries
+from caloforge.io.columns import (
+    PARTICLE_COLUMNS,
+    PLAIN,
+    Layout,
+    check_names,
+    columns_needed,
+    missing_columns,
+    no_responses,
+)
 from caloforge.io.source import (
     NONE_FURTHER,
-    PARTICLE_COLUMNS,
     Columns,
     FileSource,
     FurtherColumns,
@@ -41,10 +52,14 @@ from caloforge.io.source import (
     check_shape,
     check_stored,
     detector_of,
+    laid_out_primaries,
     missing,
     parse_provenance,
     primaries_of,
+    without_trailing_ones,
 )
+
+CONDITIONS = "conditions"
 
 CHUNK_BYTES = 2**20
 CACHE_BYTES = 16 * 2**20
@@ -182,28 +197,75 @@ def texts(values: Any) -> list[str] | None:
     return [value.decode() if isinstance(value, bytes) else str(value) for value in np.atleast_1d(values)]
 
 
-def _particles(file: h5py.File, given: Detector | None) -> ParticleRows:
-    conditions = dataset(file, "conditions")
-    keys = [key for key in PARTICLE_COLUMNS if key == "pdg" or key in file]
-    columns = {key: dataset(file, key) for key in keys}
-    shape = response_shape(file, "responses")
-    declared = texts(file.attrs.get("detector"))
-    detector = detector_of(given, declared[0] if declared else None, shape)
+def _particles(file: h5py.File, given: Detector | None, layout: Layout) -> ParticleRows:
+    if CONDITIONS not in file and not nearest(CONDITIONS, file):
+        return _table(file, given, layout)
+    conditions = dataset(file, CONDITIONS)
+    detector = _detector(file, given, layout)
+    check_names(layout, detector)
+    keys = {key: layout.source(key) for key in ("group", "fold") if layout.source(key) in file}
+    pdg = layout.constant("pdg")
+    if pdg is None and layout.source("pdg") in file:
+        keys = {"pdg": layout.source("pdg"), **keys}
+    elif pdg is None:
+        if detector.pdg is None or nearest("pdg", file):
+            raise missing_columns(["pdg"], detector, list(file), detector.features)
+        pdg = detector.pdg
+    columns = {key: dataset(file, source) for key, source in keys.items()}
     names = texts(conditions.attrs.get("names"))
     if names is not None:
         check_features(detector, names, texts(conditions.attrs.get("units")))
-    check_lengths({"conditions": len(conditions), **{key: len(column) for key, column in columns.items()}})
+    check_lengths({CONDITIONS: len(conditions), **{key: len(column) for key, column in columns.items()}})
 
     def read(start: int, stop: int) -> Primaries:
         parts = {key: column[start:stop] for key, column in columns.items()}
+        if "pdg" not in parts:
+            parts["pdg"] = np.full(stop - start, pdg)
         return primaries_of(detector, conditions[start:stop], **parts)
 
     return ParticleRows(detector, len(conditions), "group" in columns, read)
 
 
-def open_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
+def _detector(file: h5py.File, given: Detector | None, layout: Layout) -> Detector:
+    declared = texts(file.attrs.get("detector"))
+    shape = response_shape(file, layout.source("responses"))
+    return detector_of(given, declared[0] if declared else None, shape)
+
+
+def _table(file: h5py.File, given: Detector | None, layout: Layout) -> ParticleRows:
+    """Opens the particles of a file with a data set a feature."""
+    columns = {name: dataset(file, name) for name, values in file.items() if _is_column(values)}
+    if not columns:
+        raise missing(CONDITIONS, file)
+    detector = _detector(file, given, layout)
+    names = [*columns, *(name for name in file if name not in columns)]
+    needed = columns_needed(detector, layout, names)
+    lengths = {name: len(columns[name]) for name in needed if name in columns} or {
+        name: len(values) for name, values in columns.items()
+    }
+    check_lengths(lengths)
+
+    def read(start: int, stop: int) -> Primaries:
+        def column(name: str) -> NDArray[np.generic]:
+            return np.asarray(dataset(file, name)[start:stop])
+
+        return laid_out_primaries(detector, layout, names, column, stop - start)
+
+    return ParticleRows(detector, next(iter(lengths.values())), layout.source("group") in names, read)
+
+
+def _is_column(values: Any) -> bool:
+    """Tells whether a data set has one number a row."""
+    return (
+        isinstance(values, h5py.Dataset)
+        and values.dtype.kind in "iufb"
+        and len(without_trailing_ones(values.shape or (), 1)) == 1
+    )
+
+
+def open_particles(path: Path, detector: Detector | None = None, layout: Layout = PLAIN) -> ParticleRows:
     """Opens the particles of a file, with or without responses."""
-    return _particles(open_file(path), detector)
+    return _particles(open_file(path), detector, layout)
 
 
 def open_columns(
@@ -211,18 +273,21 @@ def open_columns(
 ) -> tuple[Primaries, dict[str, NDArray[np.generic]]]:
     """Reads the particles of a file and further columns of it, all of which must be there."""
     with open_file(path) as file:
-        return _particles(file, detector).all, {name: dataset(file, name)[()] for name in names}
+        return _particles(file, detector, PLAIN).all, {name: dataset(file, name)[()] for name in names}
 
 
-def open_events(path: Path, detector: Detector | None = None) -> FileSource:
+def open_events(path: Path, detector: Detector | None = None, layout: Layout = PLAIN) -> FileSource:
     """Opens a file of events; reads its particles."""
+    name = layout.source("responses")
     with open_file(path) as file:
-        responses = dataset(file, "responses")
-        primaries = _particles(file, detector).all
-        check_shape(primaries.detector, responses.shape[1:])
-        check_lengths({"conditions": len(primaries), "responses": len(responses)})
+        if file.get(name, getlink=True) is None:
+            raise no_responses(name, list(file), "key", detector)
+        responses = dataset(file, name)
+        primaries = _particles(file, detector, layout).all
+        check_shape(primaries.detector, responses.shape[1:], flat=True)
+        check_lengths({"conditions": len(primaries), name: len(responses)})
         edges = block_edges(len(responses), (responses.chunks or (1,))[0])
-    return FileSource(path, primaries, edges, partial(rows_of, "responses"))
+    return FileSource(path, primaries, edges, partial(rows_of, name))
 
 
 def rows_of(key: str, path: Path) -> RangeReader:
@@ -255,9 +320,17 @@ def _with_cache(file: h5py.File, key: str) -> h5py.Dataset:
     return h5py.Dataset(h5py.h5d.open(file.id, key.encode(), plan))
 
 
-def further(path: Path) -> FurtherColumns:
+def further(path: Path, detector: Detector | None = None, layout: Layout = PLAIN) -> FurtherColumns:
     """Opens the columns of a file that are neither of its particles nor its responses."""
-    return further_of(path, ("conditions", *PARTICLE_COLUMNS, "responses"))
+    with open_file(path) as file:
+        names = [CONDITIONS]
+        if CONDITIONS not in file:
+            opened = _particles(file, detector, layout)
+            names = [
+                name for name in columns_needed(opened.detector, layout, list(file)) if _is_column(file[name])
+            ]
+    more = layout.sources_of((*PARTICLE_COLUMNS, "responses"))
+    return further_of(path, (*names, *(name for name in more if name not in names)))
 
 
 def further_of(path: Path, known: Sequence[str]) -> FurtherColumns:
@@ -274,7 +347,7 @@ def further_of(path: Path, known: Sequence[str]) -> FurtherColumns:
     return FurtherColumns(names, lambda start, stop: {name: file[name][start:stop] for name in names})
 
 
-def provenance(path: Path) -> dict[str, Any]:
+def provenance(path: Path, layout: Layout = PLAIN) -> dict[str, Any]:
     """Returns what the writer was given; empty for foreign files."""
     with open_file(path) as file:
         return parse_provenance(file.attrs.get("provenance"))

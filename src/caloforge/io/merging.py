@@ -9,7 +9,7 @@ from typing import Any
 
 from caloforge.events import Primaries
 from caloforge.io.files import sha256
-from caloforge.io.formats import create, format_of, in_parts, open_data, provenance
+from caloforge.io.formats import create, format_of, further_columns, in_parts, open_data, provenance
 from caloforge.io.source import Columns, reading
 
 OWN = ("first_event", "outside_domain")
@@ -69,8 +69,7 @@ def slices(path: Path) -> Iterator[tuple[Primaries, Columns]]:
     source, kind = open_data(path), format_of(path)
     if kind.further is None:
         raise ValueError(f"{path}: {kind.title} files cannot be merged; convert them first")
-    with reading(path):
-        further = kind.further(path)
+    further = further_columns(path, (source if isinstance(source, Primaries) else source.primaries).detector)
     for rows, part in in_parts(source):
         with reading(path):
             columns = further.read(rows.start, rows.stop)

@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge._lookup import nearest
 from caloforge.detectors import Detector
 from caloforge.events import Events, Primaries, with_responses
+from caloforge.io.columns import PARTICLE_COLUMNS, PLAIN, Layout, check_names, missing_columns, no_responses
 from caloforge.io.source import (
     NONE_FURTHER,
-    PARTICLE_COLUMNS,
     Columns,
     FurtherColumns,
     ParticleRows,
@@ -38,14 +39,16 @@ from caloforge.io.source import (
     check_lengths,
     check_shape,
     detector_of,
+    laid_out_primaries,
     missing,
     narrowest,
     parse_provenance,
     primaries_of,
     reading,
+    without_trailing_ones,
 )
 
-PAIR_KEY = "arr_0"
+PAIR_KEY, CONDITIONS = "arr_0", "conditions"
 
 
 LARGE, EXPANSION = 1 << 28, 1000
@@ -182,27 +185,62 @@ def open_pair(responses_path: Path, particles_path: Path, detector: Detector | N
 
 
 def _events(primaries: Primaries, responses: NDArray[np.generic]) -> Events:
-    check_shape(primaries.detector, responses.shape[1:])
+    shape = primaries.detector.shape
+    check_shape(primaries.detector, responses.shape[1:], flat=True)
+    responses = responses.reshape(-1, *shape)
     check_lengths({"particles": len(primaries), "responses": len(responses)})
     check_cells(responses, np.arange(len(responses)))
     return with_responses(primaries, responses.astype(narrowest(responses, primaries.detector), copy=False))
 
 
-def _own_primaries(file: Columns, given: Detector | None) -> Primaries:
-    for key in ("conditions", "pdg"):
-        if key not in file:
-            raise missing(key, file)
+def _own_primaries(file: Columns, given: Detector | None, layout: Layout) -> Primaries:
     declared = str(file["detector"]) if "detector" in file else None
-    shape = file["responses"].shape[1:] if "responses" in file else None
+    responses = layout.source("responses")
+    shape = file[responses].shape[1:] if responses in file else None
+    if CONDITIONS not in file:
+        columns = {name: values for name, values in file.items() if _is_column(values)}
+        if not columns or nearest(CONDITIONS, file):
+            raise missing(CONDITIONS, file)
+        detector = detector_of(given, declared, shape)
+        rows = len(next(iter(columns.values())))
+        return laid_out_primaries(detector, layout, list(file), lambda name: file[name], rows)
     detector = detector_of(given, declared, shape)
-    return primaries_of(
-        detector, file["conditions"], **{key: file[key] for key in PARTICLE_COLUMNS if key in file}
-    )
+    check_names(layout, detector)
+    keys = {key: layout.source(key) for key in ("group", "fold")}
+    parts = {key: file[source] for key, source in keys.items() if source in file}
+    return primaries_of(detector, file[CONDITIONS], _pdg(file, detector, layout), **parts)
 
 
-def open_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
+def _pdg(file: Columns, detector: Detector, layout: Layout) -> NDArray[np.generic]:
+    rows = len(file[CONDITIONS])
+    constant = layout.constant("pdg")
+    if constant is not None:
+        return np.full(rows, constant)
+    source = layout.source("pdg")
+    if source in file:
+        return file[source]
+    if detector.pdg is None or nearest(source, file):
+        raise missing_columns(["pdg"], detector, list(file), detector.features)
+    return np.full(rows, detector.pdg)
+
+
+def _is_column(values: NDArray[np.generic]) -> bool:
+    """Tells whether an array has one number a row."""
+    return values.dtype.kind in "iufb" and len(without_trailing_ones(values.shape, 1)) == 1
+
+
+def _load_own(path: Path, layout: Layout, *more: str) -> Columns:
+    """Reads what the particles of an archive are made of: of one with an array a feature, all its arrays."""
+    names = _load(path, ())
+    if CONDITIONS in names or PAIR_KEY in names:
+        more += (CONDITIONS, PAIR_KEY, *layout.sources_of(PARTICLE_COLUMNS))
+        return _load(path, [*more, "detector"])
+    return _load(path, [name for name in names if name != "provenance"])
+
+
+def open_particles(path: Path, detector: Detector | None = None, layout: Layout = PLAIN) -> ParticleRows:
     """Reads the particles of an archive: our own, a pair, or the particles file of a pair alone."""
-    primaries = _primaries(path, detector)
+    primaries = _primaries(path, detector, layout)
     return ParticleRows(
         primaries.detector,
         len(primaries),
@@ -211,36 +249,40 @@ def open_particles(path: Path, detector: Detector | None = None) -> ParticleRows
     )
 
 
-def _primaries(path: Path, detector: Detector | None) -> Primaries:
-    file = _load(path, ["conditions", *PARTICLE_COLUMNS, "detector", PAIR_KEY])
+def _primaries(path: Path, detector: Detector | None, layout: Layout) -> Primaries:
+    file = _load_own(path, layout)
     if PAIR_KEY not in file:
-        return _own_primaries(file, detector)
+        return _own_primaries(file, detector, layout)
     if file[PAIR_KEY].ndim == 2:
         return _split_table(file[PAIR_KEY], detector_of(detector, None, None))
     detector = detector_of(detector, None, file[PAIR_KEY].shape[1:])
     return _pair_primaries(_particles_beside(path), detector)
 
 
-def open_events(path: Path, detector: Detector | None = None) -> Events:
+def open_events(path: Path, detector: Detector | None = None, layout: Layout = PLAIN) -> Events:
     """Reads the events of an archive, our own or the responses file of a pair."""
-    file = _load(path, ["conditions", "responses", *PARTICLE_COLUMNS, "detector"])
+    responses = layout.source("responses")
+    file = _load_own(path, layout, responses)
     if PAIR_KEY in file:
         return open_pair(path, _particles_beside(path), detector)
-    if "responses" not in file:
-        raise missing("responses", file)
-    return _events(_own_primaries(file, detector), file["responses"])
+    if responses not in file:
+        raise no_responses(responses, list(file), "key", detector)
+    return _events(_own_primaries(file, detector, layout), file[responses])
 
 
-def provenance(path: Path) -> dict[str, Any]:
+def provenance(path: Path, layout: Layout = PLAIN) -> dict[str, Any]:
     """Returns what the writer was given; empty for foreign files."""
     file = _load(path, ["provenance"])
     return parse_provenance(str(file["provenance"])) if "provenance" in file else {}
 
 
-def further(path: Path) -> FurtherColumns:
+def further(path: Path, detector: Detector | None = None, layout: Layout = PLAIN) -> FurtherColumns:
     """Reads the columns of an archive that are neither of its particles nor its responses."""
-    known = {"conditions", *PARTICLE_COLUMNS, "responses", PAIR_KEY}
-    names = _load(path, ()).keys() - known
+    names = set(_load(path, ()))
+    known = layout.sources_of((CONDITIONS, *PARTICLE_COLUMNS, "responses", PAIR_KEY))
+    if not names & {CONDITIONS, PAIR_KEY}:
+        known |= layout.sources_of(_primaries(path, detector, layout).detector.features)
+    names -= known
     columns = {name: column for name, column in _load(path, names).items() if name in names and column.ndim}
     return FurtherColumns(
         tuple(columns), lambda start, stop: {name: column[start:stop] for name, column in columns.items()}

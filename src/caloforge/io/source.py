@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,14 +22,21 @@ from numpy.typing import NDArray
 from caloforge._lookup import nearest
 from caloforge.detectors import DETECTORS, Detector, detector_named
 from caloforge.events import SLICE, Events, Primaries, Rows, with_responses
+from caloforge.io.columns import (
+    PARTICLE_COLUMNS,
+    ColumnsError,
+    Layout,
+    NoResponsesError,
+    check_names,
+    derived,
+    listed,
+)
 
 Columns: TypeAlias = dict[str, NDArray[np.generic]]
 """Arrays of one length by name: conditions, pdg, group, fold and, for events, responses."""
 
 RangeReader: TypeAlias = Callable[[int, int], NDArray[np.generic]]
 """Reads the responses of the rows from a first to before a last, (rows, *shape) or (rows, cells)."""
-
-PARTICLE_COLUMNS = ("pdg", "group", "fold")
 
 LEAST_DECLARED, MOST_COMPRESSED = 2**26, 1100
 """Bytes that may be declared whatever is stored, and how far compression may go beyond: deflate reaches 1 in 1032."""
@@ -71,10 +79,6 @@ class FurtherColumns:
     read: Callable[[int, int], Columns]
 
 
-class NoResponsesError(ValueError):
-    """The file holds particles only."""
-
-
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Puts the file's name before what is wrong with it, in one line.
@@ -91,6 +95,12 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except NoResponsesError as error:
         raise NoResponsesError(f"{path}: {one_line(error)}") from error
+    except ColumnsError as error:
+        command = f"caloforge data inspect {shlex.quote(str(path))} {error.options}"
+        text = one_line(error)
+        raise ValueError(
+            f"{path}: {text}{'' if text.endswith('?') else ';'} try: {one_line(command)}"
+        ) from error
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: {one_line(error)}") from error
     except MemoryError as error:
@@ -99,7 +109,7 @@ def reading(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: damaged ({type(error).__name__}: {one_line(error)})") from error
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException | str) -> str:
     """Returns the message of an error in one line of at most 500 characters that a terminal can show."""
     text = " ".join(str(error).split())[:500]
     return "".join(letter if letter.isprintable() else "?" for letter in text)
@@ -134,12 +144,8 @@ def check_file(path: Path) -> None:
 
 def missing(name: str, known: Iterable[str], what: str = "key") -> ValueError:
     """Returns the error for a name that a file lacks; it gives the nearest the file has."""
-    # names of a broken file may be long and hold line breaks
-    known = ["".join(letter if letter.isprintable() else "?" for letter in text[:80]) for text in known]
-    near = nearest(name, known)
-    # A misspelt key is a mistake; only a file that has nothing like it holds particles on purpose.
-    kind = NoResponsesError if name == "responses" and not near else ValueError
-    return kind(f"no {what} {name!r}; the file has {', '.join(known) or 'none'}{near}")
+    known = list(known)
+    return ValueError(f"no {what} {name!r}; the file has {listed(known)}{nearest(name, known)}")
 
 
 def detector_of(given: Detector | None, declared: str | None, shape: Sequence[int] | None) -> Detector:
@@ -166,9 +172,13 @@ def detector_of(given: Detector | None, declared: str | None, shape: Sequence[in
     if declared is not None:
         return detector_named(declared, trust=False)
     if shape is None:
-        raise ValueError(f"the file does not say its detector: give one of {', '.join(DETECTORS)}")
+        raise ColumnsError(
+            f"the file does not say its detector: give one of {', '.join(DETECTORS)}",
+            "--detector NAME --remember",
+        )
     for detector in DETECTORS.values():
-        if tuple(shape) in (detector.shape, (detector.cells,)):
+        bare = without_trailing_ones(shape, len(detector.shape))
+        if bare in (detector.shape, (detector.cells,)):
             return detector
     known = ", ".join(f"{detector.name} {detector.shape}" for detector in DETECTORS.values())
     raise ValueError(
@@ -178,10 +188,22 @@ def detector_of(given: Detector | None, declared: str | None, shape: Sequence[in
 
 
 def check_shape(detector: Detector, shape: Sequence[int], flat: bool = False) -> None:
-    """Raises ValueError where `shape` is not that of one response (with `flat`, nor its number of cells)."""
-    if tuple(shape) != detector.shape and not (flat and tuple(shape) == (detector.cells,)):
+    """Raises ValueError where `shape` is not that of one response (with `flat`, nor its number of cells).
+
+    Further axes of length 1 at the end, such as that of the colours of an image, do not count.
+    """
+    bare = without_trailing_ones(shape, len(detector.shape))
+    if bare != detector.shape and not (flat and without_trailing_ones(shape, 1) == (detector.cells,)):
         wanted, got = (", ".join(map(str, ("N", *numbers))) for numbers in (detector.shape, shape))
         raise ValueError(f"{detector.name} responses must have shape ({wanted}), got ({got})")
+
+
+def without_trailing_ones(shape: Sequence[int], axes: int) -> tuple[int, ...]:
+    """Returns a shape without axes of length 1 at the end beyond the first `axes`."""
+    shape = tuple(shape)
+    while len(shape) > axes and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
 
 
 def check_lengths(lengths: Mapping[str, int]) -> None:
@@ -218,6 +240,7 @@ def whole_numbers(values: NDArray[np.generic], name: str, dtype: type[np.signedi
         ValueError: a value is fractional, not finite or too large; the message names the row.
     """
     column = np.asarray(values)
+    column = column.reshape(without_trailing_ones(column.shape, 1))
     limits = np.iinfo(dtype)
     if column.dtype.kind not in "iufb":
         raise ValueError(f"{name} must be numbers, got {column.dtype}")
@@ -239,9 +262,10 @@ def primaries_of(
     """Builds particles from the columns of a file, every one checked."""
     columns = {"conditions": conditions, "pdg": pdg, "group": group, "fold": fold}
     check_lengths({name: len(column) for name, column in columns.items() if column is not None})
+    values: Any = np.asarray(conditions)
     return Primaries(
         detector,
-        np.asarray(conditions),
+        values.reshape(without_trailing_ones(values.shape, 2)),
         whole_numbers(pdg, "pdg", np.int32),
         None if group is None else whole_numbers(group, "group", np.int32),  # type: ignore[arg-type]
         None if fold is None else whole_numbers(fold, "fold", np.int8),  # type: ignore[arg-type]
@@ -255,16 +279,38 @@ def named_primaries(
 
     Args:
         detector: the detector they enter.
-        names: names of the table's columns; others are ignored.
+        names: names of the table's columns; others are ignored, and what others tell may be missing (`columns`).
         read: reads one column.
     """
-    for name in (*detector.features, "pdg"):
-        if name not in names:
-            raise missing(name, names, "column")
-    columns = {name: read(name) for name in (*detector.features, *PARTICLE_COLUMNS) if name in names}
+
+    def column(name: str) -> NDArray[np.generic]:
+        values = np.asarray(read(name))
+        return values.reshape(without_trailing_ones(values.shape, 1))
+
+    columns = derived(detector, names, column)
     check_lengths({name: len(column) for name, column in columns.items()})
     conditions = np.column_stack([columns[name].astype(np.float64) for name in detector.features])
     return primaries_of(detector, conditions, columns["pdg"], columns.get("group"), columns.get("fold"))
+
+
+def laid_out_primaries(
+    detector: Detector,
+    layout: Layout,
+    names: Sequence[str],
+    read: Callable[[str], NDArray[np.generic]],
+    rows: int,
+) -> Primaries:
+    """Builds particles from a table whose columns have names of their own.
+
+    Args:
+        detector: the detector they enter.
+        layout: which column is which.
+        names: names of the table's columns.
+        read: reads one column, by the table's name.
+        rows: their number.
+    """
+    check_names(layout, detector)
+    return named_primaries(detector, *layout.renamed(names, read, rows))
 
 
 def check_cells(responses: NDArray[Any], rows: NDArray[np.intp]) -> None:

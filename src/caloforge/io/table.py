@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from caloforge._lookup import require
 from caloforge.detectors import Detector
 from caloforge.events import Primaries
+from caloforge.io.columns import PARTICLE_COLUMNS, PLAIN, Layout, columns_needed, no_responses
 from caloforge.io.source import (
     NONE_FURTHER,
-    PARTICLE_COLUMNS,
     Columns,
     FileSource,
     FurtherColumns,
@@ -34,8 +34,7 @@ from caloforge.io.source import (
     check_lengths,
     check_shape,
     detector_of,
-    missing,
-    named_primaries,
+    laid_out_primaries,
     parse_provenance,
 )
 
@@ -77,8 +76,8 @@ def _csv_lines(path: Path) -> Iterator[list[str]]:
 class _CsvReader:
     """Reads rows of a CSV file; those that follow each other without starting over."""
 
-    def __init__(self, path: Path, detector: Detector) -> None:
-        self._path, self._detector = path, detector
+    def __init__(self, path: Path, detector: Detector, layout: Layout) -> None:
+        self._path, self._detector, self._layout = path, detector, layout
         self._lines, self._next = _csv_lines(path), 0
         self.names = next(self._lines)
         self.rows = sum(1 for _ in self._lines)
@@ -86,11 +85,8 @@ class _CsvReader:
     def read(self, start: int, stop: int) -> Primaries:
         if start != self._next or start == 0:
             self._lines = islice(_csv_lines(self._path), start + 1, None)
-        numbers = {
-            name: self.names.index(name)
-            for name in (*self._detector.features, *PARTICLE_COLUMNS)
-            if name in self.names
-        }
+        needed = columns_needed(self._detector, self._layout, self.names)
+        numbers = {name: self.names.index(name) for name in needed}
         columns: dict[str, list[float]] = {name: [] for name in numbers}
         # only numbers are kept: one long cell of an ignored column would make every cell as long
         for row, texts in enumerate(islice(self._lines, stop - start), start):
@@ -106,17 +102,17 @@ class _CsvReader:
         def column(name: str) -> NDArray[np.generic]:
             return np.array(columns[name], np.float64)
 
-        return named_primaries(self._detector, self.names, column)
+        return laid_out_primaries(self._detector, self._layout, self.names, column, stop - start)
 
 
-def open_csv_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
+def open_csv_particles(path: Path, detector: Detector | None = None, layout: Layout = PLAIN) -> ParticleRows:
     """Opens the particles of a CSV file; its first line names the columns."""
     detector = detector_of(detector, None, None)
-    reader = _CsvReader(path, detector)
-    return ParticleRows(detector, reader.rows, "group" in reader.names, reader.read)
+    reader = _CsvReader(path, detector, layout)
+    return ParticleRows(detector, reader.rows, layout.source("group") in reader.names, reader.read)
 
 
-def no_provenance(path: Path) -> dict[str, Any]:
+def no_provenance(path: Path, layout: Layout = PLAIN) -> dict[str, Any]:
     """Returns an empty mapping: a CSV file has no room for it."""
     return {}
 
@@ -174,20 +170,17 @@ def _metadata(file: Any) -> dict[str, Any]:
     return parse_provenance((file.schema_arrow.metadata or {}).get(METADATA))
 
 
-def _cells(file: Any) -> int | None:
+def _cells(file: Any, layout: Layout) -> int | None:
     """Returns the cells of a response, None where the file has none."""
-    if "responses" not in file.schema_arrow.names:
+    name = layout.source("responses")
+    if name not in file.schema_arrow.names:
         return None
-    kind = file.schema_arrow.field("responses").type
+    kind = file.schema_arrow.field(name).type
     if hasattr(kind, "list_size"):
         return int(kind.list_size)
     if not hasattr(kind, "value_type"):
-        raise ValueError(f"responses must be lists of cells, got {kind}")
-    return (
-        len(next(file.iter_batches(1, columns=["responses"]))["responses"][0])
-        if file.metadata.num_rows
-        else 0
-    )
+        raise ValueError(f"{name} must be lists of cells, got {kind}")
+    return len(next(file.iter_batches(1, columns=[name]))[name][0]) if file.metadata.num_rows else 0
 
 
 def _numbers(table: Any, name: str) -> NDArray[np.generic]:
@@ -198,11 +191,11 @@ def _numbers(table: Any, name: str) -> NDArray[np.generic]:
     return values
 
 
-def _parquet_particles(file: Any, given: Detector | None) -> ParticleRows:
-    cells = _cells(file)
+def _parquet_particles(file: Any, given: Detector | None, layout: Layout) -> ParticleRows:
+    cells = _cells(file, layout)
     detector = detector_of(given, _metadata(file).get("detector"), None if cells is None else (cells,))
     names = file.schema_arrow.names
-    wanted = [name for name in (*detector.features, *PARTICLE_COLUMNS) if name in names]
+    wanted = columns_needed(detector, layout, names)
     edges = _row_groups(file)
     check_lengths({"every column": int(edges[-1])})
 
@@ -213,26 +206,28 @@ def _parquet_particles(file: Any, given: Detector | None) -> ParticleRows:
     def read(start: int, stop: int) -> Primaries:
         first, final = np.searchsorted(edges, [start, stop - 1], side="right") - 1
         found = groups(int(first), int(final)).slice(start - edges[first], stop - start)
-        return named_primaries(detector, names, lambda name: _numbers(found, name))
+        return laid_out_primaries(detector, layout, names, lambda name: _numbers(found, name), stop - start)
 
-    return ParticleRows(detector, int(edges[-1]), "group" in names, read)
+    return ParticleRows(detector, int(edges[-1]), layout.source("group") in names, read)
 
 
-def open_parquet_particles(path: Path, detector: Detector | None = None) -> ParticleRows:
+def open_parquet_particles(
+    path: Path, detector: Detector | None = None, layout: Layout = PLAIN
+) -> ParticleRows:
     """Opens the particles of a Parquet file, with or without responses."""
-    return _parquet_particles(_open_parquet(path), detector)
+    return _parquet_particles(_open_parquet(path), detector, layout)
 
 
-def open_parquet_events(path: Path, detector: Detector | None = None) -> FileSource:
+def open_parquet_events(path: Path, detector: Detector | None = None, layout: Layout = PLAIN) -> FileSource:
     """Opens a Parquet file of events; reads its particles."""
     with _open_parquet(path) as file:
-        cells = _cells(file)
+        cells = _cells(file, layout)
         if cells is None:
-            raise missing("responses", file.schema_arrow.names, "column")
-        primaries = _parquet_particles(file, detector).all
+            raise no_responses(layout.source("responses"), file.schema_arrow.names, "column", detector)
+        primaries = _parquet_particles(file, detector, layout).all
         check_shape(primaries.detector, (cells,), flat=True)
         edges = _row_groups(file)
-    return FileSource(path, primaries, edges, _parquet_reader)
+    return FileSource(path, primaries, edges, partial(_parquet_reader, layout))
 
 
 def _row_groups(file: Any) -> NDArray[np.intp]:
@@ -241,17 +236,18 @@ def _row_groups(file: Any) -> NDArray[np.intp]:
     return np.cumsum([0, *sizes])
 
 
-def _parquet_reader(path: Path) -> RangeReader:
+def _parquet_reader(layout: Layout, path: Path) -> RangeReader:
+    name = layout.source("responses")
     file = _open_parquet(path)
     arrow = require("pyarrow", "parquet")
     edges = _row_groups(file)
-    cells = _cells(file)
+    cells = _cells(file, layout)
     # neighbouring slices often lie in one row group, which can only be decompressed as a whole
     last: dict[int, NDArray[np.generic]] = {}
 
     def group(number: int) -> NDArray[np.generic]:
         if number not in last:
-            column = file.read_row_group(number, columns=["responses"])["responses"].combine_chunks()
+            column = file.read_row_group(number, columns=[name])[name].combine_chunks()
             rows = len(column)
             lengths = np.full(rows, cells) if hasattr(column.type, "list_size") else np.diff(column.offsets)
             bad = (lengths != cells) | ~column.is_valid().to_numpy(zero_copy_only=False)
@@ -277,18 +273,18 @@ def _parquet_reader(path: Path) -> RangeReader:
     return read
 
 
-def parquet_provenance(path: Path) -> dict[str, Any]:
+def parquet_provenance(path: Path, layout: Layout = PLAIN) -> dict[str, Any]:
     """Returns what the writer was given; empty for foreign files."""
     with _open_parquet(path) as file:
         found = _metadata(file).get("provenance")
         return dict(found) if isinstance(found, dict) else {}
 
 
-def parquet_further(path: Path) -> FurtherColumns:
+def parquet_further(path: Path, detector: Detector | None = None, layout: Layout = PLAIN) -> FurtherColumns:
     """Opens the columns of a file that are neither of its particles nor its responses."""
     file = _open_parquet(path)
-    particles = _parquet_particles(file, None)
-    known = {*particles.detector.features, *PARTICLE_COLUMNS, "responses"}
+    detector = _parquet_particles(file, detector, layout).detector
+    known = layout.sources_of((*detector.features, *PARTICLE_COLUMNS, "responses"))
     names = tuple(name for name in file.schema_arrow.names if name not in known)
     edges = _row_groups(file)
 

@@ -9,6 +9,7 @@ from typing import Any
 from caloforge.detectors import detector_named
 from caloforge.events import VALIDATION, EventSource, Joined, split
 from caloforge.io import open_events
+from caloforge.io.columns import layout_of_recipe
 from caloforge.io.content import check_other_content, content_hash
 from caloforge.io.files import sha256
 from caloforge.recipe import Recipe
@@ -17,7 +18,10 @@ from caloforge.recipe import Recipe
 def references(recipe: Recipe) -> dict[Path, EventSource]:
     """Opens the files that will judge, where the recipe names some."""
     detector = detector_named(recipe.detector)
-    return {Path(file): open_events(file, detector) for file in recipe.data.reference or ()}
+    return {
+        Path(file): open_events(file, detector, layout_of_recipe(recipe.data))
+        for file in recipe.data.reference or ()
+    }
 
 
 def check_references(recipe: Recipe, files: Mapping[str, EventSource]) -> None:

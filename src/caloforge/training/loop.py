@@ -40,6 +40,7 @@ from caloforge.events import (
 )
 from caloforge.io import open_events, open_trials
 from caloforge.io.card import Budget, Card, DataFile, Kind
+from caloforge.io.columns import layout_of_recipe
 from caloforge.io.files import sha256
 from caloforge.io.run import Run
 from caloforge.io.stored import stored
@@ -155,7 +156,10 @@ def training_data(recipe: Recipe, *, trials: bool = False) -> dict[str, EventSou
         found = {str(path): cast(EventSource, open_trials(path, detector)) for path in paths}
         return {path: of_particles(source, recipe.data.particles) for path, source in found.items()}
     paths = [Path(file) for file in recipe.data.files] or samples_of(recipe.detector)
-    return {str(path): of_particles(open_events(path, detector), recipe.data.particles) for path in paths}
+    layout = layout_of_recipe(recipe.data)
+    return {
+        str(path): of_particles(open_events(path, detector, layout), recipe.data.particles) for path in paths
+    }
 
 
 def joined(sources: Iterable[EventSource], *, trials: bool) -> EventSource:
