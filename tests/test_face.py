@@ -3,18 +3,19 @@
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 
 import caloforge as cf
 from caloforge.detectors import DETECTORS, ZN
-from caloforge.io import create
+from caloforge.io import create, provenance
 from made import made_events
 from made_bundle import made_bundle
 
 NAMES = {
     "DETECTORS", "Detector", "Events", "Model", "Primaries", "Surrogate", "__version__", "evaluate", "load",
-    "primaries", "read", "train", "write", "write_report",
+    "primaries", "read", "sample", "train", "write", "write_report",
 }  # fmt: skip
 
 
@@ -105,8 +106,8 @@ def test_wrong_names():
         cf.load("zn-flow_match")
     with pytest.raises(ValueError, match="give one"):
         cf.primaries(frame(made_events()))
-    with pytest.raises(ValueError, match="channel sums only"):
-        cf.load("zn-channel_flow_matching")
+    with pytest.raises(ValueError, match="is a classifier"):
+        cf.load("zdc-zero_response")
 
 
 def test_events_as_columns_and_files(tmp_path):
@@ -124,3 +125,42 @@ def test_train_and_evaluate(tmp_path):
     scores = cf.evaluate(run, "sample:zn")
     assert scores.sets["zn"].all.metrics["w1"].mean > 0
     assert not (run / "scores.json").exists()
+
+
+def test_sums_are_those_of_the_responses_also_in_a_file(model, tmp_path):
+    events = made_events(particles=6, repeats=2)
+    responses = model.sample(events, seed=3, on_outside="flag")
+    sums = model.channels(events, seed=3, on_outside="flag")
+    for label, values in responses.channels().items():
+        np.testing.assert_array_equal(sums[label], values)
+    with create(tmp_path / "a.h5", ZN) as writer:
+        writer.append(events.primaries)
+    for readout in ("channels", "both"):
+        out = tmp_path / f"{readout}.h5"
+        options = {"seed": 3, "on_outside": "flag", "readout": readout}
+        assert cf.sample(model, tmp_path / "a.h5", out, **options) == len(events)
+        assert provenance(out)["readout"] == readout
+        with h5py.File(out) as file:
+            assert ("responses" in file) == (readout == "both")
+            for label, values in sums.items():
+                np.testing.assert_array_equal(file[f"paper_{label.replace(' ', '_')}"][:], values)
+            assert file["in_domain"].shape == (len(events),)
+
+
+def test_a_model_of_sums_gives_sums_and_says_that_it_has_no_responses(tmp_path):
+    model = cf.load("zn-channel_flow_matching")
+    events = made_events(particles=6, repeats=1)
+    sums = model.channels(events, on_outside="flag")
+    assert list(sums) == list(ZN.channel_map("paper").labels)
+    cf.sample(model, events.primaries, tmp_path / "a.h5", readout="channels", on_outside="flag")
+    with h5py.File(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(file["paper_quadrant_1"][:], sums["quadrant 1"])
+    for wrong in (
+        lambda: model.sample(events),
+        lambda: cf.sample(model, events.primaries, tmp_path / "b.h5"),
+    ):
+        with pytest.raises(ValueError, match="channel sums only: the readout is channels"):
+            wrong()
+    with pytest.raises(ValueError, match="readout must be one of responses, channels, both, got 'sums'"):
+        cf.sample(model, events.primaries, tmp_path / "b.h5", readout="sums")
+    assert not (tmp_path / "b.h5").exists()

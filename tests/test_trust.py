@@ -145,7 +145,7 @@ def test_weights_are_those_that_the_training_left(caloforge, tmp_path, few):
 @pytest.mark.parametrize("name", weights())
 def test_cards_that_ship_hold_the_hash_of_their_weights(name):
     run = Run(weights()[name])
-    assert run.card()["weights"] == run.check_weights()
+    assert run.card().weights == run.check_weights()
 
 
 def test_a_run_asks_about_particles_outside_as_a_bundle_does(caloforge, tmp_path):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from caloforge.face import load as load
     from caloforge.face import primaries as primaries
     from caloforge.face import read as read
+    from caloforge.face import sample as sample
     from caloforge.face import train as train
     from caloforge.face import write as write
     from caloforge.report import write_report as write_report
@@ -39,6 +40,7 @@ _PLACES = {
     "load": "caloforge.face",
     "primaries": "caloforge.face",
     "read": "caloforge.face",
+    "sample": "caloforge.face",
     "train": "caloforge.face",
     "write": "caloforge.face",
     "write_report": "caloforge.report",

@@ -12,8 +12,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,35 +23,53 @@ from caloforge import recipe as recipes
 from caloforge import samples
 from caloforge._lookup import nearest
 from caloforge.detectors import Detector
-from caloforge.events import Events, Primaries
-from caloforge.io import open_events, open_primaries
+from caloforge.events import Events, ParticleSource, Primaries
+from caloforge.io import Layout, carried, create, open_events, open_particles, open_primaries
+from caloforge.io.content import trained_on
 from caloforge.io.run import Run
 from caloforge.io.scores import Scores
 from caloforge.io.source import named_primaries
-from caloforge.runtime.bundle import Surrogate, is_bundle
-from caloforge.runtime.domain import Domain
-from caloforge.runtime.generate import Generated
+from caloforge.runtime.bundle import Surrogate, is_bundle, origin_of_bundle
+from caloforge.runtime.domain import Domain, check_choice
+from caloforge.runtime.generate import Generated, Readout, check_readout, generate
+from caloforge.runtime.generate import Particles as ParticlesInFile
 
 Particles = Primaries | Mapping[str, Any] | str | Path
 """Primaries, a dictionary or data frame with a column a feature and `pdg`, or a file of any format."""
 
 
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=5)  # where the user called
+
+
+class _Source(Protocol):
+    """Gives events of a model that are generated when they are read."""
+
+    def __call__(
+        self, particles: ParticlesInFile, seed: int, first_event: int, batch_size: int | None, exact: bool
+    ) -> Generated[ParticlesInFile]:
+        """Arguments as those of `Model.sample`."""
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A trained generator, ready to sample.
+    """A trained model, ready to sample: weights that ship, a run or a bundle.
 
     Attributes:
         name: of the run or bundle.
         detector: the detector it imitates.
         domain: what it was trained on; None of a run of an older version.
         parameters: number of trained parameters; 0 where the card does not tell.
+        origin: what a file of its events says of it.
     """
 
     name: str
     detector: Detector
     domain: Domain | None
     parameters: int
-    _generated: Callable[[Primaries, int, int, int | None], Generated[Primaries]]
+    origin: Mapping[str, Any]
+    _source: _Source
+    _exact: bool
 
     def __repr__(self) -> str:
         size = f", {self.parameters:,} parameters" if self.parameters else ""
@@ -74,6 +93,7 @@ class Model:
         seed: int = 0,
         first_event: int = 0,
         batch_size: int | None = None,
+        exact: bool = False,
         on_outside: str = "error",
     ) -> Events:
         """Generates one response for each particle.
@@ -83,16 +103,116 @@ class Model:
             seed: 0 to 2^64 - 1; event k is a function of the seed and k.
             first_event: number of the first particle's event.
             batch_size: events at once; 256, and of a bundle 32, where not given.
+            exact: of a bundle, fill every batch up, however few events are asked for.
             on_outside: `error`, `warn` or `flag`: what to do about particles unlike those of the training.
 
         Raises:
-            ValueError: particles that are none, of another detector, or (`error`) outside of the domain.
+            ValueError: particles that are none, of another detector, or (`error`) outside of the domain; or a model of
+                channel sums alone.
         """
         found = self.primaries(particles)
-        source = self._generated(found, seed, first_event, batch_size)
-        if self.domain is not None:
-            self.domain.check(found, on_outside, lambda problem: warnings.warn(problem, stacklevel=4))
+        source = self._generated(found, seed, first_event, batch_size, exact)
+        check_readout("responses", source)
+        self._check(found, on_outside)
         return source.slices(slice(None))
+
+    def channels(
+        self,
+        particles: Particles,
+        *,
+        seed: int = 0,
+        first_event: int = 0,
+        batch_size: int | None = None,
+        exact: bool = False,
+        on_outside: str = "error",
+    ) -> dict[str, NDArray[np.float64]]:
+        """Generates the sums of each channel in the detector's unit, (N,) by label, also of models that give no more.
+
+        Arguments and errors are those of `sample`.
+        """
+        found = self.primaries(particles)
+        source = self._generated(found, seed, first_event, batch_size, exact)
+        self._check(found, on_outside)
+        labels = self.detector.channel_map(source.channel_map).labels
+        return dict(zip(labels, source.sums(slice(None))[1].T, strict=True))
+
+    def sample_to(
+        self,
+        out: str | Path,
+        particles: str | Path | Primaries,
+        *,
+        seed: int = 0,
+        first_event: int = 0,
+        batch_size: int | None = None,
+        exact: bool = False,
+        readout: Readout = "responses",
+        on_outside: str = "error",
+        layout: Layout | None = None,
+        report: Callable[[int, int], None] = lambda done, total: None,
+        warn: Callable[[str], None] = _warn,
+    ) -> int:
+        """Generates one response for each particle into a file, in constant memory.
+
+        Args:
+            out: the file, which appears whole or not at all; its suffix names the format.
+            particles: a file of any format, or primaries.
+            seed: as in `sample`, like all that follow.
+            first_event: ...
+            batch_size: ...
+            exact: ...
+            readout: `responses`, `channels` or `both`: what is written of each event.
+            on_outside: `error` refuses particles outside of the domain; `warn` and `flag` mark them in the column
+                `in_domain`.
+            layout: how columns and tree of a file are called, where they have other names.
+            report: called with the number of events written so far and of all.
+            warn: takes a warning.
+
+        Returns:
+            how many events were written.
+
+        Raises:
+            ValueError: as `sample`, or a file that cannot be written.
+        """
+        file = None if isinstance(particles, Primaries) else samples.located(particles)
+        if file is None:
+            found: ParticleSource = self.primaries(particles)
+        else:
+            found = open_particles(file, self.detector, layout)
+        source = self._generated(found, seed, first_event, batch_size, exact)
+        check_readout(readout, source)
+        inside = self._check(found, on_outside, warn)
+        marks = {} if inside is None or on_outside == "error" else {"in_domain": inside}
+        origin = {
+            **self.origin,
+            "seed": seed,
+            "first_event": first_event,
+            "batch_size": source.batch_size,
+            **({"exact": exact} if self._exact else {}),
+            **({} if readout == "responses" else {"readout": readout}),
+            "outside_domain": int(np.count_nonzero(~marks["in_domain"])) if marks else 0,
+            "version": version("caloforge"),
+        }
+        columns = carried(file, self.detector, layout).read if file is not None else lambda start, stop: {}
+        with create(out, self.detector, origin) as writer:
+            generate(source, writer, lambda done: report(done, len(found)), marks, columns, readout)
+        return len(found)
+
+    def _generated(
+        self, particles: ParticlesInFile, seed: int, first_event: int, batch_size: int | None, exact: bool
+    ) -> Generated[ParticlesInFile]:
+        if exact and not self._exact:
+            raise ValueError(f"exact is for a bundle, and {self.name} is a run")
+        return self._source(particles, seed, first_event, batch_size, exact)
+
+    def _check(
+        self, particles: ParticleSource, on_outside: str, warn: Callable[[str], None] = _warn
+    ) -> NDArray[np.bool_] | None:
+        """Looks at every particle; returns whether each is inside the domain, None where that is not known."""
+        if self.domain is None:
+            check_choice(on_outside)
+            warn(f"the card of {self.name}, of an older version, has no domain: no particle is checked")
+            return None
+        return self.domain.check(particles, on_outside, warn)
 
 
 def primaries(particles: Particles, detector: Detector | None = None) -> Primaries:
@@ -129,20 +249,20 @@ def load(
     *,
     settings: Sequence[str] = (),
     device: str = "cpu",
-    threads: int = 1,
+    threads: int | None = None,
     trust: bool = False,
 ) -> Model:
-    """Loads a trained generator.
+    """Loads a trained model.
 
     Args:
         name: weights that ship, a run folder or a bundle.
         settings: of a run, what may be changed after the training, such as "solver.steps=4".
         device: of a run, a PyTorch device.
-        threads: of a bundle, threads of one batch.
+        threads: of a bundle, threads of one batch; 1 where not given.
         trust: run code outside the package that the run or bundle names.
 
     Raises:
-        ValueError: nothing of that name, damaged, or no generator of responses.
+        ValueError: nothing of that name, damaged, or a classifier.
         ImportError: a run without PyTorch; the message says what to install.
     """
     path = run_path(name)
@@ -151,29 +271,79 @@ def load(
             raise ValueError(
                 "settings and device are for a run: a bundle is exported with its settings, for the CPU"
             )
-        bundle = Surrogate.load(path, threads=threads, trust=trust)
+        return _of_bundle(path, threads or 1, trust)
+    if threads is not None:
+        raise ValueError(f"threads are for a bundle, and {name} is a run")
+    return _of_run(path, settings, device, trust)
 
-        def of_bundle(found: Primaries, seed: int, first: int, batch: int | None) -> Generated[Primaries]:
-            return bundle.source(found, seed=seed, first_event=first, batch_size=batch)
 
-        size = int(bundle.card.get("parameters", 0))
-        return Model(bundle.card["name"], bundle.detector, bundle.domain, size, of_bundle)
-    from caloforge.models.base import Generator
+def _of_bundle(path: Path, threads: int, trust: bool) -> Model:
+    bundle = Surrogate.load(path, threads=threads, trust=trust)
+
+    def source(
+        particles: ParticlesInFile, seed: int, first_event: int, batch_size: int | None, exact: bool
+    ) -> Generated[ParticlesInFile]:
+        return bundle.source(
+            particles, seed=seed, first_event=first_event, batch_size=batch_size, exact=exact
+        )
+
+    card, origin = bundle.card, origin_of_bundle(bundle.card, path)
+    size = int(card.get("parameters", 0))
+    return Model(card["name"], bundle.detector, bundle.domain, size, origin, source, True)
+
+
+def _of_run(path: Path, settings: Sequence[str], device: str, trust: bool) -> Model:
+    from caloforge.evaluation.scoring import origin_of
+    from caloforge.models.base import Readout as PredictsSums
     from caloforge.models.parts.inference import as_function
     from caloforge.training.checkpoint import load_model
     from caloforge.training.devices import check_device
 
     check_device(device)
     recipe, model = load_model(path, list(settings), trust=trust)
-    if not isinstance(model, Generator):
-        raise ValueError(f"{recipe.name} predicts channel sums only: wanted a generator of responses")
     forward, noise, card = as_function(model.to(device)), model.noise_dim, Run(path).card()
 
-    def of_run(found: Primaries, seed: int, first: int, batch: int | None) -> Generated[Primaries]:
-        return Generated(forward, noise, found, seed, first, batch or 256)
+    def source(
+        particles: ParticlesInFile, seed: int, first_event: int, batch_size: int | None, exact: bool
+    ) -> Generated[ParticlesInFile]:
+        sums = isinstance(model, PredictsSums)
+        return Generated(
+            forward, noise, particles, seed, first_event, batch_size or 256, None, False, card.channels, sums
+        )
 
+    origin = {
+        **origin_of(recipe),
+        **trained_on(card.data),
+        "weights": Run(path).check_weights(),
+        "device": device,
+        "settings": list(settings),
+    }
     domain = Domain.from_card(card.domain) if card.domain else None
-    return Model(recipe.name, model.detector, domain, card.parameters, of_run)
+    return Model(recipe.name, model.detector, domain, card.parameters, origin, source, False)
+
+
+def sample(
+    model: str | Path | Model,
+    particles: str | Path | Primaries,
+    out: str | Path,
+    **options: Any,
+) -> int:
+    """Generates one response for each particle into a file, and returns how many.
+
+    Args:
+        model: weights that ship, a run folder or a bundle; or one that `load` gave.
+        particles: a file of any format, or primaries.
+        out: the file, which appears whole or not at all; its suffix names the format.
+        options: of `load` (settings, device, threads, trust) and of `Model.sample_to` (seed, readout, ...), by name.
+
+    Raises:
+        ValueError: as `load` and `Model.sample_to`.
+    """
+    loading = {
+        name: options.pop(name) for name in ("settings", "device", "threads", "trust") if name in options
+    }
+    loaded = model if isinstance(model, Model) else load(model, **loading)
+    return loaded.sample_to(out, particles, **options)
 
 
 def run_path(name: str | Path) -> Path:
@@ -211,8 +381,6 @@ def write(events: Primaries, path: str | Path, origin: Mapping[str, Any] | None 
         path: the file, which appears whole or not at all.
         origin: what the file says of where they come from.
     """
-    from caloforge.io import create
-
     with create(path, events.detector, dict(origin or {})) as writer:
         writer.append(events)
 

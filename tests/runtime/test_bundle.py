@@ -190,7 +190,7 @@ def test_a_card_of_another_graph(tmp_path):
 
 def test_a_readout_has_no_responses(tmp_path, surrogate, primaries):
     readout = replace(surrogate, card={**surrogate.card, "kind": "readout"})
-    with pytest.raises(ValueError, match="made predicts channel sums only"):
+    with pytest.raises(ValueError, match="predicts channel sums only"):
         readout.sample(primaries)
 
 
@@ -270,7 +270,7 @@ def test_the_column_in_domain(sample, bundle, strange_file, tmp_path, suffix):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--set", "solver.steps=2"), "--set and --device are for a run"),
+        (("--set", "solver.steps=2"), "settings and device are for a run"),
         (("--on-outside", "maybe"), "error, warn, flag, got 'maybe'"),
         (("--exact", "--batch-size", 3), "exact fixes the batch"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__:
 
 
 @contextmanager
-def counting_each(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+def counting_each(unit: str) -> Iterator[Callable[[str, int, int | None], None]]:
     """Yields what shows a bar for each task, `(task, done, total)`, on a terminal; nothing elsewhere."""
     columns = (
         TextColumn("{task.description}"),
@@ -51,7 +52,7 @@ def counting_each(unit: str) -> Iterator[Callable[[str, int, int], None]]:
     bar = Progress(*columns, console=messages)
     tasks: dict[str, TaskID] = {}
 
-    def show(task: str, done: int, total: int | None) -> None:
+    def show(task: str, done: int, total: int | None = None) -> None:
         if task not in tasks:
             tasks[task] = bar.add_task(task, total=total)
         bar.update(tasks[task], completed=done, total=total)
@@ -60,11 +61,40 @@ def counting_each(unit: str) -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
+EVERY = 60.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+WORTH_A_LINE = 30.0
+"""Seconds from which the speed is told at the end, where there is no terminal."""
+
+
 @contextmanager
 def counting(task: str, total: int | None = None, unit: str = "events") -> Iterator[Callable[..., None]]:
-    """Yields what shows how many are done, `(done)` or `(done, total)`, as a bar on a terminal."""
+    """Yields what shows how many are done, `(done)` or `(done, total)`: a bar on a terminal, elsewhere a line a minute.
+
+    At the end of what took longer than `WORTH_A_LINE` a line tells the speed.
+    """
+    started = told = time.monotonic()
+    last = 0
+
+    def tell(done: int, of: int | None) -> None:
+        seconds = time.monotonic() - started
+        whole = f" of {of:,}" if of else ""
+        messages.print(f"{task}: {done:,}{whole} {unit} in {seconds:.0f} s, {done / seconds:.3g} a second")
+
     with counting_each(unit) as show:
-        yield lambda done, of=total: show(task, done, of)
+
+        def count(done: int, of: int | None = total) -> None:
+            nonlocal told, last
+            show(task, done, of)
+            last = done
+            if not messages.is_terminal and time.monotonic() - told > EVERY:
+                told = time.monotonic()
+                tell(done, of)
+
+        yield count
+    if not messages.is_terminal and time.monotonic() - started > WORTH_A_LINE:
+        tell(last, None)
 
 
 class TrainingBar:

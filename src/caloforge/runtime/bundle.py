@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.detectors import Detector, detector_named
-from caloforge.events import Events, ParticleSource, Primaries, as_counts
+from caloforge.events import Events, ParticleSource, Primaries
 from caloforge.io.card import DataFile
 from caloforge.io.content import trained_on
 from caloforge.io.files import read_json, sha256, write_json, write_text
@@ -44,7 +44,6 @@ from caloforge.io.typed import checked
 from caloforge.runtime import hits
 from caloforge.runtime.domain import Domain, OnOutside, check_choice
 from caloforge.runtime.generate import Forward, Generated, Particles, Responds, generate_rows
-from caloforge.runtime.noise import check_numbers
 from caloforge.runtime.session import Probabilities, Session
 from caloforge.runtime.tokens import GIVEN, RESPONSE, STEP, TokenSession
 
@@ -249,11 +248,6 @@ class Surrogate:
 
         The domain is not looked at: see `check`. Arguments as for `sample`.
         """
-        if self.card["kind"] == "readout":
-            raise ValueError(
-                f"{self.card['name']} predicts channel sums only: there are no responses to sample, "
-                "use channel_sums"
-            )
         batch = chosen_batch(len(primaries), batch_size, exact)
         return Generated(
             cast(Forward, self.session),
@@ -264,6 +258,8 @@ class Surrogate:
             batch,
             self._responds(seed, batch),
             self._whole,
+            self.card["channels"],
+            self.card["kind"] == "readout",
         )
 
     @property
@@ -304,7 +300,7 @@ class Surrogate:
             on_outside: what to do about particles unlike those of the training.
 
         Raises:
-            ValueError: particles of another detector, outside the domain, or a readout.
+            ValueError: particles of another detector, outside the domain, or a model of channel sums alone.
         """
         source = self.source(
             primaries, seed=seed, first_event=first_event, batch_size=batch_size, exact=exact
@@ -323,27 +319,11 @@ class Surrogate:
         on_outside: OnOutside = "error",
     ) -> NDArray[np.float64]:
         """Predicts channel sums in the detector's unit, (N, K); arguments as for `sample`."""
-        check_numbers(seed, first_event, len(primaries))
-        self.check(primaries, on_outside)
-        batch = chosen_batch(len(primaries), batch_size, exact)
-        numbers = first_event + np.arange(len(primaries))
-        rows = generate_rows(
-            cast(Forward, self.session),
-            self.session.noise_dim,
-            primaries.conditions,
-            seed,
-            events=numbers,
-            batch_size=batch,
-            responds=self._responds(seed, batch),
+        source = self.source(
+            primaries, seed=seed, first_event=first_event, batch_size=batch_size, exact=exact
         )
-        if self.card["kind"] == "readout":
-            bad = ~np.isfinite(rows).all(1)
-            if bad.any():
-                raise ValueError(
-                    f"channel sums must be finite, the model's for event {numbers[bad][0]} are not"
-                )
-            return rows.astype(np.float64)
-        return self.detector.readout(as_counts(rows, numbers, self._whole), self.card["channels"])
+        self.check(primaries, on_outside)
+        return source.sums(slice(None))[1]
 
 
 def chosen_batch(events: int, batch_size: int | None, exact: bool) -> int:
@@ -362,7 +342,7 @@ def origin_of_bundle(card: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "split": card["split"],
         "split_seed": card["seed"],
         "particles": card["particles"],
-        **trained_on(checked(DataFile, entry) for entry in card["data"]),
+        **trained_on(checked(DataFile, entry) for entry in card.get("data", ())),
         "bundle": sha256(folder / CARD),
         "settings": card["settings"],
         **({"zero_response": card["zero"]["name"]} if "zero" in card else {}),

@@ -27,22 +27,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from caloforge import __version__
-from caloforge.events import ParticleSource, Primaries, in_slices, rows_at_once
+from caloforge.events import ParticleSource, Primaries, rows_at_once
 from caloforge.io import carried, create, provenance, sha256
 from caloforge.io.files import read_json, write_json, write_text
 from caloforge.io.formats import FORMATS, format_of
 from caloforge.io.merging import slices, write_all
-from caloforge.io.source import Columns, channel_columns
+from caloforge.io.source import Columns
 from caloforge.runtime.bundle import BATCH, Surrogate, origin_of_bundle
+from caloforge.runtime.generate import Readout, read_out
 from caloforge.runtime.locking import alone
 from caloforge.runtime.noise import check_numbers
-
-Readout = Literal["responses", "channels", "both"]
 
 PART = 4096
 """Rows of a part: a multiple of what writers collect, so that shards merge to the same bytes."""
@@ -199,28 +198,11 @@ def _generated(
     surrogate: Surrogate, job: Job, start: int, primaries: Primaries
 ) -> Iterator[tuple[slice, Primaries, Columns]]:
     """Gives slices of a part: which rows, events or particles alone, and the columns of sums."""
-    names = channel_columns(surrogate.detector, surrogate.card["channels"])
-    first = job.first_event + start
-    if surrogate.card["kind"] == "readout":
-        step = rows_at_once(surrogate.detector)
-        for row in range(0, len(primaries), step):
-            rows = slice(row, min(row + step, len(primaries)))
-            chosen = primaries.select(rows)
-            sums = surrogate.channel_sums(
-                chosen, seed=job.seed, first_event=first + row, exact=True, on_outside="flag"
-            )
-            yield rows, chosen, dict(zip(names, sums.T, strict=True))
-        return
-    source = surrogate.source(primaries, seed=job.seed, first_event=first, exact=True)
-    row = 0
-    for events in in_slices(source):
-        rows = slice(row, row + len(events))
-        row = rows.stop
-        columns: Columns = {}
-        if job.readout != "responses":
-            sums = surrogate.detector.readout(events.responses, surrogate.card["channels"])
-            columns = dict(zip(names, sums.T, strict=True))
-        yield rows, primaries.select(rows) if job.readout == "channels" else events, columns
+    source = surrogate.source(primaries, seed=job.seed, first_event=job.first_event + start, exact=True)
+    step = rows_at_once(surrogate.detector)
+    for row in range(0, len(primaries), step):
+        rows = slice(row, min(row + step, len(primaries)))
+        yield rows, *read_out(source, rows, job.readout)
 
 
 def produce(
