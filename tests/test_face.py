@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 import caloforge as cf
+from caloforge import samples
 from caloforge.detectors import DETECTORS, ZN
 from caloforge.io import create, provenance
+from caloforge.io.scores import read_scores
 from made import made_events
 from made_bundle import made_bundle
 
 NAMES = {
-    "DETECTORS", "Detector", "Events", "Model", "Primaries", "Surrogate", "__version__", "evaluate", "load",
-    "primaries", "read", "sample", "train", "write", "write_report",
+    "DETECTORS", "Detector", "Events", "Model", "Primaries", "Surrogate", "__version__", "evaluate", "export_bundle",
+    "export_o2", "load", "plot", "primaries", "read", "sample", "simulate_events", "train", "write", "write_report",
 }  # fmt: skip
 
 
@@ -164,3 +166,53 @@ def test_a_model_of_sums_gives_sums_and_says_that_it_has_no_responses(tmp_path):
     with pytest.raises(ValueError, match="readout must be one of responses, channels, both, got 'sums'"):
         cf.sample(model, events.primaries, tmp_path / "b.h5", readout="sums")
     assert not (tmp_path / "b.h5").exists()
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_data_frames_go_in_and_come_out(model, library):
+    pytest.importorskip(library)
+    events = made_events(particles=4, repeats=2)
+    particles = events.primaries.to_dataframe(library)
+    first = model.sample(particles, seed=3, on_outside="flag")
+    np.testing.assert_array_equal(first.responses, model.sample(events, seed=3, on_outside="flag").responses)
+    columns = first.to_dataframe(library)
+    assert type(columns).__module__.startswith(library)
+    np.testing.assert_array_equal(np.asarray(columns["common"]), first.channels()["common"])
+    with pytest.raises(ValueError, match="pandas or polars, got 'arrow'"):
+        events.to_dataframe("arrow")
+
+
+def test_lit_cells_as_ragged_arrays():
+    awkward = pytest.importorskip("awkward")
+    events = made_events(particles=4, repeats=2)
+    array = events.to_awkward()
+    np.testing.assert_array_equal(awkward.sum(array.cells.value, axis=1), events.responses.sum((1, 2)))
+    np.testing.assert_array_equal(awkward.num(array.cells), (events.responses > 0).sum((1, 2)))
+    np.testing.assert_array_equal(cf.primaries(array, ZN).conditions, events.conditions)
+
+
+def test_events_write_themselves(tmp_path):
+    events = made_events(particles=4, repeats=2)
+    for name, write in (
+        ("a.h5", events.to_hdf5),
+        ("a.root", events.to_root),
+        ("a.parquet", events.to_parquet),
+    ):
+        write(tmp_path / name)
+        np.testing.assert_array_equal(cf.read(tmp_path / name).responses, events.responses)
+        with pytest.raises(ValueError, match="must end with"):
+            write(tmp_path / "a.txt")
+    events.primaries.to_hdf5(tmp_path / "p.h5")
+    assert len(cf.primaries(tmp_path / "p.h5")) == len(events)
+
+
+def test_what_a_notebook_shows_is_short_and_escaped(model):
+    events = made_events(particles=20, repeats=2)
+    for value in (events, events.primaries, model):
+        assert value._repr_html_().startswith("<p>")
+        assert len(value._repr_html_()) < 5000
+    assert "32 more rows" in events._repr_html_()
+    scores = read_scores(samples.weights()["zn-vqgan"] / "scores.json")
+    assert "<td>w1</td>" in scores._repr_html_()
+    assert len(repr(scores)) < 250
+    assert "<script>" not in scores.model_copy(update={"name": "<script>"})._repr_html_()

@@ -12,10 +12,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from caloforge import plot as plot
     from caloforge.detectors import DETECTORS as DETECTORS
     from caloforge.detectors import Detector as Detector
     from caloforge.events import Events as Events
     from caloforge.events import Primaries as Primaries
+    from caloforge.export.bundle import export as export_bundle  # noqa: F401
+    from caloforge.export.o2 import export_o2 as export_o2
     from caloforge.face import Model as Model
     from caloforge.face import evaluate as evaluate
     from caloforge.face import load as load
@@ -26,24 +29,30 @@ if TYPE_CHECKING:
     from caloforge.face import write as write
     from caloforge.report import write_report as write_report
     from caloforge.runtime.bundle import Surrogate as Surrogate
+    from caloforge.simulate import simulate as simulate_events  # noqa: F401
 
 __version__ = version("caloforge")
 
+# name: module, and what it is called there; subpackages have the plain names of some verbs
 _PLACES = {
-    "DETECTORS": "caloforge.detectors",
-    "Detector": "caloforge.detectors",
-    "Events": "caloforge.events",
-    "Model": "caloforge.face",
-    "Primaries": "caloforge.events",
-    "Surrogate": "caloforge.runtime.bundle",
-    "evaluate": "caloforge.face",
-    "load": "caloforge.face",
-    "primaries": "caloforge.face",
-    "read": "caloforge.face",
-    "sample": "caloforge.face",
-    "train": "caloforge.face",
-    "write": "caloforge.face",
-    "write_report": "caloforge.report",
+    "DETECTORS": ("caloforge.detectors", "DETECTORS"),
+    "Detector": ("caloforge.detectors", "Detector"),
+    "Events": ("caloforge.events", "Events"),
+    "Model": ("caloforge.face", "Model"),
+    "Primaries": ("caloforge.events", "Primaries"),
+    "Surrogate": ("caloforge.runtime.bundle", "Surrogate"),
+    "evaluate": ("caloforge.face", "evaluate"),
+    "export_bundle": ("caloforge.export.bundle", "export"),
+    "export_o2": ("caloforge.export.o2", "export_o2"),
+    "load": ("caloforge.face", "load"),
+    "plot": ("caloforge.plot", ""),
+    "primaries": ("caloforge.face", "primaries"),
+    "read": ("caloforge.face", "read"),
+    "sample": ("caloforge.face", "sample"),
+    "simulate_events": ("caloforge.simulate", "simulate"),
+    "train": ("caloforge.face", "train"),
+    "write": ("caloforge.face", "write"),
+    "write_report": ("caloforge.report", "write_report"),
 }
 
 __all__ = ["__version__", *_PLACES]
@@ -52,7 +61,9 @@ __all__ = ["__version__", *_PLACES]
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'caloforge' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    place, inner = _PLACES[name]
+    module = importlib.import_module(place)
+    return getattr(module, inner) if inner else module
 
 
 def __dir__() -> list[str]:

@@ -33,6 +33,8 @@ EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "optuna": "tune",
+    "pandas": "frames",
+    "polars": "frames",
     "pyarrow": "parquet",
     "safetensors": "train",
     "sklearn": "train",

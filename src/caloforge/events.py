@@ -23,11 +23,14 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from html import escape
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge._lookup import require
 from caloforge.detectors import Detector
 from caloforge.particles import pdg_ids
 
@@ -60,6 +63,10 @@ def groups_of(conditions: NDArray[np.generic], pdg: NDArray[np.generic]) -> NDAr
     rows = np.column_stack([np.asarray(conditions, np.float64), np.asarray(pdg, np.float64)])
     _, group = np.unique(rows + 0.0, axis=0, return_inverse=True)
     return group.reshape(-1).astype(np.int32)
+
+
+SHOWN_ROWS = 8
+"""Rows that a notebook shows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +149,51 @@ class Primaries:
         columns = {name: self.feature(name) for name in self.detector.features}
         return {**columns, "pdg": self.pdg, "group": self.group, "fold": self.fold}
 
+    def to_dataframe(self, library: Literal["pandas", "polars"] = "pandas") -> Any:
+        """Returns the columns of `to_dict` as a data frame.
+
+        Args:
+            library: whose data frame.
+
+        Raises:
+            ValueError: another library.
+            ImportError: it is not installed; `pip install 'caloforge[frames]'`.
+        """
+        if library not in ("pandas", "polars"):
+            raise ValueError(f"library must be pandas or polars, got {library!r}")
+        return require(library, "frames").DataFrame(self.to_dict())
+
+    def to_hdf5(self, path: str | Path) -> None:
+        """Writes an HDF5 file, whole or not at all; its suffix must be .h5 or .hdf5."""
+        self._write(path, ".h5", ".hdf5")
+
+    def to_root(self, path: str | Path) -> None:
+        """Writes a ROOT file, whole or not at all; its suffix must be .root."""
+        self._write(path, ".root")
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Writes a Parquet file, whole or not at all; its suffix must be .parquet."""
+        self._write(path, ".parquet")
+
+    def _write(self, path: str | Path, *suffixes: str) -> None:
+        from caloforge.io import create
+
+        if Path(path).suffix.lower() not in suffixes:
+            raise ValueError(f"{path} must end with {' or '.join(suffixes)}")
+        with create(path, self.detector) as writer:
+            writer.append(self)
+
+    def _repr_html_(self) -> str:
+        """Shows the first rows in a notebook."""
+        columns = self.to_dict()
+        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{values[row]:.6g}</td>' for values in columns.values())}</tr>"
+            for row in range(min(len(self), SHOWN_ROWS))
+        )
+        more = f"<p>{len(self) - SHOWN_ROWS:,} more rows</p>" if len(self) > SHOWN_ROWS else ""
+        return f"<p>{escape(repr(self))}</p><table><tr>{head}</tr>{body}</table>{more}"
+
     def feature(self, name: str) -> NDArray[np.float32]:
         """Returns one column of the conditions by name, (N,)."""
         return self.conditions[:, self.detector.features.index(name)]
@@ -203,6 +255,28 @@ class Events(Primaries):
     def to_dict(self) -> dict[str, NDArray[np.generic]]:
         """Returns the columns of the particles and the sums of the default channels, (N,) each, for a data frame."""
         return {**super().to_dict(), **self.channels()}
+
+    def to_awkward(self) -> Any:
+        """Returns the columns of `to_dict` and, as lists of any length, the lit cells of each event.
+
+        The field `cells` has one record a cell that is not zero: its number, in C order of the detector's axes, and its
+        `value` in the detector's unit.
+
+        Raises:
+            ImportError: awkward is not installed; `pip install 'caloforge[root]'`.
+        """
+        awkward = require("awkward", "root")
+        flat = self.responses.reshape(len(self), -1)
+        rows, cells = np.nonzero(flat)
+        counts = np.bincount(rows, minlength=len(self))
+        lit = awkward.zip({"number": cells, "value": flat[rows, cells]})
+        return awkward.Array({**self.to_dict(), "cells": awkward.unflatten(lit, counts)})
+
+    def plot(self, rows: Sequence[int] | None = None) -> Any:
+        """Draws responses as `caloforge.plot.event` does; the first four where no rows are given."""
+        from caloforge import plot
+
+        return plot.event(self, rows)
 
     @property
     def primaries(self) -> Primaries:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,6 +75,17 @@ class Model:
     def __repr__(self) -> str:
         size = f", {self.parameters:,} parameters" if self.parameters else ""
         return f"<{self.name}: {self.detector.title}, {' x '.join(map(str, self.detector.shape))}{size}>"
+
+    def _repr_html_(self) -> str:
+        """Shows in a notebook what it is and what it was trained on."""
+        rows = {
+            "detector": self.detector.title,
+            "response": f"{' x '.join(map(str, self.detector.shape))}, {self.detector.unit}",
+            "conditions": ", ".join(self.detector.features),
+            "parameters": f"{self.parameters:,}",
+        }
+        body = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
+        return f"<p>{escape(self.name)}</p><table>{body}</table>"
 
     def primaries(self, particles: Particles) -> Primaries:
         """Returns particles in whatever form as primaries of the model's detector.
@@ -233,7 +245,10 @@ def primaries(particles: Particles, detector: Detector | None = None) -> Primari
         return open_primaries(samples.located(particles), detector)
     if detector is None:
         raise ValueError("columns of particles do not say their detector: give one")
-    names = [str(name) for name in particles.keys()]  # noqa: SIM118 (of a data frame, its columns)
+    # of a data frame its columns, of awkward arrays their fields
+    known = getattr(particles, "columns", None)
+    known = getattr(particles, "fields", None) if known is None else known
+    names = [str(name) for name in (particles.keys() if known is None else known)]
 
     def column(name: str) -> NDArray[np.generic]:
         values = np.asarray(particles[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -168,6 +169,10 @@ class SweepPoint(Section):
     sets: Mapping[str, ScoredSet]
 
 
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
 class Scores(TypedFile):
     """Scores of a run, or of a file of events.
 
@@ -208,6 +213,19 @@ class Scores(TypedFile):
     timing: Timing | None
     timing_single: Timing | None = None
     sweep: tuple[SweepPoint, ...]
+
+    def _repr_html_(self) -> str:
+        """Shows in a notebook the metrics of all particles beside their floors, a table a reference."""
+        tables = []
+        for name, scored in self.sets.items():
+            rows = "".join(
+                f"<tr><td>{escape(metric)}</td><td>{_text(score.mean)}</td><td>{_text(score.std)}</td>"
+                f"<td>{_text(score.floor.mean if score.floor else None)}</td></tr>"
+                for metric, score in scored.all.metrics.items()
+            )
+            head = f"<tr><th>{escape(name)}</th><th>{escape(self.name)}</th><th>±</th><th>floor</th></tr>"
+            tables.append(f"<table>{head}{rows}</table>")
+        return "".join(tables)
 
 
 class Repeated(Section):

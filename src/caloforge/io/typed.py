@@ -27,6 +27,15 @@ class TypedFile(Section):
 
     format: int = 1
 
+    def __repr__(self) -> str:
+        values = ((name, getattr(self, name)) for name in type(self).model_fields if name != "format")
+        plain = [
+            f"{name}={value!r}"
+            for name, value in values
+            if isinstance(value, str | int | float) and value != ""
+        ]
+        return f"<{type(self).__name__}: {', '.join(plain)[:200]}>"
+
     def content(self) -> dict[str, Any]:
         """Returns what JSON holds: keys that were given, in the order of the fields."""
         return self.model_dump(mode="json", exclude_unset=True)
