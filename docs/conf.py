@@ -4,6 +4,7 @@ import inspect
 import itertools
 import re
 from importlib.metadata import version as installed
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -90,8 +91,17 @@ def _typed(app, what, name, obj, options, lines):
     lines[:] = [_arrays(line) if line.startswith(":vartype") else line for line in lines]
 
 
+def _remove_pages_of_modules_that_are_gone(app):
+    api = Path(app.srcdir) / "api"
+    listed = re.findall(r"^   (caloforge[\w.]*)$", (api / "index.md").read_text(), re.MULTILINE)
+    for page in (api / "generated").glob("*.rst"):
+        if page.stem not in listed:
+            page.unlink()
+
+
 def setup(app):
     """Reads docstrings before napoleon, which writes markup of its own, and types of attributes after it."""
     app.connect("autodoc-process-docstring", _plain, priority=400)
     app.connect("autodoc-process-docstring", _typed, priority=600)
     app.connect("autodoc-process-signature", _short)
+    app.connect("builder-inited", _remove_pages_of_modules_that_are_gone, priority=100)
