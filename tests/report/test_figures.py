@@ -3,6 +3,7 @@ import pytest
 
 from caloforge.detectors import ZN
 from caloforge.report import drawing, figures, histograms
+from caloforge.report.figures.curves import stage_rows
 from caloforge.report.histograms import Bins, Mean
 from made import made_events
 
@@ -122,9 +123,15 @@ def test_empty_responses_can_be_drawn():
     empty = np.zeros((44, 44))
     assert figures.gallery([[empty, empty]], ["GEANT", "model"], ["x", "y"], "photons").startswith(b"\x89PNG")
     mean = Mean(empty, empty)
-    assert figures.mean_shower(mean, [("model", mean)], ["x", "y"]).startswith(b"\x89PNG")
+    assert figures.mean_shower(mean, [("model", mean)], ["x", "y"], "photons").startswith(b"\x89PNG")
 
 
 def test_further_axes_are_summed():
     response = np.arange(24.0).reshape(2, 3, 4)
     np.testing.assert_array_equal(figures.image_of(response), response.sum(2))
+
+
+def test_the_names_of_stages_lie_over_each_other_where_they_would_touch():
+    stages = (("sums", 1.0), ("sums_solver", 81.0), ("place", 93.0), ("image", 153.0))
+    assert stage_rows(stages, 196.0, 3.78) == [0, 0, 1, 0]
+    assert stage_rows((("one", 1.0), ("two", 2.0), ("three", 3.0)), 3.0, 3.0) == [0, 0, 0]

@@ -34,7 +34,7 @@ def page(run, readout, tmp_path_factory):
 
 
 class Page(HTMLParser):
-    VOID = frozenset({"meta", "img", "br", "line"})
+    VOID = frozenset({"meta", "img", "br", "wbr", "line"})
 
     def __init__(self, text):
         super().__init__()
@@ -199,3 +199,25 @@ def test_a_simulated_reference_says_how_it_was_made(origin):
     assert "Geant4 11.4.1, G4EmStandardPhysics, cut 0.7 mm" in text
     assert ("substitutes for Geant4's data sets" in text) == (origin == "substitutes")
     assert _simulated({"simulation": "Geant4", "data_sets": "all"}) == _simulated({}) == ""
+
+
+def test_bold_is_explained_only_where_something_is(run, page, tmp_path):
+    assert "the best model, yardsticks aside" in page
+    write_report([run], tmp_path / "alone.html")
+    assert "Bold" not in (tmp_path / "alone.html").read_text(encoding="utf-8")
+
+
+def test_the_headline_says_where_the_model_is_near_and_far(page):
+    assert re.search(r"nearest to the floor in W1[^;]*, [\d.]+ ×; farthest in [^.]+, [\d.]+ ×", page)
+
+
+def test_a_sample_that_ships_is_found_by_its_content(run, reference, tmp_path, monkeypatch):
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    scores = json.loads((moved / "scores.json").read_text())
+    scores["sets"]["made"]["reference"]["path"] = str(tmp_path / "gone.h5")
+    (moved / "scores.json").write_text(json.dumps(scores))
+    monkeypatch.setattr("caloforge.report.runs.SAMPLES", ("made",))
+    monkeypatch.setattr("caloforge.report.runs.sample", lambda name: reference)
+    (part,) = comparisons(read_runs([moved]), {})
+    assert part.file == reference

@@ -133,7 +133,7 @@ def test_a_table_as_markdown(models):
         "| model | W1 [photons] |\n"
         "| --- | ---: |\n"
         "| floor | 5.00 ± 0.50 |\n"
-        "| flow | **6.00 ± 0.12** (1.20 × floor, matched 1.30 ×) |\n"
+        "| flow | **6.00 ± 0.12** (1.30 ×) |\n"
         "| sums | 9.00 (1.80 × floor) |\n"
         "| resample | 3.00 (0.60 × floor) |\n"
     )
@@ -166,3 +166,25 @@ def test_no_model_is_called_the_best_for_few_particles(models):
     by_type = tables.particles_table(models, "made", "w1")
     assert not any(cell.best for cell in by_type.rows[1].cells)
     assert "Fewer than 20 particles, no claim: n." in by_type.notes
+
+
+def test_the_distances_from_the_floor_leave_out_what_makes_no_claim(models):
+    (_, _, flow) = models
+    measured = tables.distances(flow, "made")
+    # MAE approaches its floor, MAE_c has no number, and the types have no matched floor
+    assert [(one.text, one.times) for one in measured] == [("W1, 1.30 ×", 1.3)]
+    flow["sets"]["made"]["groups"]["n"]["metrics"]["w1"] = entry(7.0, floor=5.0, matched=20.0)
+    flow["sets"]["made"]["groups"]["pi-"] |= {"metrics": {"w1": entry(7.0, floor=1.0, matched=50.0)}}
+    assert [one.text for one in tables.distances(flow, "made")] == ["W1, 1.30 ×", "W1 of n, 4.00 ×"]
+    assert tables.extremes_table(models, "made") is None  # of one model there is nothing to compare
+    (row,) = tables.extremes_table([flow, {**flow, "name": "b"}], "made").rows[1:]
+    assert [cell.text for cell in row.cells] == ["W1, 1.30 ×", "W1, 1.30 ×", "W1 of n, 4.00 ×"]
+
+
+def test_the_unit_is_the_detectors(models, monkeypatch):
+    crystal = type("Crystal", (), {"unit": "MeV"})()
+    monkeypatch.setattr(tables, "detector_named", lambda name, trust: crystal)
+    assert tables.column_of("w1", "ecal").label == "W1 [MeV]"
+    assert tables.column_of("w1_photons", "ecal").label == "W1 of the sum [MeV]"
+    assert tables.column_of("w1_lit", "ecal").label == "W1 of lit cells [cells]"
+    assert tables.column_of("unheard", "ecal").label == "unheard"

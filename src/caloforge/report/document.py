@@ -104,12 +104,19 @@ class Table:
         columns: heads of the others.
         rows: its rows, each with as many cells as there are columns.
         notes: sentences to print below it.
+        fixed: first columns that are repeated where the table is too wide and is shown in pieces.
     """
 
     head: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    fixed: int = 0
+
+    @property
+    def has_best(self) -> bool:
+        """Whether a cell is marked as the best of its column."""
+        return any(cell.best for row in self.rows for cell in row.cells)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,12 +232,17 @@ class Document:
     contents: bool = False
 
 
+def walk(blocks: Sequence[Block]) -> Iterator[Block]:
+    """Walks through all blocks, outer ones before those within."""
+    for block in blocks:
+        yield block
+        if isinstance(block, Section | Details | Grid):
+            yield from walk(block.blocks)
+
+
 def sections(blocks: Sequence[Block]) -> Iterator[Section]:
     """Walks through all sections that the contents list, outer ones before those within."""
-    for block in blocks:
-        if isinstance(block, Section) and block.listed:
-            yield block
-            yield from sections(block.blocks)
+    return (block for block in walk(blocks) if isinstance(block, Section) and block.listed)
 
 
 def missing(text: str) -> Paragraph:

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from caloforge.report import document as tree
 from caloforge.report.document import Block, Cell, Document, Figure, Span, Table, Text
-from caloforge.report.tables import ratios
+from caloforge.report.tables import ratio
 
 
 def write(document: Document, folder: str) -> tuple[str, dict[str, bytes]]:
@@ -39,7 +39,7 @@ def table(table: Table) -> str:
 def _cell(cell: Cell) -> str:
     words = _escaped(cell.text)
     text = f"`{cell.text}`" if cell.code else f"**{words}**" if cell.best else words
-    return f"{text} ({', '.join(ratios(cell))})" if ratios(cell) else text
+    return f"{text} ({ratio(cell)})" if ratio(cell) else text
 
 
 def _blocks(blocks: Sequence[Block], level: int, folder: str, images: dict[str, bytes]) -> Iterator[str]:

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caloforge.metrics import METRICS as KNOWN
 from caloforge.report.drawing import Style
 from caloforge.report.runs import Run
 from caloforge.report.sweeps import held_of
-from caloforge.report.tables import entry_of, floor_of, kind_of
+from caloforge.report.tables import column_of, entry_of, floor_of, kind_of
 
 METRICS = ("w1", "conditional_w1", "mae_c")
 """Metrics that are drawn against time; smaller is better in all."""
@@ -79,7 +78,9 @@ def panels(runs: Sequence[Run], stem: str) -> list[PricePanel]:
     scores = [run.scores for run in runs]
     return [
         PricePanel(
-            tuple(points), floor_of(scores, stem, metric), f"{KNOWN[metric].title} [{KNOWN[metric].unit}]"
+            tuple(points),
+            floor_of(scores, stem, metric),
+            column_of(metric, runs[0].scores["detector"]).label,
         )
         for metric in METRICS
         if (points := priced(runs, stem, metric))

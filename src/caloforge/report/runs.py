@@ -17,6 +17,7 @@ from caloforge.io.run import Run as Folder
 from caloforge.io.scores import read_scores
 from caloforge.metrics import align
 from caloforge.report.drawing import Style, style
+from caloforge.samples import SAMPLES, sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) 
     first = runs[0]
     detector = detector_named(first.scores["detector"], trust=False)
     wanted = first.scores["sets"][stem]["reference"]
-    file = Path(references.get(stem, wanted["path"]))
+    file = references.get(stem) or _where(stem, wanted)
     if not file.is_file():
         raise ValueError(
             f"the reference {stem} of {first.path} is not at {file}: "
@@ -197,6 +198,15 @@ def _further(entry: Mapping[str, Any], beside: Path, run: Run, detector: Detecto
             f"{run.path} was scored on {entry['path']} too, which is not there, nor beside {beside}, or has changed"
         )
     return open_to_judge(path, detector)
+
+
+def _where(stem: str, wanted: Mapping[str, Any]) -> Path:
+    """Returns where a reference lies: where it was, or the sample of that name and content that ships."""
+    file = Path(wanted["path"])
+    if stem in SAMPLES and not (file.is_file() and sha256(file) == wanted["sha256"]):
+        shipped = sample(stem)
+        return shipped if sha256(shipped) == wanted["sha256"] else file
+    return file
 
 
 def _any_rows(run: Run, detector: Detector) -> bool:

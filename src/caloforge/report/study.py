@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from caloforge.detectors import DETECTORS
 from caloforge.io.files import read_json
-from caloforge.metrics import METRICS
+from caloforge.report.tables import METRICS, column_of
 
 FORMAT = 1
 """Format of `trials.json`."""
@@ -45,9 +46,11 @@ class Study:
     def label(self) -> str:
         """The objective with its unit."""
         name = self.content["objective"]
-        if name not in METRICS:
-            return f"validation {name}"
-        return f"validation {METRICS[name].title} [{METRICS[name].unit}]"
+        detector = self.content["detector"]
+        if detector in DETECTORS:
+            return f"validation {column_of(name, detector).label}"
+        # code outside the package is not run to learn a unit
+        return f"validation {METRICS[name].title if name in METRICS else name}"
 
 
 def is_study(path: Path) -> bool:

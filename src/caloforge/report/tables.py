@@ -4,9 +4,9 @@ Every function takes the contents of `scores.json`, one mapping a model. A table
 and one column a metric, the floor first, then generators, readouts and yardsticks. A cell shows mean +- spread
 over the repeats and two ratios that say different things:
 
-- "x floor": the score over all rows, divided by the floor, which has fewer rows. A perfect model comes out
+- `ratio`: the score over all rows, divided by the floor, which has fewer rows. A perfect model comes out
   below 1 where the metric falls with the number of rows.
-- "matched": the matched floor (reference against generated, as many rows as the floor) divided by the floor. A
+- `matched`: the matched floor (reference against generated, as many rows as the floor) divided by the floor. A
   perfect model comes out at 1; this one judges a model.
 
 The best model of a column is marked, yardsticks aside: they simulate nothing and set the scale. The smallest
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from caloforge.detectors import detector_named
@@ -119,10 +119,19 @@ def _metrics(scores: Scores, stem: str, group: str) -> Mapping[str, Any]:
     return found
 
 
-def _column(name: str) -> Column:
-    if name not in METRICS:
-        return Column(name)
-    return Column(METRICS[name].title, METRICS[name].unit)
+def column_of(metric: str, detector: str) -> Column:
+    """Returns title and unit of a metric for a detector: what is a sum of photons for one is an energy for another."""
+    if metric not in METRICS:
+        return Column(metric)
+    title, unit = METRICS[metric].title, METRICS[metric].unit
+    measured = detector_named(detector, trust=False).unit
+    if measured != "photons":
+        title, unit = title.replace("photon ", ""), measured if unit == "photons" else unit
+    return Column(title, unit)
+
+
+def _column(metric: str, models: Sequence[Scores]) -> Column:
+    return column_of(metric, models[0]["detector"]) if models else Column(metric)
 
 
 def _floor(scores: Iterable[Scores], stem: str, group: str, metric: str) -> Mapping[str, Any] | None:
@@ -237,9 +246,9 @@ def scores_table(
     few = _too_few(models, stem, group)
     if few:
         cells = {name: _unmarked(column) for name, column in cells.items()}
-    notes = _no_numbers({_column(name).title: column for name, column in cells.items()})
+    notes = _no_numbers({_column(name, models).title: column for name, column in cells.items()})
     cells = {name: column for name, column in cells.items() if _has_number(column)}
-    columns = [_column(name) for name in cells]
+    columns = [_column(name, models) for name in cells]
     labels = [("floor", "floor"), *((label, kind_of(one)) for label, one in pairs)]
     rows = [
         Row(label, kind, tuple(column[i] for column in cells.values()))
@@ -287,7 +296,7 @@ def _particles_used(models: Sequence[Scores], stem: str, group: str, metrics: It
         entries = [_metrics(one, stem, group).get(name) or {} for one in models]
         counts = [int(entry["particles"]) for entry in entries if entry.get("particles") is not None]
         if counts:
-            used.setdefault(min(counts), []).append(_column(name).title)
+            used.setdefault(min(counts), []).append(_column(name, models).title)
     return [f"{'; '.join(titles)}: over {count:,} particles." for count, titles in used.items()]
 
 
@@ -305,7 +314,7 @@ def overview_table(
     rows = (
         Row(label, kind, tuple(column[i] for column in columns)) for i, (label, kind) in enumerate(labels)
     )
-    unit = _column(metric).unit
+    unit = _column(metric, [scores for _, scores in pairs]).unit
     return Table("model", tuple(Column(stem, unit) for stem in stems), tuple(rows))
 
 
@@ -352,7 +361,7 @@ def showers_table(scores: Sequence[Scores], stem: str, names: Sequence[str] | No
             for cell, entry in zip(cells[1:], entries, strict=True)
         ]
         control = next((entry["control"] for entry in entries if entry.get("control")), None)
-        rows.append(Row(_column(metric).label, "all", (*cells, _floor_cell(control))))
+        rows.append(Row(_column(metric, models).label, "all", (*cells, _floor_cell(control))))
     notes = dict.fromkeys(
         [str(note) for one in models if (note := _group(one, stem, "all").get("note"))]
         + [
@@ -360,7 +369,7 @@ def showers_table(scores: Sequence[Scores], stem: str, names: Sequence[str] | No
             "5 %; in brackets: as many generated showers as the floor has."
         ]
     )
-    return Table("metric", tuple(columns), tuple(rows), tuple(notes))
+    return Table("metric", tuple(columns), tuple(rows), tuple(notes), fixed=1)
 
 
 def _with_matched(text: str, entry: Mapping[str, Any]) -> str:
@@ -425,7 +434,7 @@ def particles_table(
     notes = [f"Without a value (events): {', '.join(types)}: {reason}." for reason, types in left_out.items()]
     if few:
         notes.append(f"Fewer than {FEWEST_PARTICLES} particles, no claim: {', '.join(few)}.")
-    return Table("particle", tuple(columns), tuple(rows), tuple(notes))
+    return Table("particle", tuple(columns), tuple(rows), tuple(notes), fixed=3)
 
 
 def published_table(detector: str) -> Table | None:
@@ -455,10 +464,65 @@ def footnotes(table: Table) -> dict[str, str]:
     return {reason: chr(ord("a") + i) if i < 26 else str(i) for i, reason in enumerate(reasons)}
 
 
-def ratios(cell: Cell) -> list[str]:
-    """Says how a number compares with the floor: nothing, or one or two short texts."""
-    texts = [] if cell.ratio is None else [f"{number(cell.ratio)} × floor"]
-    return texts if cell.matched is None else [*texts, f"matched {number(cell.matched)} ×"]
+def ratio(cell: Cell) -> str:
+    """Says how a number compares with the floor: at equal numbers of rows, else over all rows; empty for neither."""
+    if cell.matched is not None:
+        return f"{number(cell.matched)} ×"
+    return "" if cell.ratio is None else f"{number(cell.ratio)} × floor"
+
+
+RATIOS = (
+    "“1.30 ×”: reference against generated with as many rows as the floor, over the floor; a perfect model has 1. "
+    "“× floor”: where that was not computed, the score over all rows divided by the floor, which has fewer."
+)
+"""What the ratios of a table mean."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Holds how many times its floor a metric is, at equal numbers of rows, and of which particles."""
+
+    times: float
+    title: str
+    group: str
+
+    @property
+    def text(self) -> str:
+        """The distance in words, such as "W1 of the radius of p, 4.90 ×"."""
+        of = "" if self.group == "all" else f" of {self.group}"
+        return f"{self.title}{of}, {number(self.times)} ×"
+
+
+def distances(scores: Scores, stem: str) -> list[Distance]:
+    """Lists how far from the floor a model is, by metric and particle type, the nearest first.
+
+    Metrics that should approach their floor from either side have no such order, and types of too few particles make no
+    claim: both are left out.
+    """
+    measured = []
+    for group in ["all", *group_names([scores], stem)]:
+        if _too_few([scores], stem, group):
+            continue
+        for metric, entry in _metrics(scores, stem, group).items():
+            floor, matched = ((entry.get(key) or {}).get("mean") for key in ("floor", "matched_floor"))
+            if metric not in APPROACH and floor and matched is not None:
+                title = column_of(metric, scores["detector"]).title
+                measured.append(Distance(matched / floor, title, group))
+    return sorted(measured, key=lambda distance: distance.times)
+
+
+def extremes_table(scores: Sequence[Scores], stem: str, names: Sequence[str] | None = None) -> Table | None:
+    """Shows where each model is nearest to its floor and farthest from it; None with fewer than two models."""
+    rows = []
+    for label, model in ordered(scores, names):
+        measured = distances(model, stem)
+        overall = [distance for distance in measured if distance.group == "all"]
+        types = [distance for distance in measured if distance.group != "all"]
+        if overall:
+            texts = (overall[0].text, overall[-1].text, types[-1].text if types else MISSING)
+            rows.append(Row(label, kind_of(model), tuple(map(Cell, texts))))
+    columns = (Column("nearest to the floor"), Column("farthest"), Column("farthest by particle"))
+    return Table("model", columns, tuple(rows)) if len(rows) > 1 else None
 
 
 def console(table: Table) -> list[list[str]]:
@@ -470,10 +534,10 @@ def console(table: Table) -> list[list[str]]:
     for row in table.rows:
         line = [row.name]
         for cell in row.cells:
-            ratio = cell.ratio if cell.matched is None else cell.matched
+            times = cell.ratio if cell.matched is None else cell.matched
             line.append(
                 cell.text
-                + (f" ({number(ratio)}×)" if ratio is not None else "")
+                + (f" ({number(times)}×)" if times is not None else "")
                 + (" *" if cell.best else "")
             )
         rows.append(line)

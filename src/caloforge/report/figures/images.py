@@ -69,6 +69,7 @@ def mean_shower(
     reference: Mean,
     models: Sequence[tuple[str, Mean]],
     axes_names: Sequence[str],
+    unit: str,
     limit: float = 0.25,
 ) -> bytes:
     """Draws mean responses on one log scale and, below, their relative differences to the reference, as PNG.
@@ -77,6 +78,7 @@ def mean_shower(
         reference: mean of the reference.
         models: name and mean of each model.
         axes_names: names of the two axes.
+        unit: unit of a cell's content.
         limit: relative error of the reference's mean from which a cell has no difference, but is grey.
     """
     means = [image_of(one.mean) for one in (reference, *(model for _, model in models))]
@@ -97,7 +99,7 @@ def mean_shower(
             "format": ticker.FuncFormatter(plainly),
             "ticks": [mark for mark in marks if least <= mark <= top],
         }
-        _colour_bar(figure, shown, panels[0][-1:], "", **plain)
+        _colour_bar(figure, shown, panels[0][-1:], unit, **plain)
         for panel, difference in zip(panels[1][1:], differences, strict=True):
             panel.set_facecolor(FAINT)
             panel.tick_params(color=INK)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from caloforge import metrics
 from caloforge.detectors import Detector
 from caloforge.events import EventSource
+from caloforge.metrics.bright import bright_rate
 from caloforge.particles import particle_name
 from caloforge.report import figures, histograms
 from caloforge.report.document import Block, Figure, Grid, Image, missing, note
 from caloforge.report.runs import Comparison, Run
-from caloforge.report.tables import kind_of
+from caloforge.report.tables import kind_of, number
 from caloforge.report.words import joined, plural
 
 GALLERY = 6
@@ -46,22 +47,22 @@ class Quantity:
 def _quantities(detector: Detector, channels: str) -> list[Quantity]:
     """Lists the channels, their sum, centre, radius and lit cells."""
 
-    def channel(number: int) -> Callable[[metrics.Observables], NDArray[np.float64]]:
-        return lambda events: events.channels[:, number]
+    def channel(place: int) -> Callable[[metrics.Observables], NDArray[np.float64]]:
+        return lambda events: events.channels[:, place]
 
-    def centre(number: int) -> Callable[[metrics.Observables], NDArray[np.float64] | None]:
-        return lambda events: None if events.centre is None else events.centre[:, number]
+    def centre(place: int) -> Callable[[metrics.Observables], NDArray[np.float64] | None]:
+        return lambda events: None if events.centre is None else events.centre[:, place]
 
     unit = detector.unit
     return [
         *(
-            Quantity(f"Channel: {label}", f"{label} [{unit}]", channel(number))
-            for number, label in enumerate(detector.channel_map(channels).labels)
+            Quantity(f"Channel: {label}", f"{label} [{unit}]", channel(place))
+            for place, label in enumerate(detector.channel_map(channels).labels)
         ),
         Quantity(f"Sum of {unit}", f"sum [{unit}]", lambda events: events.photons),
         *(
-            Quantity(f"Centre, {axis}", f"centre {axis} [cells]", centre(number), wide=False)
-            for number, axis in enumerate(list(detector.axes)[:2])
+            Quantity(f"Centre, {axis}", f"centre {axis} [cells]", centre(place), wide=False)
+            for place, axis in enumerate(list(detector.axes)[:2])
         ),
         Quantity("Radius that holds 90 %", "radius [cells]", lambda events: events.radius, wide=False),
         Quantity("Lit cells", "lit cells", lambda events: events.lit),
@@ -93,7 +94,7 @@ def distributions(part: Comparison) -> list[Block]:
             "statistical, √n a bin (cell contents: from event to event). On the right, bins are merged until each "
             "holds 8 GEANT events. The first repeat of each model is drawn."
         ),
-        Grid((*(block for block in drawn if block is not None), _cell_contents(part))),
+        Grid((*(block for block in drawn if block is not None), _cell_contents(part, reference, observed))),
     ]
 
 
@@ -140,7 +141,9 @@ def _histograms(
     return Figure(tuple(images), quantity.title, caption)
 
 
-def _cell_contents(part: Comparison) -> Figure:
+def _cell_contents(
+    part: Comparison, reference: metrics.Observables, observed: Sequence[tuple[Run, metrics.Observables]]
+) -> Figure:
     edges = histograms.growing_edges(max(histograms.largest_cell(part.reference), 1.0))[1:]
     edges = histograms.merged_edges(histograms.cell_spectrum(part.reference, edges).counts, edges)
     drawn = figures.compare(
@@ -153,7 +156,23 @@ def _cell_contents(part: Comparison) -> Figure:
         per=1.0,
     )
     image = Image(drawn, "Spectrum of cell contents, with ratios")
-    return Figure((image,), "Cell contents", "Empty cells left out.", half=True)
+    return Figure(
+        (image,), "Cell contents", f"Empty cells left out. {_bright(part, reference, observed)}", half=True
+    )
+
+
+def _bright(
+    part: Comparison, reference: metrics.Observables, observed: Sequence[tuple[Run, metrics.Observables]]
+) -> str:
+    """Says how many of the brightest cells each model has."""
+    rates = [(run, rate) for run, events in observed if (rate := bright_rate(reference, events))]
+    if not rates:
+        return ""
+    listed = ", ".join(f"{run.name} {number(rate.ratio, rate.error)}" for run, rate in rates)
+    return (
+        f"Bright cells, from {rates[0][1].threshold:.3g} {part.detector.unit} on (0.1 % of GEANT's lit cells), over "
+        f"GEANT's: {listed}."
+    )
 
 
 def gallery_particles(source: EventSource, count: int = GALLERY) -> list[NDArray[np.intp]]:
@@ -166,8 +185,8 @@ def gallery_particles(source: EventSource, count: int = GALLERY) -> list[NDArray
     energy = (
         primaries.feature("energy") if "energy" in primaries.detector.features else primaries.conditions[:, 0]
     )
-    ids, number = np.unique(primaries.pdg, return_counts=True)
-    types = ids[np.argsort(-number, kind="stable")][:count]
+    ids, counts = np.unique(primaries.pdg, return_counts=True)
+    types = ids[np.argsort(-counts, kind="stable")][:count]
     quantiles = (0.5, 0.9, 0.25, 0.75, 0.1, 0.6)
     chosen: list[NDArray[np.intp]] = []
     taken: set[int] = set()
@@ -241,6 +260,7 @@ def mean_shower(part: Comparison) -> Block:
         histograms.mean_response(part.reference),
         [(run.name, histograms.mean_response(source)) for run, source in part.shown],
         list(part.detector.axes)[:2],
+        part.detector.unit,
     )
     caption = (
         f"Above: mean {part.detector.unit} a cell over all rows. Grey: cells whose mean GEANT knows to no better than "

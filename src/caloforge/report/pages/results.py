@@ -36,6 +36,7 @@ from caloforge.report.document import (
     Section,
     Span,
     Table,
+    walk,
 )
 from caloforge.report.published import (
     FLOW_METRICS,
@@ -51,7 +52,7 @@ from caloforge.report.runs import Comparison, Run, comparisons, read_runs
 from caloforge.report.study import Study, reached
 from caloforge.report.tables import MISSING, kind_of
 
-GENERATORS = ("w1", "conditional_w1", "mae", "mae_c", "mae_cw", "w1_lit", "w1_radius")
+GENERATORS = ("w1", "conditional_w1", "mae", "mae_c", "mae_cw", "w1_lit", "w1_radius", "bright_cells")
 """Metrics of the table of generators."""
 
 READOUTS = ("w1", "conditional_w1", "mae", "mae_c", "mae_cw")
@@ -127,25 +128,7 @@ def page_of(contents: Contents) -> Document:
     runs = read_runs([trained.path for trained in contents.runs])
     parts = comparisons(runs, contents.references)
     trained = dict(zip((run.name for run in runs), contents.runs, strict=True))
-    blocks: list[Block] = [
-        Paragraph(
-            (
-                "Written by ",
-                Span(contents.command, "code"),
-                f" of caloforge {__version__}: every number comes from a file of scores, none is typed by hand. Scores "
-                "are of test particles that no model was trained on, mean and spread over the repeats; in brackets the "
-                "score over its floor (simulated events against simulated events, half the rows) and, after ",
-                Span("matched", "emphasis"),
-                ", the same with as many rows as the floor has: 1 for a perfect model. The best of a column is bold. ",
-                Span("Published numbers belong to other data", "strong"),
-                ": they give the scale, not a rival.",
-            )
-        ),
-        Paragraph(
-            "How long each model was trained is in the table of budgets below: most of them minutes on one core, where "
-            "the publications took hours on a GPU."
-        ),
-    ]
+    blocks: list[Block] = []
     for name in dict.fromkeys(part.detector.name for part in parts):
         ours = [part for part in parts if part.detector.name == name]
         inner = _showers(ours) if ours[0].detector.layers else _images(ours, contents)
@@ -155,7 +138,27 @@ def page_of(contents: Contents) -> Document:
     if contents.failed:
         items = tuple((Span(name, "code"), f": {reason}") for name, reason in contents.failed.items())
         blocks.append(Section("Without a result", (Bullets(items),)))
-    return Document("Results", "Results", tuple(blocks))
+    bold = any(isinstance(block, Table) and block.has_best for block in walk(blocks))
+    return Document("Results", "Results", (*_introduction(contents.command, bold), *blocks))
+
+
+def _introduction(command: str, bold: bool) -> list[Block]:
+    """Says where the numbers come from and how to read them."""
+    pieces = (
+        "Written by ",
+        Span(command, "code"),
+        f" of caloforge {__version__}: every number comes from a file of scores, none is typed by hand. Scores are of "
+        "test particles that no model was trained on, mean and spread over the repeats, and beside them how many times "
+        f"their floor (simulated events against simulated events, half the rows) they are. {tables.RATIOS} ",
+        "The best of a column is bold. " if bold else "",
+        Span("Published numbers belong to other data", "strong"),
+        ": they give the scale, not a rival.",
+    )
+    budgets = (
+        "How long each model was trained is in the table of budgets below: most of them minutes on one core, where the "
+        "publications took hours on a GPU."
+    )
+    return [Paragraph(pieces), Paragraph(budgets)]
 
 
 def _filled(*tables: Table | None) -> list[Table]:
@@ -276,13 +279,14 @@ def _padded(cells: Sequence[Cell], have: Sequence[Column], wanted: Sequence[Colu
 def _curves(part: Comparison, metric: str) -> Iterator[Figure]:
     """Draws a metric against every setting that was swept."""
     floor = tables.floor_of(part.scores, part.stem, metric)
-    known = tables.METRICS[metric]
-    label = f"{known.title} [{known.unit}]" if known.unit else known.title
+    column = tables.column_of(metric, part.detector.name)
     for name, curves in sweeps.curves(part.runs, part.stem, metric).items():
-        caption = f"{known.title} against {name} on {part.stem}, with the floor."
+        caption = f"{column.title} against {name} on {part.stem}, with the floor."
         if name == "steps" and any(curve.held for curve in curves):
             caption += " A step of midpoint is two evaluations of the network, one of rk4 four."
-        yield _figure(f"{part.stem}-{metric}-{name}", figures.sweep(curves, floor, name, label), caption)
+        yield _figure(
+            f"{part.stem}-{metric}-{name}", figures.sweep(curves, floor, name, column.label), caption
+        )
 
 
 def _data(parts: Sequence[Comparison], maps: Mapping[str, NDArray[np.float64]]) -> Iterator[Figure]:

@@ -142,26 +142,45 @@ def _simulated(origin: Mapping[str, Any]) -> str:
 
 
 def _best(part: Comparison) -> list[Block]:
-    """Says which generator has the smallest W1, and which readouts and yardsticks have a smaller one."""
+    """Says which generator has the smallest W1, who is ahead of it, and how far from the floor each is."""
     entries = {run.name: tables.entry_of(run.scores, part.stem, "w1") for run in part.runs}
     values = {name: float(entry["mean"]) for name, entry in entries.items() if entry is not None}
     kinds = {run.name: tables.kind_of(run.scores) for run in part.runs}
     generators = [name for name in values if kinds[name] == "generator"]
-    if not generators:
-        return []
-    best = min(generators, key=values.__getitem__)
-    entry = entries[best] or {}
-    floor, matched = ((entry.get(key) or {}).get("mean") for key in ("floor", "matched_floor"))
-    which = "Smallest W1 of a generator" if len(generators) > 1 else "W1"
-    text = f"{which}: {best}, {tables.number(values[best], entry.get('std'))} {part.detector.unit}"
-    if floor and matched is not None:
-        text += f", {tables.number(matched / floor)} times the floor at equal numbers of rows"
-    ahead = [
-        f"{name} ({kinds[name]})" for name in values if name not in generators and values[name] < values[best]
-    ]
-    if ahead:
-        text += f". Ahead of it, but no generators: {joined(ahead)}; see the conditional metrics"
-    return [Paragraph(f"{text}.", "lead")]
+    blocks: list[Block] = []
+    if generators:
+        best = min(generators, key=values.__getitem__)
+        entry = entries[best] or {}
+        floor, matched = ((entry.get(key) or {}).get("mean") for key in ("floor", "matched_floor"))
+        which = "Smallest W1 of a generator" if len(generators) > 1 else "W1"
+        text = f"{which}: {best}, {tables.number(values[best], entry.get('std'))} {part.detector.unit}"
+        if floor and matched is not None:
+            text += f", {tables.number(matched / floor)} times the floor at equal numbers of rows"
+        ahead = [
+            f"{name} ({kinds[name]})"
+            for name in values
+            if name not in generators and values[name] < values[best]
+        ]
+        if ahead:
+            text += f". Ahead of it, but no generators: {joined(ahead)}; see the conditional metrics"
+        blocks.append(Paragraph(f"{text}.", "lead"))
+        scores = next(run.scores for run in part.runs if run.name == best)
+        if extremes := _extremes(tables.distances(scores, part.stem)):
+            blocks.append(Paragraph(f"{best}: {extremes}.", "lead"))
+    table = tables.extremes_table(part.scores, part.stem, part.names)
+    if table is not None:
+        blocks.append(Details("Nearest to the floor and farthest from it, by model", (table,)))
+    return blocks
+
+
+def _extremes(measured: Sequence[tables.Distance]) -> str:
+    """Says which metric is nearest to the floor and which is farthest, over all particles and by their type."""
+    overall = [distance for distance in measured if distance.group == "all"]
+    types = [distance for distance in measured if distance.group != "all"]
+    if len(overall) < 2:
+        return ""
+    text = f"nearest to the floor in {overall[0].text}; farthest in {overall[-1].text}"
+    return f"{text}; by particle, farthest in {types[-1].text}" if types else text
 
 
 def _formulas(known: Iterable[metrics.Metric]) -> Block:
@@ -186,24 +205,25 @@ def _shower_tables(part: Comparison) -> list[Block]:
 def _tables(part: Comparison) -> list[Block]:
     names = tables.metric_names(part.scores, part.stem)
 
-    def table(columns: Sequence[str], speed: bool = False) -> Block:
+    def table(columns: Sequence[str], speed: bool = False) -> Table:
         return tables.scores_table(part.scores, part.stem, columns, names=part.names, speed=speed)
 
     head = [name for name in HEADLINE if name in names]
     known = [name for name in names if name in metrics.METRICS]
     images = [name for name in known if metrics.METRICS[name].needs == "responses"]
     rest = [name for name in names if name not in head and name not in images]
-    blocks: list[Block] = [
-        table(head, speed=True),
-        note(
-            "Smaller is better; MAE and its sum should come near their floor, not below it. ",
+    first = table(head, speed=True)
+    bold = (
+        (
+            " ",
             Span("Bold", "strong"),
-            ": the best model, yardsticks aside (they simulate nothing and set the scale). "
-            "“× floor”: the score over all rows, divided by the floor, which has fewer rows. "
-            "“matched”: reference against generated with as many rows as the floor, divided by it: "
-            "a perfect model has 1.",
-        ),
-    ]
+            ": the best model, yardsticks aside (they simulate nothing and set the scale).",
+        )
+        if first.has_best
+        else ()
+    )
+    about = "Smaller is better; MAE and its sum should come near their floor, not below it. "
+    blocks: list[Block] = [first, note(about, tables.RATIOS, *bold)]
     if images:
         blocks.append(Section("Centre, radius and lit cells", (table(images),), listed=False))
     if rest:
@@ -219,7 +239,7 @@ def _by_particle(part: Comparison, names: Sequence[str]) -> list[Block]:
     numbered = [name for name in names if tables.has_numbers(part.scores, part.stem, name)]
     blocks = tuple(
         Details(
-            f"{metrics.METRICS[name].title if name in metrics.METRICS else name} by particle type",
+            f"{tables.column_of(name, part.detector.name).label} by particle type",
             (tables.particles_table(part.scores, part.stem, name, part.names),),
             shown=number == 0,
         )
@@ -319,7 +339,7 @@ def _training(runs: Sequence[Run]) -> Block:
             blocks.append(missing(f"{run.name}: no training log."))
             continue
         spent = run.card.get("training") or {}
-        facts = [f"{spent['epochs']} epochs"] if spent.get("epochs") is not None else []
+        facts = [plural(int(spent["epochs"]), "epoch")] if spent.get("epochs") is not None else []
         if spent.get("seconds") is not None:
             facts.append(_duration(float(spent["seconds"])))
         if spent.get("machine"):
@@ -395,6 +415,7 @@ def _provenance(runs: Sequence[Run]) -> Block:
     for run in runs:
         card, scores = run.card, run.scores
         training = card.get("training") or {}
+        repeats = plural(int(scores.get("repeats") or 0), "repeat")
         facts = {
             "type": scores.get("type"),
             "version": card.get("version"),
@@ -407,7 +428,7 @@ def _provenance(runs: Sequence[Run]) -> Block:
             "settings": ", ".join(
                 f"{key} = {value}" for key, value in (scores.get("settings") or {}).items()
             ),
-            "evaluation": f"part {scores.get('part')}, seed {scores.get('seed')}, {scores.get('repeats')} repeats",
+            "evaluation": f"part {scores.get('part')}, seed {scores.get('seed')}, {repeats}",
         }
         pairs = ((key, "not recorded" if value in (None, "") else str(value)) for key, value in facts.items())
         recipe = run.path / "recipe.toml"

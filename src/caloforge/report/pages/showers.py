@@ -84,7 +84,7 @@ def _distributions(reference: Showers, models: Observed) -> list[Block]:
     brightest = int(np.argmax(reference.layers.mean(0)))
     numbers = [layer.number for layer in reference.primaries.detector.layers]
     wide = wide_layers(reference.primaries.detector)
-    low = reference.primaries.detector.threshold
+    low, unit = reference.primaries.detector.threshold, reference.primaries.detector.unit
     blocks = [
         _compare(
             reference, models, lambda one: one.ratio,
@@ -98,7 +98,7 @@ def _distributions(reference: Showers, models: Observed) -> list[Block]:
             blocks.append(
                 _compare(
                     reference, models, lambda one, k=k: one.layers[:, k],  # type: ignore[misc]
-                    np.geomspace(low, top, 31), f"Energy of layer {numbers[k]}", f"E_{numbers[k]} [MeV]",
+                    np.geomspace(low, top, 31), f"Energy of layer {numbers[k]}", f"E_{numbers[k]} [{unit}]",
                     x="log",
                 )
             )  # fmt: skip
@@ -143,12 +143,14 @@ def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _spectrum(reference: Showers, models: Observed) -> Figure:
+    unit = reference.primaries.detector.unit
+
     def bins(one: Showers) -> Bins:
         counts = one.spectrum.astype(np.float64)
         return _scaled(Bins(one.edges, counts.sum(0), (counts**2).sum(0)), len(reference) / len(one))
 
     drawn = figures.compare(
-        bins(reference), [(run.look, bins(one)) for run, one in models], "voxel [MeV]", "voxels / bin",
+        bins(reference), [(run.look, bins(one)) for run, one in models], f"voxel [{unit}]", "voxels / bin",
         x="log", y="log",
     )  # fmt: skip
     return _half(drawn, "Voxel spectrum, with ratios", "Voxel energies")
