@@ -132,7 +132,7 @@ def mean_shower(reference: Events, *others: Events, names: Sequence[str] = ()) -
         )
     else:
         models = [(title, histograms.mean_response(one)) for title, one in zip(titles, others, strict=True)]
-        drawn = figures.mean_shower(mean, models, _axes(reference))
+        drawn = figures.mean_shower(mean, models, _axes(reference), reference.detector.unit)
     return Plot((Panel("mean response", "png", drawn),))
 
 
