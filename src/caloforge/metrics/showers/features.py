@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, Primaries, Rows, in_slices, with_responses
+from caloforge.metrics.showers.sparse import SparseRows
 
 Values = NDArray[np.float64]
 
@@ -91,7 +92,7 @@ class Showers:
     depth: Values
     spectrum: NDArray[np.uint16]
     edges: Values
-    voxels: NDArray[np.float32]
+    voxels: SparseRows
     kept: NDArray[np.intp]
     below: NDArray[np.intp]
 
@@ -251,7 +252,7 @@ def observe_showers(
     most = min(2 * (sizes or Sizes()).prdc_rows, rows)
     kept = np.full(rows, -1)
     kept[np.sort(np.random.default_rng([seed, 0, 1]).permutation(rows)[:most])] = np.arange(most)
-    voxels = np.empty((most, detector.cells), np.float32)
+    voxels = SparseRows(most, detector.cells)
     parts: list[dict[str, Values]] = []
     spectra, below = [], []
     start, block = 0, max(_BLOCK_CELLS // detector.cells, 1)
@@ -263,7 +264,9 @@ def observe_showers(
             parts.append(moments_of(detector, cells))
             spectra.append(spectrum_of(cells, edges))
             here = kept[start : start + len(cells)]
-            voxels[here[here >= 0]] = np.log10(np.where(cells > 0, 10 * cells, 1))[here >= 0]
+            logs = np.log10(np.where(cells > 0, 10 * cells, 1)[here >= 0])
+            for place, row in zip(here[here >= 0], logs, strict=True):
+                voxels.put(int(place), row)
             start += len(cells)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Showers(
