@@ -21,7 +21,8 @@ from caloforge.io import sha256
 from caloforge.io.run import Run, read_weights
 from caloforge.models import build, resolved
 from caloforge.training.checkpoint import load_weights, save_checkpoint
-from caloforge.training.loop import History, derived_seed, joined, training_data
+from caloforge.training.fit import History, derived_seed
+from caloforge.training.run import joined, training_data
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ from caloforge.models.parts.inference import as_function
 from caloforge.report.pages.results import Contents, Trained, map_rows, write_results
 from caloforge.report.study import is_study, read_study
 from caloforge.training.checkpoint import load_model
-from caloforge.training.loop import train
+from caloforge.training.run import train
 from caloforge.training.space import read_space
 from caloforge.training.tune import tune
 

@@ -446,7 +446,7 @@ def train(
     Raises:
         ValueError: a recipe or data that do not fit, a folder that holds another run.
     """
-    from caloforge.training.loop import train as run_training
+    from caloforge.training.run import train as run_training
 
     run_training(recipe_of(recipe, data, settings, reference), Path(out), resume=resume)
     return Path(out)

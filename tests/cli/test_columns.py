@@ -9,7 +9,7 @@ from caloforge import recipe as recipes
 from caloforge.detectors import CRYSTALS
 from caloforge.events import load
 from caloforge.io import open_events
-from caloforge.training.loop import training_data
+from caloforge.training.run import training_data
 
 
 @pytest.fixture

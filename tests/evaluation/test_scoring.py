@@ -16,7 +16,7 @@ from caloforge.io import create, open_events
 from caloforge.io.run import Run
 from caloforge.models.yardsticks import Resample
 from caloforge.recipe import parse
-from caloforge.training.loop import train, training_data
+from caloforge.training.run import train, training_data
 from made import made_events
 
 

@@ -19,7 +19,7 @@ from caloforge.metrics.showers import scores as scores_of_showers
 from caloforge.report import tables
 from caloforge.report.published import SEPARATIONS
 from caloforge.training.checkpoint import load_model
-from caloforge.training.loop import train
+from caloforge.training.run import train
 from made_showers import made_showers
 
 QUICK = Sizes(fpd_draws=1, kpd_batches=1, prdc_rows=20, splits=2, slow_splits=1)

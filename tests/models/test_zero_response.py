@@ -18,7 +18,7 @@ from caloforge.models.zero_response import ZeroResponse, ZeroResponseConfig, log
 from caloforge.recipe import parse, read, with_settings
 from caloforge.samples import TRIALS, sample, weights
 from caloforge.training.checkpoint import load_classifier, load_model, load_weights, save_weights
-from caloforge.training.loop import train
+from caloforge.training.run import train
 from made_o2 import made_trials
 
 SMALL = ZeroResponseConfig(width=16, layers=1, epochs=12, batch_size=64, dropout=0.1)

@@ -15,7 +15,8 @@ from caloforge.io.run import Run
 from caloforge.io.study import Study, Trial
 from caloforge.recipe import parse, read, to_toml
 from caloforge.training import tune as module
-from caloforge.training.loop import Validation, train
+from caloforge.training.fit import Validation
+from caloforge.training.run import train
 from caloforge.training.space import parse_space
 from caloforge.training.tune import tune
 

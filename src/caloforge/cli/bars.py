@@ -21,7 +21,7 @@ from rich.progress import (
 from caloforge._errors import one_line
 
 if TYPE_CHECKING:
-    from caloforge.training.loop import Progress as TrainingProgress
+    from caloforge.training.fit import Progress as TrainingProgress
 
 output = Console(highlight=False, soft_wrap=True, markup=False)
 messages = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)

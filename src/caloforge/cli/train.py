@@ -40,7 +40,7 @@ def train(
     parsed = recipe_of(recipe, files, settings, reference)
     folder = out or Path("runs") / parsed.name
 
-    from caloforge.training.loop import train as run_training
+    from caloforge.training.run import train as run_training
 
     def say(line: str) -> None:
         if line:

@@ -52,7 +52,7 @@ from caloforge.runtime.session import Probabilities, Session
 from caloforge.runtime.tokens import TokenSession
 from caloforge.samples import SAMPLES, sample, samples_of
 from caloforge.training.checkpoint import load_classifier, load_model
-from caloforge.training.loop import domain_of
+from caloforge.training.run import domain_of
 from caloforge.trials import OUTCOMES
 
 BATCHES = (1, 3, 17, 256)

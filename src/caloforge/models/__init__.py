@@ -41,6 +41,7 @@ __all__ = [
     "Readout",
     "build",
     "configuration",
+    "model_class",
     "resolved",
 ]
 
@@ -73,7 +74,8 @@ READOUTS: dict[str, type[Readout]] = {
 CLASSIFIERS: dict[str, type[Classifier]] = {"zero_response": ZeroResponse}
 
 
-def _class(recipe: Recipe, trust: bool) -> Any:
+def model_class(recipe: Recipe, *, trust: bool = True) -> Any:
+    """Returns the class of the recipe's model; errors and `trust` as for `configuration`."""
     tables: dict[str, Any] = {**MODELS, **READOUTS, **CLASSIFIERS}
     name = recipe.model.get("type")
     if not isinstance(name, str):
@@ -100,7 +102,7 @@ def configuration(recipe: Recipe, *, trust: bool = True) -> BaseModel:
     Raises:
         ValueError: unknown model or key, or a wrong type; the message gives the path and the nearest name.
     """
-    kind = _class(recipe, trust).config_class
+    kind = model_class(recipe, trust=trust).config_class
     values = {key: value for key, value in recipe.model.items() if key != "type"}
     defaults = kind().model_dump()
     if "rounding" in defaults and not detector_named(recipe.detector, trust=trust).counts:
@@ -110,25 +112,24 @@ def configuration(recipe: Recipe, *, trust: bool = True) -> BaseModel:
     return config
 
 
-def resolved(recipe: Recipe) -> Recipe:
-    """Returns the recipe with every default of its model written out."""
-    section = {
-        "type": recipe.model["type"],
-        **configuration(recipe).model_dump(mode="json", exclude_none=True),
-    }
+def resolved(recipe: Recipe, config: BaseModel | None = None) -> Recipe:
+    """Returns the recipe with every default of its model written out; `config` where it is validated already."""
+    config = configuration(recipe) if config is None else config
+    section = {"type": recipe.model["type"], **config.model_dump(mode="json", exclude_none=True)}
     return recipe.model_copy(update={"model": section})
 
 
-def build(recipe: Recipe, *, trust: bool = True) -> Model:
+def build(recipe: Recipe, config: BaseModel | None = None, *, trust: bool = True) -> Model:
     """Builds the untrained model of a recipe.
 
     Args:
         recipe: the recipe.
+        config: its `configuration`, where that was validated already.
         trust: as for `configuration`.
 
     Raises:
         ValueError: as `configuration`, or an unknown detector.
     """
-    config = configuration(recipe, trust=trust)
-    model: Model = _class(recipe, trust)(detector_named(recipe.detector, trust=trust), config)
+    config = configuration(recipe, trust=trust) if config is None else config
+    model: Model = model_class(recipe, trust=trust)(detector_named(recipe.detector, trust=trust), config)
     return model

@@ -33,7 +33,8 @@ from caloforge.io.run import Run
 from caloforge.models import Generator, build, resolved
 from caloforge.recipe import Recipe
 from caloforge.training.checkpoint import save_weights
-from caloforge.training.loop import History, card_of, training_data
+from caloforge.training.fit import History
+from caloforge.training.run import card_of, training_data
 
 ENERGY, SHAPE, AUTOENCODER = "energy network", "shape network", "autoencoder"
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from caloforge.io.files import replacing
 from caloforge.io.run import Run, read_weights, write_weights
-from caloforge.models import Classifier, Generator, Model, Readout, build
+from caloforge.models import Classifier, Generator, Model, Readout, build, model_class
 from caloforge.recipe import Recipe, parse, with_settings
 
 
@@ -109,7 +109,7 @@ def load_any(path: Path, settings: Sequence[str] = (), *, trust: bool = False) -
     run = Run(path)
     run.card()
     recipe = run.recipe()
-    free = build(recipe, trust=trust).sampling
+    free = model_class(recipe, trust=trust).sampling
     for setting in settings:
         key = setting.partition("=")[0].strip()
         if not any(key == name or key.startswith(f"{name}.") for name in free):

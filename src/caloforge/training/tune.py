@@ -52,7 +52,8 @@ from caloforge.io.study import (
 from caloforge.io.typed import write_typed
 from caloforge.models import Classifier, Generator, build, resolved
 from caloforge.recipe import Recipe, to_toml
-from caloforge.training.loop import Validation, derived_seed, train, training_data
+from caloforge.training.fit import Validation, derived_seed
+from caloforge.training.run import train, training_data
 from caloforge.training.space import check, with_parameters
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from caloforge.models.base import BatchRandom
 from caloforge.models.parts.stage import shuffled_batches
 from caloforge.recipe import parse, to_toml
 from caloforge.runtime.domain import Domain
-from caloforge.training import loop
 from caloforge.training.checkpoint import load_checkpoint, load_model, load_weights
+from caloforge.training.run import in_beam_spot, train
 
 
 def recipe(file, **training):
@@ -44,7 +44,7 @@ def recipe(file, **training):
 
 def test_a_run_folder_holds_everything(events_file, tmp_path):
     out = tmp_path / "a" / "run"
-    loop.train(recipe(events_file), out)
+    train(recipe(events_file), out)
     run = Run(out)
     card = run.card()
     assert card.data[0].rows == {"train": 252, "validation": 36, "test": 72}
@@ -60,7 +60,7 @@ def test_a_run_folder_holds_everything(events_file, tmp_path):
 def test_a_checkpoint_holds_plain_numbers_whatever_a_validation_returns(events_file, tmp_path, monkeypatch):
     found = {"score": np.float64(1.5), "w1": np.float64(1.5), "photons": np.float32(2)}
     monkeypatch.setattr("caloforge.models.parts.stage.LossStage.validate", lambda *_: found)
-    loop.train(recipe(events_file, checkpoint_every=0), tmp_path / "run")
+    train(recipe(events_file, checkpoint_every=0), tmp_path / "run")
     (first, *_) = load_checkpoint(Run(tmp_path / "run").checkpoint)["history"]["rows"]
     assert type(first["validation_w1"]) is float
     assert first["validation_w1"] == 1.5
@@ -74,15 +74,15 @@ class StopError(Exception):
 def test_a_resumed_training_is_bit_identical(events_file, tmp_path, at):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     tiny = recipe(events_file, checkpoint_every=0)
-    loop.train(tiny, whole)
+    train(tiny, whole)
 
     def stopping(progress):
         if (progress.epoch, progress.step) == at:
             raise StopError
 
     with pytest.raises(StopError):
-        loop.train(tiny, broken, reporter=lambda: stopping)
-    loop.train(tiny, broken, resume=True)
+        train(tiny, broken, reporter=lambda: stopping)
+    train(tiny, broken, resume=True)
     ours, theirs = read_weights(Run(broken).weights), read_weights(Run(whole).weights)
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
@@ -102,12 +102,12 @@ def test_every_validation_is_shown_and_may_end_the_training(events_file, tmp_pat
 
     run = Run(tmp_path / "run")
     with pytest.raises(StopError):
-        loop.train(recipe(events_file, checkpoint_every=0), run.path, watch=watch)
+        train(recipe(events_file, checkpoint_every=0), run.path, watch=watch)
     assert [(one.stage, one.epoch) for one in seen] == [("velocity", 1), ("velocity", 2)]
     assert [float(row["validation_w1"]) for row in run.log()] == [one.values["w1"] for one in seen]
     assert all(one.values["score"] == one.values["w1"] for one in seen)
     assert [one.best for one in seen] == [True, seen[1].values["w1"] < seen[0].values["w1"]]
-    loop.train(recipe(events_file, checkpoint_every=0), run.path, resume=True)
+    train(recipe(events_file, checkpoint_every=0), run.path, resume=True)
     assert [row["epoch"] for row in run.log()] == ["1", "2", "3"]
 
 
@@ -133,8 +133,8 @@ def test_a_killed_training_resumes_to_the_same_weights(events_file, tmp_path):
 @pytest.mark.slow
 def test_two_processes_get_the_result_of_one(events_file, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    loop.train(recipe(events_file), one)
-    loop.train(recipe(events_file, devices=2), two)
+    train(recipe(events_file), one)
+    train(recipe(events_file, devices=2), two)
     ours, theirs = read_weights(Run(two).weights), read_weights(Run(one).weights)
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, atol=2e-4, err_msg=name)
@@ -144,13 +144,13 @@ def test_two_processes_get_the_result_of_one(events_file, tmp_path):
 
 def test_other_data_or_another_recipe_do_not_resume(events_file, tmp_path):
     out = tmp_path / "run"
-    loop.train(recipe(events_file), out)
+    train(recipe(events_file), out)
     with pytest.raises(ValueError, match="already holds a run"):
-        loop.train(recipe(events_file), out)
+        train(recipe(events_file), out)
     with pytest.raises(ValueError, match="another recipe"):
-        loop.train(recipe(events_file, validate_every=2), out, resume=True)
+        train(recipe(events_file, validate_every=2), out, resume=True)
     with pytest.raises(ValueError, match="not a run folder"):
-        loop.train(recipe(events_file), tmp_path / "nothing", resume=True)
+        train(recipe(events_file), tmp_path / "nothing", resume=True)
 
 
 def test_changed_data_do_not_resume(events, tmp_path):
@@ -159,9 +159,9 @@ def test_changed_data_do_not_resume(events, tmp_path):
         with create(file, events.detector) as writer:
             writer.append(events.slices(slice(keep)))
         if keep == 48:
-            loop.train(recipe(file), out)
+            train(recipe(file), out)
     with pytest.raises(ValueError, match="other data"):
-        loop.train(recipe(file), out, resume=True)
+        train(recipe(file), out, resume=True)
 
 
 def test_a_bad_model_section_is_found_before_the_data(tmp_path):
@@ -174,13 +174,13 @@ def test_a_bad_model_section_is_found_before_the_data(tmp_path):
         }
     )
     with pytest.raises(ValueError, match=r"unknown key 'model.epoch', did you mean 'epochs'\?"):
-        loop.train(bad, tmp_path / "run")
+        train(bad, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_pickle_is_no_weights(events_file, tmp_path):
     out = tmp_path / "run"
-    loop.train(recipe(events_file), out)
+    train(recipe(events_file), out)
     torch.save({"network": torch.zeros(3)}, out / "weights.safetensors")
     with pytest.raises(ValueError, match=r"not a safetensors file.*never loaded"):
         load_model(out)
@@ -188,7 +188,7 @@ def test_a_pickle_is_no_weights(events_file, tmp_path):
 
 def test_weights_of_another_model_are_refused(events_file, tmp_path):
     out = tmp_path / "run"
-    loop.train(recipe(events_file), out)
+    train(recipe(events_file), out)
     with pytest.raises(ValueError, match="another model"):
         load_weights(torch.nn.Linear(2, 2), Run(out).weights)
     for setting in ("network.base=6", "prediction=velocity", "solvers=1"):
@@ -201,7 +201,7 @@ def test_an_infinite_loss_stops_the_training(events_file, tmp_path):
     wild = recipe(events_file)
     wild = wild.model_copy(update={"model": wild.model | {"optimizer": {"learning_rate": 1e30}}})
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        loop.train(wild, tmp_path / "run")
+        train(wild, tmp_path / "run")
 
 
 def test_the_numbers_of_a_batch_do_not_depend_on_the_processes():
@@ -243,7 +243,7 @@ def test_a_source_smaller_than_a_batch_is_one_batch(events):
 
 
 def test_the_card_is_plain_json(events_file, tmp_path):
-    loop.train(recipe(events_file), tmp_path / "run")
+    train(recipe(events_file), tmp_path / "run")
     card = json.loads((tmp_path / "run" / "card.json").read_text())
     assert card["format"] == 1
     assert card["split"] == "canonical"
@@ -253,10 +253,10 @@ def test_the_card_is_plain_json(events_file, tmp_path):
 @pytest.mark.slow
 def test_options_of_the_training(events_file, tmp_path):
     out = tmp_path / "run"
-    loop.train(recipe(events_file, tensorboard=True, precision="bf16-mixed"), out)
+    train(recipe(events_file, tensorboard=True, precision="bf16-mixed"), out)
     assert list((out / "tensorboard").glob("events.out.tfevents.*"))
     plain = tmp_path / "plain"
-    loop.train(recipe(events_file), plain)
+    train(recipe(events_file), plain)
     losses = [[float(row["loss"]) for row in Run(path).log()] for path in (out, plain)]
     # bf16 has three digits
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.1)
@@ -275,7 +275,7 @@ def test_a_training_sees_vertices_from_within_the_beam_spot_and_its_guard_knows_
     monkeypatch.setattr("caloforge.models.parts.stage.LossStage.step", watched)
     events = open_events(events_file)
     start = events.primaries
-    loop.train(recipe(events_file), tmp_path / "run")
+    train(recipe(events_file), tmp_path / "run")
     assert all(np.ptp(batch.feature("vz")) > 5 for batch in seen)
     assert not np.array_equal(seen[0].conditions, seen[5].conditions)  # each epoch anew
     (low, high), where = np.percentile(impact(start), [0, 100], axis=0), impact(seen[0])
@@ -283,12 +283,12 @@ def test_a_training_sees_vertices_from_within_the_beam_spot_and_its_guard_knows_
     assert (where < high + 0.01).all()
     spot = parse(recipe(events_file).model_dump() | {"seed": 4})
     inside = Domain.from_card(Run(tmp_path / "run").card().domain).inside(
-        loop.in_beam_spot(events, spot, "other").primaries
+        in_beam_spot(events, spot, "other").primaries
     )
     assert inside.mean() > 0.9
 
     seen.clear()
     unmoved = recipe(events_file).model_dump()
     unmoved["data"]["beam_spot"] = (0, 0, 0)
-    loop.train(parse(unmoved), tmp_path / "unmoved")
+    train(parse(unmoved), tmp_path / "unmoved")
     assert all(np.isin(batch.feature("vz"), start.feature("vz")).all() for batch in seen)
