@@ -38,13 +38,13 @@ def outside(path: str, kind: type[T], *, trust: bool) -> T:
         )
     module, _, name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        value = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"cannot import {path!r}: {error}") from error
     _TRUSTED.add(path)
-    if not isinstance(found, kind):
-        raise ValueError(f"{path!r} must be a {kind.__name__}, got {type(found).__name__}")
-    return found
+    if not isinstance(value, kind):
+        raise ValueError(f"{path!r} must be a {kind.__name__}, got {type(value).__name__}")
+    return value
 
 
 def require(module: str, extra: str) -> ModuleType:

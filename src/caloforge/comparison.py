@@ -136,8 +136,8 @@ class Plan(BaseModel):
         for name in recipes:
             if name not in known:
                 raise ValueError(f"the plan has no model {name!r}{nearest(name, known)}")
-        kept = tuple(model for model in self.models if model.recipe in recipes)
-        return self.model_copy(update={"models": kept, "studies": ()})
+        models = tuple(model for model in self.models if model.recipe in recipes)
+        return self.model_copy(update={"models": models, "studies": ()})
 
 
 def read_plan(name: str) -> Plan:
@@ -148,9 +148,11 @@ def read_plan(name: str) -> Plan:
     """
     plan = recipes.validated(Plan, recipes.read(name, "comparisons", "plan"), "")
     names = [model.recipe for model in plan.models]
-    for one in names:
-        if names.count(one) > 1:
-            raise ValueError(f"{name}: each recipe may be compared once, got {one} {names.count(one)} times")
+    for recipe in names:
+        if names.count(recipe) > 1:
+            raise ValueError(
+                f"{name}: each recipe may be compared once, got {recipe} {names.count(recipe)} times"
+            )
     return plan
 
 
@@ -160,10 +162,10 @@ def data_by_detector(files: Sequence[Path]) -> dict[str, list[Path]]:
     Raises:
         ValueError: a file that cannot be read or names no detector.
     """
-    found: dict[str, list[Path]] = {}
+    files_of: dict[str, list[Path]] = {}
     for file in files:
-        found.setdefault(open_events(file, None).primaries.detector.name, []).append(file)
-    return found
+        files_of.setdefault(open_events(file, None).primaries.detector.name, []).append(file)
+    return files_of
 
 
 @dataclass
@@ -200,29 +202,29 @@ class Comparing:
             ValueError: not one model has a result.
         """
         (self.out / "runs").mkdir(parents=True, exist_ok=True)
-        found: list[Trained] = []
+        trained: list[Trained] = []
         for model in self.plan.models:
             try:
-                made = self._obtained(model)
-                if made is None:
+                model_run = self._obtained(model)
+                if model_run is None:
                     continue
-                self._score(model, made)
-                found.append(made)
+                self._score(model, model_run)
+                trained.append(model_run)
             except (ValueError, FloatingPointError) as error:
                 self.failed[model.recipe] = str(error)
                 self.say(f"{model.recipe}: {error}")
-        if not found:
+        if not trained:
             raise ValueError(f"no model of the plan has a result: {self.failed or 'none ships'}")
         folders: dict[str, list[Path]] = {}
-        for made in found:
-            folders.setdefault(Run(made.path).recipe().detector, []).append(made.path)
-        for detector, mine in folders.items():
-            self._time(detector, mine)
+        for model_run in trained:
+            folders.setdefault(Run(model_run.path).recipe().detector, []).append(model_run.path)
+        for detector, paths in folders.items():
+            self._time(detector, paths)
         studies = [folder for study in self.plan.studies if is_study(folder := self._study(study))]
         target = page or self.out / "results.md"
         contents = Contents(
             command,
-            found,
+            trained,
             [read_study(folder) for folder in studies],
             self.failed,
             self._maps(folders),
@@ -245,21 +247,21 @@ class Comparing:
 
     def _obtained(self, model: ModelPlan) -> Trained | None:
         """Copies weights that ship, or trains; None where that is not wanted."""
-        given = _recipe(model.recipe, model.settings)
-        folder = self.out / "runs" / given.name
-        shipped = samples.weights().get(given.name)
+        recipe = _recipe(model.recipe, model.settings)
+        folder = self.out / "runs" / recipe.name
+        shipped = samples.weights().get(recipe.name)
         ships = shipped is not None and not model.settings
         if not (folder / "card.json").is_file():
             if ships:
                 assert shipped is not None
-                self.say(f"{given.name}: taking the weights that ship")
+                self.say(f"{recipe.name}: taking the weights that ship")
                 with replacing(folder) as temporary:
                     shutil.copytree(shipped, temporary, ignore=shutil.ignore_patterns("generated"))
             elif self.train:
-                self.say(f"{given.name}: training")
-                train(self._on_data(given), folder, resume=(folder / "checkpoint.pt").is_file())
+                self.say(f"{recipe.name}: training")
+                train(self._on_data(recipe), folder, resume=(folder / "checkpoint.pt").is_file())
             else:
-                self.say(f"{given.name}: not trained and no weights ship, left out")
+                self.say(f"{recipe.name}: not trained and no weights ship, left out")
                 return None
         return Trained(folder, command_of(Run(folder), model.recipe), ships)
 
@@ -267,18 +269,18 @@ class Comparing:
         """Scores a run on the sets it has no scores of yet, and adds what is missing of its sweeps."""
         run = Run(made.path)
         recipe = run.recipe()
-        wanted = [path for path in self._files(recipe.detector) if not model.sets or path.stem in model.sets]
-        if not wanted:
+        files = [path for path in self._files(recipe.detector) if not model.sets or path.stem in model.sets]
+        if not files:
             raise ValueError(
                 f"{model.recipe} is to be scored on {', '.join(model.sets)}, but there is no such file"
             )
         repeats = model.repeats or self.plan.repeats
         networks = suite(model.classifiers) if model.classifiers else None
         scores = read_scores(run.scores) if run.scores.is_file() else None
-        if scores is None or not _covers(scores, wanted, repeats, networks):
-            self.say(f"{recipe.name}: scoring on {', '.join(path.stem for path in wanted)}")
+        if scores is None or not _covers(scores, files, repeats, networks):
+            self.say(f"{recipe.name}: scoring on {', '.join(path.stem for path in files)}")
             scores = evaluate_run(
-                made.path, wanted, repeats=repeats, seed=self.plan.seed, classifiers=networks
+                made.path, files, repeats=repeats, seed=self.plan.seed, classifiers=networks
             )
             write_typed(run.scores, scores)
         missing = [
@@ -289,10 +291,10 @@ class Comparing:
         if missing:
             self.say(f"{recipe.name}: scoring settings {', '.join(model.sweep)}")
             features = networks and networks.model_copy(update={"views": ("high",)})
-            found = evaluate_sweeps(
-                made.path, wanted[:1], missing, repeats=1, seed=self.plan.seed, classifiers=features
+            points = evaluate_sweeps(
+                made.path, files[:1], missing, repeats=1, seed=self.plan.seed, classifiers=features
             )
-            write_typed(run.scores, scores.model_copy(update={"sweep": scores.sweep + found}))
+            write_typed(run.scores, scores.model_copy(update={"sweep": scores.sweep + points}))
 
     def _time(self, detector: str, folders: Sequence[Path]) -> None:
         """Takes the times of all runs of a detector, unless they were taken together already."""
@@ -304,9 +306,9 @@ class Comparing:
         self.say(f"{detector}: taking times of {len(names)} models in turns")
         source = open_events(self._files(detector)[0], None)
         times = time_in_turns(folders, source)
-        for folder, found in times.items():
+        for folder, timings in times.items():
             run = Run(folder)
-            write_typed(run.scores, read_scores(run.scores).model_copy(update=found))
+            write_typed(run.scores, read_scores(run.scores).model_copy(update=timings))
         write_json(file, {**taken, detector: names})
 
     def _study(self, study: StudyPlan) -> Path:
@@ -314,10 +316,10 @@ class Comparing:
         folder = self.out / "studies" / study.name
         if not self.train:
             return folder
-        given = _recipe(study.recipe, study.settings)
+        recipe = _recipe(study.recipe, study.settings)
         self.say(f"study {study.name}: {study.trials} trials")
         folder.parent.mkdir(exist_ok=True)
-        tune(self._on_data(given), read_space(study.space), folder, name=study.name, trials=study.trials)
+        tune(self._on_data(recipe), read_space(study.space), folder, name=study.name, trials=study.trials)
         return folder
 
     def _maps(self, detectors: Iterable[str]) -> dict[str, NDArray[np.float64]]:
@@ -341,10 +343,12 @@ def _recipe(name: str, settings: Sequence[str] = ()) -> recipes.Recipe:
 def _covers(scores: Scores, wanted: Sequence[Path], repeats: int, networks: ClassifierConfig | None) -> bool:
     """Says whether scores are of these files, as many repeats and these classifiers."""
     sets = scores.sets
-    held = all(path.stem in sets and sets[path.stem].reference.sha256 == sha256(path) for path in wanted)
+    same_files = all(
+        path.stem in sets and sets[path.stem].reference.sha256 == sha256(path) for path in wanted
+    )
     views = networks.views if networks else ()
     judged = all(f"auc_{view}" in sets[path.stem].all.metrics for path in wanted for view in views)
-    return held and judged and scores.part == "test" and scores.repeats >= repeats
+    return same_files and judged and scores.part == "test" and scores.repeats >= repeats
 
 
 def _holds(scores: Scores, sweep: Sweep, value: str) -> bool:
@@ -367,7 +371,7 @@ def command_of(run: Run, name: str) -> str:
         name: the recipe, a file or the name of one that ships.
     """
     recipe = resolved(run.recipe())
-    base, ours = (_flat(one.model_dump(mode="json")) for one in (resolved(_recipe(name)), recipe))
+    base, ours = (_flat(values.model_dump(mode="json")) for values in (resolved(_recipe(name)), recipe))
     changes = [
         f"--set {key}={_toml(value)}"
         for key, value in ours.items()
@@ -416,8 +420,8 @@ def time_in_turns(
                 rows = random.integers(0, len(conditions), (number, batch))
                 noise = random.standard_normal((number, batch, models[folder].noise_dim), np.float32)
                 started = time.process_time()
-                for one, drawn in zip(rows, noise, strict=True):
-                    forward(conditions[one], drawn)
+                for batch_rows, drawn in zip(rows, noise, strict=True):
+                    forward(conditions[batch_rows], drawn)
                 if turn:  # the first is for warming up
                     spent[key][folder].append(1e3 * (time.process_time() - started) / (number * batch))
     return {
@@ -438,5 +442,5 @@ def embedded(conditions: NDArray[np.float32]) -> NDArray[np.float64]:
     scale = values.std(0)
     scaled = (values - values.mean(0)) / np.where(scale > 0, scale, 1.0)
     perplexity = min(30.0, max(2.0, (len(values) - 1) / 3))
-    found = manifold.TSNE(random_state=0, perplexity=perplexity, init="pca").fit_transform(scaled)
-    return np.asarray(found, np.float64)
+    points = manifold.TSNE(random_state=0, perplexity=perplexity, init="pca").fit_transform(scaled)
+    return np.asarray(points, np.float64)

@@ -375,13 +375,13 @@ class Joined:
         owner = np.searchsorted(self._starts, index, side="right") - 1
         responses: NDArray[np.generic] | None = None
         for number in np.unique(owner):
-            mine = owner == number
-            part = self.sources[number].slices(index[mine] - self._starts[number]).responses
+            own = owner == number
+            part = self.sources[number].slices(index[own] - self._starts[number]).responses
             if responses is None:
                 responses = np.empty((len(index), *part.shape[1:]), part.dtype)
             elif responses.dtype != part.dtype:
                 responses = responses.astype(np.promote_types(responses.dtype, part.dtype))
-            responses[mine] = part
+            responses[own] = part
         particles = self.primaries.select(index)
         if responses is None:
             responses = np.empty((0, *particles.detector.shape), np.uint16)
@@ -616,13 +616,13 @@ def _ordered(source: EventSource) -> dict[Part, NDArray[np.intp]]:
     """Splits each file of a source by place: the first 70 %, the next 10 %, the last 20 % of its rows."""
     parts: dict[Part, list[NDArray[np.intp]]] = {"train": [], "validation": [], "test": []}
     start = 0
-    for one in source.sources if isinstance(source, Joined) else [source]:
-        rows = start + np.arange(len(one))
-        test, validation = -(-len(one) // 5), -(-len(one) // 10)
-        cuts = [len(one) - test - validation, len(one) - test] if len(one) else [0, 0]
+    for file in source.sources if isinstance(source, Joined) else [source]:
+        rows = start + np.arange(len(file))
+        test, validation = -(-len(file) // 5), -(-len(file) // 10)
+        cuts = [len(file) - test - validation, len(file) - test] if len(file) else [0, 0]
         for part, piece in zip(parts, np.split(rows, cuts), strict=True):
             parts[part].append(piece)
-        start += len(one)
+        start += len(file)
     return {part: np.concatenate(pieces) for part, pieces in parts.items()}
 
 

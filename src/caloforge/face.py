@@ -122,10 +122,10 @@ class Model:
             ValueError: particles that are none, of another detector, or (`error`) outside of the domain; or a model of
                 channel sums alone.
         """
-        found = self.primaries(particles)
-        source = self._generated(found, seed, first_event, batch_size, exact)
+        entering = self.primaries(particles)
+        source = self._generated(entering, seed, first_event, batch_size, exact)
         check_readout("responses", source)
-        self._check(found, on_outside)
+        self._check(entering, on_outside)
         return source.slices(slice(None))
 
     def channels(
@@ -142,9 +142,9 @@ class Model:
 
         Arguments and errors are those of `sample`.
         """
-        found = self.primaries(particles)
-        source = self._generated(found, seed, first_event, batch_size, exact)
-        self._check(found, on_outside)
+        entering = self.primaries(particles)
+        source = self._generated(entering, seed, first_event, batch_size, exact)
+        self._check(entering, on_outside)
         labels = self.detector.channel_map(source.channel_map).labels
         return dict(zip(labels, source.sums(slice(None))[1].T, strict=True))
 
@@ -187,12 +187,12 @@ class Model:
         """
         file = None if isinstance(particles, Primaries) else samples.located(particles)
         if file is None:
-            found: ParticleSource = self.primaries(particles)
+            entering: ParticleSource = self.primaries(particles)
         else:
-            found = open_particles(file, self.detector, layout)
-        source = self._generated(found, seed, first_event, batch_size, exact)
+            entering = open_particles(file, self.detector, layout)
+        source = self._generated(entering, seed, first_event, batch_size, exact)
         check_readout(readout, source)
-        inside = self._check(found, on_outside, warn)
+        inside = self._check(entering, on_outside, warn)
         marks = {} if inside is None or on_outside == "error" else {"in_domain": inside}
         origin = {
             **self.origin,
@@ -206,8 +206,8 @@ class Model:
         }
         columns = carried(file, self.detector, layout).read if file is not None else lambda start, stop: {}
         with create(out, self.detector, origin) as writer:
-            generate(source, writer, lambda done: report(done, len(found)), marks, columns, readout)
-        return len(found)
+            generate(source, writer, lambda done: report(done, len(entering)), marks, columns, readout)
+        return len(entering)
 
     def _generated(
         self, particles: ParticlesInFile, seed: int, first_event: int, batch_size: int | None, exact: bool
@@ -478,8 +478,8 @@ def evaluate(
 
     from caloforge.evaluation.scoring import evaluate_events, evaluate_run
 
-    given = [reference] if isinstance(reference, str | Path) else reference
-    references = [samples.located(one) for one in given]
+    files = [reference] if isinstance(reference, str | Path) else reference
+    references = [samples.located(file) for file in files]
     if Path(target).is_file():
         return evaluate_events(Path(target), references, seed=seed)
     with tempfile.TemporaryDirectory() as folder:  # nothing is left where the run lies

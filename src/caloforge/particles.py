@@ -31,11 +31,11 @@ def mass_and_charge(pdg: int) -> tuple[float, float]:
 
     try:
         with _TABLES:
-            found = Particle.from_pdgid(pdg)
+            particle = Particle.from_pdgid(pdg)
     except (InvalidParticle, ParticleNotFound):
         return float("nan"), float("nan")
     # the tables are in MeV, and leave out the masses of neutrinos
-    return 1e-3 * float(found.mass or 0.0), float(found.charge or 0.0)
+    return 1e-3 * float(particle.mass or 0.0), float(particle.charge or 0.0)
 
 
 @cache

@@ -79,8 +79,8 @@ class Plot:
             path.with_stem(f"{path.stem}-{number}") if several else path
             for number in range(1, len(self.panels) + 1)
         ]
-        for panel, one in zip(self.panels, paths, strict=True):
-            with replacing(one) as temporary:
+        for panel, file in zip(self.panels, paths, strict=True):
+            with replacing(file) as temporary:
                 temporary.write_bytes(panel.content)
         return paths
 
@@ -103,7 +103,7 @@ def event(events: Events, rows: Sequence[int] | None = None) -> Plot:
     detector, responses = events.detector, [events.responses[row] for row in chosen]
     titles = [f"event {row}" for row in chosen]
     if detector.layers:
-        voxels = [np.asarray(one, np.float64).ravel() for one in responses]
+        voxels = [np.asarray(response, np.float64).ravel() for response in responses]
         drawn = figures.displays(detector, list(zip(titles, voxels, strict=True)))
     else:
         drawn = figures.gallery([responses], titles, _axes(events), f"{detector.unit} a cell")
@@ -131,7 +131,9 @@ def mean_shower(reference: Events, *others: Events, names: Sequence[str] = ()) -
             [[mean.mean]], ["mean"], _axes(reference), f"{reference.detector.unit} a cell"
         )
     else:
-        models = [(title, histograms.mean_response(one)) for title, one in zip(titles, others, strict=True)]
+        models = [
+            (title, histograms.mean_response(events)) for title, events in zip(titles, others, strict=True)
+        ]
         drawn = figures.mean_shower(mean, models, _axes(reference), reference.detector.unit)
     return Plot((Panel("mean response", "png", drawn),))
 
@@ -157,15 +159,15 @@ def channels(
     """
     _check(reference, others)
     titles = _names(others, names)
-    sums = [one.channels(channels) for one in (reference, *others)]
+    sums = [events.channels(channels) for events in (reference, *others)]
     panels = []
     for label in sums[0]:
-        edges = _edges([one[label] for one in sums], reference.detector.counts, bins)
-        filled = [histograms.fill(one[label], edges) for one in sums]
+        edges = _edges([columns[label] for columns in sums], reference.detector.counts, bins)
+        filled = [histograms.fill(columns[label], edges) for columns in sums]
         models: list[tuple[Style, histograms.Bins]] = []
-        for number, (title, one, source) in enumerate(zip(titles, filled[1:], others, strict=True)):
+        for number, (title, histogram, source) in enumerate(zip(titles, filled[1:], others, strict=True)):
             scale = len(reference) / len(source)
-            same = histograms.Bins(edges, one.counts * scale, one.variances * scale**2)
+            same = histograms.Bins(edges, histogram.counts * scale, histogram.variances * scale**2)
             models.append((style(number, title), same))
         xlabel = f"{label} [{reference.detector.unit}]"
         drawn = figures.compare(filled[0], models, xlabel, "events / bin", y="log")
@@ -175,7 +177,7 @@ def channels(
 
 def _edges(values: Sequence[Values], whole: bool, bins: int) -> Values:
     """Returns edges that hold all but the last thousandth of the first set."""
-    low = min(float(one.min()) for one in values)
+    low = min(float(sums.min()) for sums in values)
     high = float(np.quantile(values[0], 0.999))
     return histograms.nice_edges(low, max(high, low + 1), whole, bins)
 
@@ -185,12 +187,12 @@ def _axes(events: Events) -> tuple[str, ...]:
 
 
 def _check(reference: Events, others: Sequence[Events]) -> None:
-    for one in (reference, *others):
-        if not len(one):
+    for events in (reference, *others):
+        if not len(events):
             raise ValueError("there is no event to draw")
-        if one.detector.name != reference.detector.name:
+        if events.detector.name != reference.detector.name:
             raise ValueError(
-                f"events must be of one detector, got {reference.detector.name} and {one.detector.name}"
+                f"events must be of one detector, got {reference.detector.name} and {events.detector.name}"
             )
 
 

@@ -41,7 +41,7 @@ def compare(
     """Train, score and time every model of a plan and write one page; the same command again goes on."""
     from caloforge.comparison import Comparing, data_by_detector, read_plan
 
-    found = read_plan(plan).restricted(only or [])
+    restricted = read_plan(plan).restricted(only or [])
     data = data_by_detector([located(name) for name in files or []])
     command = ["caloforge compare", out.name, f"--plan {Path(plan).name}" if plan != "papers" else ""]
     command += [f"--data {Path(name).name}" for name in files or []]
@@ -50,6 +50,6 @@ def compare(
     def say(text: str) -> None:
         messages.print(text)
 
-    comparing = Comparing(found, out, data, train=not shipped, say=say)
+    comparing = Comparing(restricted, out, data, train=not shipped, say=say)
     written = comparing.run(page, " ".join(filter(None, command)))
     output.print(f"wrote {written} and {written.with_suffix('.html')}")

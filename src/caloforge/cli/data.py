@@ -45,13 +45,13 @@ def inspect(
         layout = dataclasses.replace(
             layouts.remembered(path), detector=layouts.layout_of({}, None, detector).detector
         )
-    found = open_data(path, detector_of(detector), layout)
-    _print_summary(summarize(found), file)
-    _print_further(path, found, layout)
+    source = open_data(path, detector_of(detector), layout)
+    _print_summary(summarize(source), file)
+    _print_further(path, source, layout)
     origin = provenance(path, layout)
     if origin:
         _print_table("provenance", [(name, _short(value)) for name, value in origin.items()])
-    for doubt in doubts(found):
+    for doubt in doubts(source):
         warn(doubt)
     if remember:
         if layout is None:
@@ -111,22 +111,22 @@ def _print_summary(summary: Summary, file: str) -> None:
     _print_table("particles", [(name, f"{100 * share:.2f} %") for name, share in summary.mix.items()])
     if summary.responses is None:
         return
-    found = summary.responses
+    responses = summary.responses
     _print_table(
-        f"sum of {found.unit}, quantiles",
-        [(f"{100 * probability:g} %", f"{value:g}") for probability, value in found.quantiles.items()],
+        f"sum of {responses.unit}, quantiles",
+        [(f"{100 * probability:g} %", f"{value:g}") for probability, value in responses.quantiles.items()],
     )
     _print_table(
         "cells",
         [
-            ("lit", f"{found.lit:.1f} on average, {100 * found.occupancy:.2f} % of all"),
-            ("counts", "whole numbers" if found.whole else "not whole numbers"),
+            ("lit", f"{responses.lit:.1f} on average, {100 * responses.occupancy:.2f} % of all"),
+            ("counts", "whole numbers" if responses.whole else "not whole numbers"),
         ],
     )
-    for name, means in found.channels.items():
+    for name, means in responses.channels.items():
         _print_table(
             f"mean of each channel, map {name}",
-            [(label, f"{value:.2f} {found.unit}") for label, value in means.items()],
+            [(label, f"{value:.2f} {responses.unit}") for label, value in means.items()],
         )
 
 

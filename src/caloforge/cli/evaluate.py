@@ -128,7 +128,7 @@ def evaluate(
             _evaluate_classifier(path, references, out, trust)
             return
         events_folder = _events_folder(out) if shipped else None
-        changes = [parse_sweep(one) for one in sweep or []]
+        changes = [parse_sweep(text) for text in sweep or []]
         with counting_each("repeats") as count:
             scores = evaluate_run(
                 path,

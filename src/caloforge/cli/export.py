@@ -105,8 +105,8 @@ def export(
         trust=trust,
         geant4=target == "geant4",
     )
-    found = card["agreement"]
+    agreement = card["agreement"]
     output.print(
-        f"wrote {out}: ONNX Runtime and PyTorch agree to {found['log1p_difference']:.1e} in ln(1 + count), "
-        f"{found['flipped_counts']} of {found['cells']} counts differ"
+        f"wrote {out}: ONNX Runtime and PyTorch agree to {agreement['log1p_difference']:.1e} in ln(1 + count), "
+        f"{agreement['flipped_counts']} of {agreement['cells']} counts differ"
     )

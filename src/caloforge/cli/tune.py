@@ -54,20 +54,20 @@ def tune(
     from caloforge.training.space import read_space
 
     parsed = recipe_of(recipe, files, settings)
-    found = read_space(space)
+    ranges = read_space(space)
     folder = out or Path("studies") / (study or parsed.name)
 
     from caloforge.io.study import BEST, Trial
     from caloforge.training.tune import tune as run_study
 
     def show(trial: Trial) -> None:
-        text = trial.reason or f"{found.objective} {trial.reached:.4g}"
+        text = trial.reason or f"{ranges.objective} {trial.reached:.4g}"
         keys = " ".join(f"{path}={_short(value)}" for path, value in trial.parameters.items())
         messages.print(f"trial {trial.number} {trial.state}: {text}  {keys}")
 
     try:
         result = run_study(
-            parsed, found, folder, storage=storage, name=study, trials=trials, timeout=timeout, keep=keep,
+            parsed, ranges, folder, storage=storage, name=study, trials=trials, timeout=timeout, keep=keep,
             report=show,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -79,7 +79,7 @@ def tune(
         return
     best = result.finished[0]
     output.print(
-        f"{ended} trials; the best is {best.number}, {found.objective} {best.value:.4g}: wrote {folder / BEST}"
+        f"{ended} trials; the best is {best.number}, {ranges.objective} {best.value:.4g}: wrote {folder / BEST}"
     )
 
 

@@ -175,7 +175,7 @@ class Detector:
     @property
     def energy(self) -> Feature | None:
         """The feature that is the particle's energy; None where there is none of that name."""
-        return next((one for one in self.conditions if one.name in ENERGIES), None)
+        return next((feature for feature in self.conditions if feature.name in ENERGIES), None)
 
     @property
     def default_channels(self) -> str:

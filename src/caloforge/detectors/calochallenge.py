@@ -42,25 +42,25 @@ def _bin_of(text: str, particle: str | None) -> Any:
     except ElementTree.ParseError as error:
         raise ValueError(f"not valid XML ({error})") from None
     bins = list(root.iter("Bin"))
-    known = ", ".join(f"{one.get('name')} ({one.get('pid')})" for one in bins) or "none"
+    known = ", ".join(f"{entry.get('name')} ({entry.get('pid')})" for entry in bins) or "none"
     if particle is not None:
-        bins = [one for one in bins if particle in (one.get("name"), one.get("pid"))]
+        bins = [entry for entry in bins if particle in (entry.get("name"), entry.get("pid"))]
     if len(bins) != 1:
-        wanted = "one Bin" if particle is None else f"one Bin of {particle!r}"
-        raise ValueError(f"a binning needs {wanted}, got {len(bins)}; the file has {known}")
+        expected = "one Bin" if particle is None else f"one Bin of {particle!r}"
+        raise ValueError(f"a binning needs {expected}, got {len(bins)}; the file has {known}")
     return bins[0]
 
 
-def _layers(found: Any) -> tuple[Layer, ...]:
+def _layers(binning: Any) -> tuple[Layer, ...]:
     layers = []
-    for one in found.iter("Layer"):
-        number, text, angles = one.get("id"), one.get("r_edges"), one.get("n_bin_alpha")
+    for element in binning.iter("Layer"):
+        number, text, angles = element.get("id"), element.get("r_edges"), element.get("n_bin_alpha")
         try:
             edges = tuple(float(edge) for edge in text.split(","))
             layer = Layer(int(number), edges, int(angles))
         except (AttributeError, TypeError, ValueError):
             raise ValueError(
-                f"layer {number} must have numbers in id, r_edges and n_bin_alpha, got {dict(one.attrib)}"
+                f"layer {number} must have numbers in id, r_edges and n_bin_alpha, got {dict(element.attrib)}"
             ) from None
         if layer.radii == 0:
             continue
@@ -70,19 +70,23 @@ def _layers(found: Any) -> tuple[Layer, ...]:
             )
         layers.append(layer)
     if not layers or any(a.number >= b.number for a, b in pairwise(layers)):
-        raise ValueError(f"a binning needs layers in ascending order, got {[one.number for one in layers]}")
+        raise ValueError(
+            f"a binning needs layers in ascending order, got {[element.number for element in layers]}"
+        )
     return tuple(layers)
 
 
 def _detector(text: str, particle: str | None, name: str, title: str, **known: Any) -> Detector:
-    found = _bin_of(text, particle)
-    layers = _layers(found)
+    binning = _bin_of(text, particle)
+    layers = _layers(binning)
     first = layers[0]
-    dense = len(layers) > 1 and all((one.edges, one.angles) == (first.edges, first.angles) for one in layers)
+    dense = len(layers) > 1 and all(
+        (other.edges, other.angles) == (first.edges, first.angles) for other in layers
+    )
     cells = sum(layer.cells for layer in layers)
     channel = np.repeat(np.arange(len(layers)), [layer.cells for layer in layers])
     matrix = (channel == np.arange(len(layers))[:, None]).astype(np.float32)
-    pid = str(found.get("pid"))
+    pid = str(binning.get("pid"))
     return Detector(
         name=name,
         axes={"layer": len(layers), "angle": first.angles, "radius": first.radii}

@@ -182,8 +182,8 @@ def _zero_response(
     card, rng, difference = run.card(), np.random.default_rng(0), 0.0
     for batch in BATCHES:
         for conditions in _conditions(particles, batch, rng):
-            wanted = probabilities_in_memory(classifier, conditions)
-            difference = max(difference, float(np.abs(wanted - session(conditions)).max()))
+            expected = probabilities_in_memory(classifier, conditions)
+            difference = max(difference, float(np.abs(expected - session(conditions)).max()))
     if not difference <= PROBABILITY_TOLERANCE:
         raise ValueError(
             f"the graph of {card.name} does not agree with PyTorch: probabilities differ by {difference:.3g}, "
@@ -248,9 +248,9 @@ def _domain_and_particles(recipe: Recipe, card: Card, data: Sequence[Path]) -> t
     if training is not None and (data or card.domain is None):
         return domain_of(training, recipe), training.primaries
     if card.domain is None or data:
-        wanted = ", ".join(file.name for file in card.data)
+        names = ", ".join(file.name for file in card.data)
         raise ValueError(
-            f"the domain is fitted to the training data, and {wanted} of {recipe.name} are not all there as they "
+            f"the domain is fitted to the training data, and {names} of {recipe.name} are not all there as they "
             "were: say with --data where they are"
         )
     known = open_events(samples_of(recipe.detector)[-1]) if training is None else training
@@ -326,12 +326,12 @@ def _compare(
                 )
             difference = max(difference, worst)
             flipped_events, events = flipped_events + flips, events + batch
-            wanted, got = as_function(model)(conditions, noise), after(conditions, noise)
+            reference, got = as_function(model)(conditions, noise), after(conditions, noise)
             if after is not before:
                 same = slice(None) if others is None else ~others  # other tokens are counted as such
-                flipped += int(np.count_nonzero(wanted[same] != got[same]))
-                lit += int(np.count_nonzero(wanted[same]))
-                cells += wanted[same].size
+                flipped += int(np.count_nonzero(reference[same] != got[same]))
+                lit += int(np.count_nonzero(reference[same]))
+                cells += reference[same].size
     if (
         not difference <= TOLERANCE
         or flipped_events > FLIPPED_EVENTS * events
@@ -381,8 +381,8 @@ def _other_tokens(
     if not (isinstance(model, DrawsTokens) and isinstance(session, TokenSession)):
         return None
     with torch.no_grad():
-        wanted = model.tokens(torch.from_numpy(conditions), torch.from_numpy(noise)).numpy()
-    return np.asarray((wanted != session.tokens(conditions, noise)).any(1))
+        reference = model.tokens(torch.from_numpy(conditions), torch.from_numpy(noise)).numpy()
+    return np.asarray((reference != session.tokens(conditions, noise)).any(1))
 
 
 def disagreement(
@@ -416,8 +416,8 @@ def disagreement(
             flipped = (np.rint(sums[0]) != np.rint(sums[1])).any(1)
         if not detector.counts:
             flipped |= ((first > 0) != (second > 0)).reshape(len(first), -1).any(1)
-    kept = ~flipped
-    difference = np.abs(np.log1p(first[kept]) - np.log1p(second[kept]))
+    same = ~flipped
+    difference = np.abs(np.log1p(first[same]) - np.log1p(second[same]))
     return float(difference.max(initial=0.0)), int(np.count_nonzero(flipped))
 
 

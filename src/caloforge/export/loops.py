@@ -76,8 +76,8 @@ def _make_loop(graph: Any, end: Any) -> None:
     body = [node for node in inside if node in moving or not ahead.take(node)]
 
     last = end.inputs[0]
-    wanted = dict.fromkeys(value for value in (*_inputs(body), last) if value in ahead)
-    rows = {value: _like(ir, value) for value in wanted or [row]}
+    captured = dict.fromkeys(value for value in (*_inputs(body), last) if value in ahead)
+    rows = {value: _like(ir, value) for value in captured or [row]}
     state = _like(ir, x)
     _replace(body, {x: state, **rows})
     if last not in {output for node in body for output in node.outputs}:
@@ -97,36 +97,36 @@ def _make_loop(graph: Any, end: Any) -> None:
 
 def _after(graph: Any, starts: Sequence[Any], end: Any) -> list[Any]:
     """Returns the nodes that depend on any of the values and come before the end, in order."""
-    known, found = set(starts), []
+    known, nodes = set(starts), []
     for node in graph:
         if node is end:
             break
         if any(value in known for value in _inputs([node])):
             known |= set(node.outputs)
-            found.append(node)
-    return found
+            nodes.append(node)
+    return nodes
 
 
 def _inside(node: Any) -> list[Any]:
     """Returns the nodes of the graphs within a node: a loop that has been made before."""
     return [
-        one
+        graph
         for attribute in node.attributes.values()
         if attribute.type.name == "GRAPH"
-        for one in attribute.value
+        for graph in attribute.value
     ]
 
 
 def _inputs(nodes: Iterable[Any]) -> list[Any]:
     """Returns what nodes take, and what loops among them take from without."""
-    found = []
+    values = []
     for node in nodes:
-        found += [value for value in node.inputs if value is not None]
+        values += [value for value in node.inputs if value is not None]
         inner = _inside(node)
-        made = {output for one in inner for output in one.outputs}
-        own = {value for one in inner[:1] for value in one.graph.inputs}
-        found += [value for value in _inputs(inner) if value not in made and value not in own]
-    return found
+        inner_outputs = {output for node_inside in inner for output in node_inside.outputs}
+        own = {value for node_inside in inner[:1] for value in node_inside.graph.inputs}
+        values += [value for value in _inputs(inner) if value not in inner_outputs and value not in own]
+    return values
 
 
 def _replace(nodes: Iterable[Any], values: Mapping[Any, Any]) -> None:

@@ -171,7 +171,7 @@ def export_o2(
 
 
 def _generators(runs: Sequence[Path]) -> dict[str, tuple[Path, Generator]]:
-    found: dict[str, tuple[Path, Generator]] = {}
+    by_module: dict[str, tuple[Path, Generator]] = {}
     for run in runs:
         recipe, model = load_model(run)
         if not isinstance(model, Generator):
@@ -180,13 +180,13 @@ def _generators(runs: Sequence[Path]) -> dict[str, tuple[Path, Generator]]:
         check_single_graph(model, recipe.name)
         if recipe.model.get("rounding", "none") == "none":
             raise ValueError(f"{recipe.name} gives unrounded counts: O2 would truncate them")
-        found[model.detector.name] = run, model
-    if len(runs) != len(MODULES) or set(found) != set(MODULES):
+        by_module[model.detector.name] = run, model
+    if len(runs) != len(MODULES) or set(by_module) != set(MODULES):
         raise ValueError(
-            f"O2 needs one run of each of {', '.join(MODULES)}, got {', '.join(found) or 'none'} "
+            f"O2 needs one run of each of {', '.join(MODULES)}, got {', '.join(by_module) or 'none'} "
             f"in {len(runs)} runs"
         )
-    return {module: found[module] for module in MODULES}
+    return {module: by_module[module] for module in MODULES}
 
 
 def known_species(card: Card) -> NDArray[np.float64]:
@@ -218,28 +218,31 @@ def _compare(
     noise = standard_normals(0, np.arange(EVENTS), expansion.SIZE)
     u, normals = expansion.expand(noise, model.noise_dim)
     hit = responds(detector.name, probabilities_in_memory(classifier, particles.conditions), u)
-    wanted = as_function(model)(particles.conditions, normals)
-    wanted[~hit] = 0
+    reference = as_function(model)(particles.conditions, normals)
+    reference[~hit] = 0
     if a_side == "full-simulation":
-        wanted = turned(wanted, particles)
+        reference = turned(reference, particles)
     got = np.stack(
-        [counts_of(host(ten, one), detector) for ten, one in zip(noise, features_of(particles), strict=True)]
+        [
+            counts_of(host(ten, particle), detector)
+            for ten, particle in zip(noise, features_of(particles), strict=True)
+        ]
     )
-    found = {
+    agreement = {
         "events": EVENTS,
         "responses": int(hit.sum()),
-        "lit_cells": int(np.count_nonzero(wanted)),
-        "different_counts": int(np.count_nonzero(got != wanted)),
+        "lit_cells": int(np.count_nonzero(reference)),
+        "different_counts": int(np.count_nonzero(got != reference)),
     }
-    if not found["different_counts"] <= DIFFERENT * found["lit_cells"]:
-        raise ValueError(f"the graph of {detector.name} does not agree with PyTorch: {found}")
-    return found
+    if not agreement["different_counts"] <= DIFFERENT * agreement["lit_cells"]:
+        raise ValueError(f"the graph of {detector.name} does not agree with PyTorch: {agreement}")
+    return agreement
 
 
 def _origin(run: Path) -> dict[str, Any]:
     card = Run(run).card()
-    kept = ("name", "type", "detector", "data", "split", "seed", "rounding", "version")
-    return {key: card.content().get(key) for key in kept} | {"weights": sha256(Run(run).weights)}
+    keys = ("name", "type", "detector", "data", "split", "seed", "rounding", "version")
+    return {key: card.content().get(key) for key in keys} | {"weights": sha256(Run(run).weights)}
 
 
 def scales_text(features: int) -> str:
@@ -313,8 +316,8 @@ def _classifier_graph(
     """Says 1 where P(any) reaches the threshold and mass and charge are of a known species, (S, 2), else 0."""
     nodes = _Nodes("n")
     conditions = _conditions(nodes, "features", detector)
-    found = nodes.include(probabilities, "zero/", conditions=conditions)
-    either = nodes("Gather", found, nodes.constant(np.array([2])), axis=1)
+    outcomes = nodes.include(probabilities, "zero/", conditions=conditions)
+    either = nodes("Gather", outcomes, nodes.constant(np.array([2])), axis=1)
     possible = nodes("GreaterOrEqual", either, nodes.constant(np.array(threshold, np.float32)))
     if species is not None:
         possible = nodes("And", possible, _is_known(nodes, conditions, detector, species))
@@ -356,12 +359,14 @@ def _generator_graph(
     # u, and P(ZN), P(ZP), P(any)
     first = nodes.constant(np.array([0]))
     u = _scaled(nodes, nodes("Gather", high, first, axis=1), 0.5)
-    found = nodes.include(probabilities, "zero/", conditions=conditions)
-    one, two, either = (nodes("Gather", found, nodes.constant(np.array([i])), axis=1) for i in range(3))
+    outcomes = nodes.include(probabilities, "zero/", conditions=conditions)
+    neutron, proton, either = (
+        nodes("Gather", outcomes, nodes.constant(np.array([i])), axis=1) for i in range(3)
+    )
     if module == "zn":
-        hit = nodes("Less", u, one)
+        hit = nodes("Less", u, neutron)
     else:
-        above = nodes("GreaterOrEqual", u, nodes("Sub", either, two))
+        above = nodes("GreaterOrEqual", u, nodes("Sub", either, proton))
         hit = nodes("And", above, nodes("Less", u, either))
     hit = nodes("Cast", hit, to=kinds.FLOAT)
     some = nodes("Cast", nodes("ReduceMax", hit, keepdims=0), to=kinds.BOOL)
@@ -462,8 +467,8 @@ def _scaled(nodes: _Nodes, words: str, shift: float) -> str:
 
 def _normals(nodes: _Nodes, high: str, low: str, size: int) -> str:
     """Makes standard normals, (B, size), of the halves of all words but the first."""
-    one, end, axis = (nodes.constant(np.array([x])) for x in (1, np.iinfo(np.int64).max, 1))
-    u1, u2 = (nodes("Slice", half, one, end, axis) for half in (high, low))
+    begin, end, axis = (nodes.constant(np.array([x])) for x in (1, np.iinfo(np.int64).max, 1))
+    u1, u2 = (nodes("Slice", half, begin, end, axis) for half in (high, low))
     logarithm = nodes("Log", _scaled(nodes, u1, 0.5))
     radius = nodes("Sqrt", nodes("Mul", logarithm, nodes.constant(np.array(-2, np.float32))))
     angle = nodes("Mul", _scaled(nodes, u2, 0.0), nodes.constant(np.array(2 * np.pi, np.float32)))

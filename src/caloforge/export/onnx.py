@@ -86,8 +86,8 @@ class _Step(nn.Module):
         assert isinstance(self.model, DrawsTokens)
         pairs = list(zip(past[::2], past[1::2], strict=True))
         seen = torch.arange(past[0].shape[-1], device=place.device) < place[:, None]
-        drawn, made = self.model.next_token(tokens, place, noise, pairs, seen)
-        return drawn, *(one for pair in made for one in pair)
+        drawn, entries = self.model.next_token(tokens, place, noise, pairs, seen)
+        return drawn, *(tensor for pair in entries for tensor in pair)
 
 
 def check_exportable(model: Generator | Readout, name: str) -> None:
@@ -178,23 +178,23 @@ def _only(proto: Any, number: int) -> Any:
     output = graph.output[number]
     name = output.name
     output.name = graph.output[0].name
-    wanted, kept = {name}, []
+    needed, nodes = {name}, []
     for node in reversed(proto.graph.node):
-        if wanted & set(node.output):
-            kept.append(node)
-            wanted |= set(node.input)
+        if needed & set(node.output):
+            nodes.append(node)
+            needed |= set(node.input)
             for attribute in node.attribute:
                 if attribute.HasField("g"):
-                    wanted |= set().union(*map(_taken, graphs(attribute.g)))
+                    needed |= set().union(*map(_taken, graphs(attribute.g)))
     del graph.node[:]
-    graph.node.extend(reversed(kept))
-    weights = [weight for weight in proto.graph.initializer if weight.name in wanted]
+    graph.node.extend(reversed(nodes))
+    weights = [weight for weight in proto.graph.initializer if weight.name in needed]
     del graph.initializer[:]
     graph.initializer.extend(weights)
     del graph.value_info[:]
     for node in graph.node:
-        node.output[:] = [output.name if one == name else one for one in node.output]
-        node.input[:] = [output.name if one == name else one for one in node.input]
+        node.output[:] = [output.name if name_there == name else name_there for name_there in node.output]
+        node.input[:] = [output.name if name_there == name else name_there for name_there in node.input]
     chosen = onnx.ValueInfoProto()
     chosen.CopyFrom(output)
     del graph.output[:]
@@ -224,17 +224,17 @@ def graphs_of_tokens(model: Generator | Readout) -> dict[str, Any]:
     device = _device(model)
     conditions = torch.ones(ROWS, len(model.detector.conditions), device=device)
     number = torch.zeros(ROWS, dtype=torch.int64, device=device)
-    kept = {
-        f"{kind}{block}": one
+    cache = {
+        f"{kind}{block}": tensor
         for block, pair in enumerate(model.nothing_seen(ROWS))
-        for kind, one in zip(("key", "value"), pair, strict=True)
+        for kind, tensor in zip(("key", "value"), pair, strict=True)
     }
     step = {
-        "tokens": number, "place": number.clone(), "noise": torch.zeros(ROWS, device=device), **kept
+        "tokens": number, "place": number.clone(), "noise": torch.zeros(ROWS, device=device), **cache
     }  # fmt: skip
     return {
         GIVEN: _trace(_Exported(model, "given", False).eval(), {"conditions": conditions}, ["tokens"]),
-        STEP: _trace(_Step(model).eval(), step, ["next", *(f"made_{name}" for name in kept)]),
+        STEP: _trace(_Step(model).eval(), step, ["next", *(f"made_{name}" for name in cache)]),
     }
 
 
@@ -414,9 +414,9 @@ def _move_weights(graph: Any) -> None:
                 body = attribute.g
                 used = {name for inner in graphs(body) for node in inner.node for name in node.input}
                 body.initializer.extend(weights[name] for name in sorted(used & weights.keys()))
-    kept = [weight for weight in graph.initializer if weight.name in outer]
+    moved = [weight for weight in graph.initializer if weight.name in outer]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(moved)
 
 
 def _check(proto: Any) -> None:

@@ -154,13 +154,13 @@ def proposing(layout: Layout) -> Iterator[None]:
     try:
         yield
     except ColumnsError as error:
-        given = ",".join(
+        mapping = ",".join(
             f"{name}={value if isinstance(value, str) else f'{value:g}'}" for name, value in layout.columns
         )
         options = (
             [f"--tree {shlex.quote(layout.tree)}"] if layout.tree and "--tree " not in error.options else []
         )
-        options += [f"--columns {shlex.quote(given)}"] if given else []
+        options += [f"--columns {shlex.quote(mapping)}"] if mapping else []
         raise ColumnsError(str(error), " ".join([*options, error.options])) from None
 
 
@@ -368,8 +368,8 @@ def _guess(name: str, free: Sequence[str]) -> str | None:
     def bare(text: str) -> str:
         return re.sub(r"[^a-z0-9]", "", text.lower())
 
-    wanted = [bare(name), *OTHER_NAMES.get(name, ())]
-    alike = [source for other in wanted for source in free if bare(source) == other]
+    names = [bare(name), *OTHER_NAMES.get(name, ())]
+    alike = [source for other in names for source in free if bare(source) == other]
     return alike[0] if alike else next(iter(difflib.get_close_matches(name, free, n=1, cutoff=0.7)), None)
 
 
@@ -397,7 +397,9 @@ def derived(detector: Detector, names: Sequence[str], read: Column) -> dict[str,
         rows = len(next(iter(columns.values())))
         for name in lost:
             # a misspelt column is a mistake, and not left out on purpose
-            if not difflib.get_close_matches(name, [one for one in names if one not in columns], cutoff=0.75):
+            if not difflib.get_close_matches(
+                name, [free for free in names if free not in columns], cutoff=0.75
+            ):
                 _derive(name, detector, names, read, columns, rows)
     lost = [name for name in (*features, "pdg") if name not in columns]
     if lost:
@@ -431,27 +433,29 @@ def _derive(
             _derive("mass", detector, names, read, columns, rows)
         if {"energy", "mass"} <= set(columns):
             theta, phi = (read(angle).astype(np.float64) for angle in ANGLES)
-            energy, mass = (columns[one].astype(np.float64) for one in ("energy", "mass"))
+            energy, mass = (columns[column].astype(np.float64) for column in ("energy", "mass"))
             _check_above(energy, mass)
             p = np.sqrt(energy**2 - mass**2)
             across = p * np.sin(theta)
             columns.update(px=across * np.cos(phi), py=across * np.sin(phi), pz=p * np.cos(theta))
         return
     if name in ANGLES and {*MOMENTUM} <= set(names):
-        px, py, pz = (read(one).astype(np.float64) for one in MOMENTUM)
+        px, py, pz = (read(column).astype(np.float64) for column in MOMENTUM)
         columns[name] = np.arctan2(np.hypot(px, py), pz) if name == "theta" else np.arctan2(py, px)
         return
     if name == "energy" and {*MOMENTUM} <= set(columns):
         if "mass" not in columns:
             _derive("mass", detector, names, read, columns, rows)
         if "mass" in columns:
-            squares = [columns[one].astype(np.float64) ** 2 for one in (*MOMENTUM, "mass")]
+            squares = [columns[column].astype(np.float64) ** 2 for column in (*MOMENTUM, "mass")]
             columns["energy"] = np.sqrt(np.sum(squares, 0))
 
 
 def _of_tables(pdg: NDArray[np.generic], place: int, name: str) -> NDArray[np.float64]:
     ids, inverse = np.unique(np.asarray(pdg), return_inverse=True)
-    values = np.array([mass_and_charge(int(one))[place] if math.isfinite(one) else np.nan for one in ids])
+    values = np.array(
+        [mass_and_charge(int(number))[place] if math.isfinite(number) else np.nan for number in ids]
+    )
     unknown = np.isnan(values)[inverse]
     if unknown.any():
         row = int(np.argmax(unknown))

@@ -108,8 +108,8 @@ def _remove_stale(target: Path, stem: str, suffix: str) -> None:
     pattern = re.compile(rf"\.{re.escape(stem)}\.partial-{owner}{re.escape(suffix)}")
     own = _owner().partition("-")[2]
     for path in target.parent.iterdir():
-        found = pattern.fullmatch(path.name)
-        if found and _is_stale(path, found[1], own if found[2] is None else found[2], own):
+        match = pattern.fullmatch(path.name)
+        if match and _is_stale(path, match[1], own if match[2] is None else match[2], own):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

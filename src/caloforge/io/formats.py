@@ -368,8 +368,8 @@ class EventWriter:
         if self._output is None and not self._pending:
             self._further = {name: column.dtype for name, column in further.items()}
         elif further.keys() != self._further.keys():
-            wanted, got = (", ".join(names) or "none" for names in (self._further, further))
-            raise ValueError(f"further columns must be those of the rows before, {wanted}, got {got}")
+            expected, got = (", ".join(names) or "none" for names in (self._further, further))
+            raise ValueError(f"further columns must be those of the rows before, {expected}, got {got}")
         columns |= {name: column.astype(self._further[name]) for name, column in further.items()}
         if self._pending and columns.keys() != self._pending[0].keys():
             raise ValueError("a file holds either events or particles alone, got both")

@@ -122,8 +122,8 @@ def _sizes(content: mmap.mmap, start: int) -> dict[int, int]:
 
 def _check_texts(content: mmap.mmap, start: int, heaps: Mapping[int, Mapping[int, int]]) -> None:
     """Checks the references that follow an attribute's name: length (4 bytes), address of a heap (8), index (4)."""
-    found = (start + k for k in range(4, ATTRIBUTE_HEAD) if _number(content, start + k, 8) in heaps)
-    position = next(found, None)
+    places = (start + k for k in range(4, ATTRIBUTE_HEAD) if _number(content, start + k, 8) in heaps)
+    position = next(places, None)
     while position is not None and (sizes := heaps.get(_number(content, position, 8))) is not None:
         if _number(content, position - 4, 4) > sizes.get(_number(content, position + 8, 4), 0):
             raise ValueError("damaged: an attribute declares a text that is not stored")

@@ -110,10 +110,10 @@ def _check_gaps(
     files: Sequence[Path], origins: Mapping[Path, Mapping[str, Any]], rows: Mapping[Path, int]
 ) -> None:
     for before, after in pairwise(files):
-        wanted, got = origins[before]["first_event"] + rows[before], origins[after]["first_event"]
-        if wanted != got:
-            what = "is missing" if got > wanted else "is there twice"
+        expected, got = origins[before]["first_event"] + rows[before], origins[after]["first_event"]
+        if expected != got:
+            what = "is missing" if got > expected else "is there twice"
             raise ValueError(
-                f"{after} starts with event {got}, and {before} ends before event {wanted}: "
+                f"{after} starts with event {got}, and {before} ends before event {expected}: "
                 f"a part between them {what}"
             )

@@ -67,7 +67,7 @@ def _tree(file: Any, layout: Layout) -> Any:
         with _damage("the list of what the file holds is damaged"):
             kinds = file.classnames(recursive=True, cycle=False)
         trees = [
-            one for one, kind in kinds.items() if kind.startswith(("TTree", "TNtuple")) or "RNTuple" in kind
+            key for key, kind in kinds.items() if kind.startswith(("TTree", "TNtuple")) or "RNTuple" in kind
         ]
         if layout.tree is not None or len(trees) != 1:
             error = missing(name, trees or kinds, "tree")
@@ -176,8 +176,8 @@ def _reader(layout: Layout, path: Path) -> RangeReader:
 def provenance(path: Path, layout: Layout = PLAIN) -> dict[str, Any]:
     """Returns what the writer was given; empty for foreign files."""
     with _open(path) as file:
-        found = _metadata(file).get("provenance")
-        return dict(found) if isinstance(found, dict) else {}
+        origin = _metadata(file).get("provenance")
+        return dict(origin) if isinstance(origin, dict) else {}
 
 
 def further(path: Path, detector: Detector | None = None, layout: Layout = PLAIN) -> FurtherColumns:

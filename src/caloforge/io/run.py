@@ -97,12 +97,12 @@ class Run:
         """
         if not self.weights.is_file():
             raise ValueError(f"there are no weights {self.weights}")
-        wanted, found = self.card().weights, sha256(self.weights)
-        if wanted is not None and found != wanted:
+        expected, digest = self.card().weights, sha256(self.weights)
+        if expected is not None and digest != expected:
             raise ValueError(
-                f"{self.weights} is not what the training left: card.json has its sha256 as {wanted}, it is {found}"
+                f"{self.weights} is not what the training left: card.json has its sha256 as {expected}, it is {digest}"
             )
-        return found
+        return digest
 
     def write_log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes the log, one row an epoch; columns are those of any row, in order of appearance."""
@@ -135,8 +135,8 @@ def write_weights(path: Path, tensors: Mapping[str, NDArray[np.generic]], limit:
     save = require("safetensors.numpy", "train").save
     parts: list[dict[str, NDArray[np.generic]]] = [{}]
     for name, tensor in tensors.items():
-        held = sum(one.nbytes for one in parts[-1].values())
-        if limit is not None and parts[-1] and held + tensor.nbytes > limit:
+        size = sum(tensor_there.nbytes for tensor_there in parts[-1].values())
+        if limit is not None and parts[-1] and size + tensor.nbytes > limit:
             parts.append({})
         parts[-1][name] = np.ascontiguousarray(tensor)
     others = {f"{path.stem}-{number}{path.suffix}": save(part) for number, part in enumerate(parts[1:], 2)}
@@ -155,11 +155,13 @@ def read_weights(path: Path) -> dict[str, NDArray[np.generic]]:
             was written with the first.
     """
     tensors, metadata = _read_file(path)
-    for name, wanted in json.loads(metadata.get(PARTS, "{}")).items():
+    for name, expected in json.loads(metadata.get(PARTS, "{}")).items():
         other = path.with_name(Path(name).name)
         more, _ = _read_file(other)
-        if (found := sha256(other)) != wanted:
-            raise ValueError(f"{other} must have the sha256 {wanted}, which {path.name} names, got {found}")
+        if (digest := sha256(other)) != expected:
+            raise ValueError(
+                f"{other} must have the sha256 {expected}, which {path.name} names, got {digest}"
+            )
         tensors |= more
     return tensors
 

@@ -194,8 +194,8 @@ def check_shape(detector: Detector, shape: Sequence[int], flat: bool = False) ->
     """
     bare = without_trailing_ones(shape, len(detector.shape))
     if bare != detector.shape and not (flat and without_trailing_ones(shape, 1) == (detector.cells,)):
-        wanted, got = (", ".join(map(str, ("N", *numbers))) for numbers in (detector.shape, shape))
-        raise ValueError(f"{detector.name} responses must have shape ({wanted}), got ({got})")
+        expected, got = (", ".join(map(str, ("N", *numbers))) for numbers in (detector.shape, shape))
+        raise ValueError(f"{detector.name} responses must have shape ({expected}), got ({got})")
 
 
 def without_trailing_ones(shape: Sequence[int], axes: int) -> tuple[int, ...]:
@@ -217,16 +217,16 @@ def check_lengths(lengths: Mapping[str, int]) -> None:
 
 def check_features(detector: Detector, names: Sequence[str], units: Sequence[str] | None = None) -> None:
     """Raises ValueError where the names or units of a file's condition columns are not the detector's."""
-    wanted = detector.features
-    lost = [name for name in wanted if name not in names]
+    expected = detector.features
+    lost = [name for name in expected if name not in names]
     if lost:
         raise ValueError(
-            f"the conditions lack {', '.join(lost)}: wanted {', '.join(wanted)}; "
+            f"the conditions lack {', '.join(lost)}: wanted {', '.join(expected)}; "
             f"got {', '.join(names)}{nearest(lost[0], names)}"
         )
-    if tuple(names) != wanted:
+    if tuple(names) != expected:
         raise ValueError(
-            f"the conditions are swapped or too many: wanted {', '.join(wanted)}; got {', '.join(names)}"
+            f"the conditions are swapped or too many: wanted {', '.join(expected)}; got {', '.join(names)}"
         )
     for feature, unit in zip(detector.conditions, units or (), strict=False):
         if unit != feature.unit:
@@ -475,13 +475,13 @@ class FileParticles:
 def _hashes(primaries: Primaries) -> NDArray[np.uint64]:
     """Returns 64 bits of each unique particle, (N,): the finalizer of SplitMix64 over features and PDG id."""
     columns = [*(primaries.conditions + np.float32(0)).T.view(np.uint32), primaries.pdg.view(np.uint32)]
-    found = np.zeros(len(primaries), np.uint64)
+    hashes = np.zeros(len(primaries), np.uint64)
     for column in columns:
-        found = (found + np.uint64(0x9E3779B97F4A7C15)) ^ column.astype(np.uint64)
+        hashes = (hashes + np.uint64(0x9E3779B97F4A7C15)) ^ column.astype(np.uint64)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)
-        found ^= found >> np.uint64(31)
-    return found
+            hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
+        hashes ^= hashes >> np.uint64(31)
+    return hashes
 
 
 def channel_columns(detector: Detector, channels: str) -> tuple[str, ...]:
@@ -520,7 +520,7 @@ def parse_provenance(text: object) -> dict[str, Any]:
     if not isinstance(text, str):
         return {}
     try:
-        found = json.loads(text)
+        origin = json.loads(text)
     except (json.JSONDecodeError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return origin if isinstance(origin, dict) else {}

@@ -96,7 +96,7 @@ class StoredRows:
     def __getitem__(self, rows: Rows) -> NDArray[Any]:
         """Reads some rows, (n, width), in the order asked for."""
         index = np.arange(len(self))[rows]
-        found = np.zeros((len(index), self.width), self.dtype)
+        dense = np.zeros((len(index), self.width), self.dtype)
         order = np.argsort(index, kind="stable")
         ranked = index[order]
         breaks = np.flatnonzero(np.diff(ranked) != 1) + 1
@@ -105,8 +105,8 @@ class StoredRows:
             numbers = ranked[first:last]
             entries = self._read(int(numbers[0]), int(numbers[-1]) + 1)
             counts = np.diff(self._start[numbers[0] : numbers[-1] + 2])
-            found[np.repeat(order[first:last], counts), entries["place"]] = entries["value"]
-        return found
+            dense[np.repeat(order[first:last], counts), entries["place"]] = entries["value"]
+        return dense
 
     def _read(self, first: int, last: int) -> NDArray[Any]:
         """Reads the entries of neighbouring rows."""

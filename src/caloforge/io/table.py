@@ -195,18 +195,18 @@ def _parquet_particles(file: Any, given: Detector | None, layout: Layout) -> Par
     cells = _cells(file, layout)
     detector = detector_of(given, _metadata(file).get("detector"), None if cells is None else (cells,))
     names = file.schema_arrow.names
-    wanted = columns_needed(detector, layout, names)
+    columns = columns_needed(detector, layout, names)
     edges = _row_groups(file)
     check_lengths({"every column": int(edges[-1])})
 
     @lru_cache(1)  # a foreign file may be one row group, which can only be decompressed as a whole
     def groups(first: int, final: int) -> Any:
-        return file.read_row_groups(range(first, final + 1), columns=wanted)
+        return file.read_row_groups(range(first, final + 1), columns=columns)
 
     def read(start: int, stop: int) -> Primaries:
         first, final = np.searchsorted(edges, [start, stop - 1], side="right") - 1
-        found = groups(int(first), int(final)).slice(start - edges[first], stop - start)
-        return laid_out_primaries(detector, layout, names, lambda name: _numbers(found, name), stop - start)
+        table = groups(int(first), int(final)).slice(start - edges[first], stop - start)
+        return laid_out_primaries(detector, layout, names, lambda name: _numbers(table, name), stop - start)
 
     return ParticleRows(detector, int(edges[-1]), layout.source("group") in names, read)
 
@@ -276,8 +276,8 @@ def _parquet_reader(layout: Layout, path: Path) -> RangeReader:
 def parquet_provenance(path: Path, layout: Layout = PLAIN) -> dict[str, Any]:
     """Returns what the writer was given; empty for foreign files."""
     with _open_parquet(path) as file:
-        found = _metadata(file).get("provenance")
-        return dict(found) if isinstance(found, dict) else {}
+        origin = _metadata(file).get("provenance")
+        return dict(origin) if isinstance(origin, dict) else {}
 
 
 def parquet_further(path: Path, detector: Detector | None = None, layout: Layout = PLAIN) -> FurtherColumns:
@@ -290,9 +290,9 @@ def parquet_further(path: Path, detector: Detector | None = None, layout: Layout
 
     def read(start: int, stop: int) -> Columns:
         first, final = np.searchsorted(edges, [start, stop - 1], side="right") - 1
-        found = file.read_row_groups(range(first, final + 1), columns=names)
-        found = found.slice(start - edges[first], stop - start)
-        return {name: found[name].to_numpy(zero_copy_only=False) for name in names}
+        table = file.read_row_groups(range(first, final + 1), columns=names)
+        table = table.slice(start - edges[first], stop - start)
+        return {name: table[name].to_numpy(zero_copy_only=False) for name in names}
 
     return FurtherColumns(names, read)
 

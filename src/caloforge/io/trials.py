@@ -51,13 +51,13 @@ def open_trials(path: str | Path, detector: Detector | None = None) -> Trials:
         shot = counts["trials"] > 0
         if not shot.any():
             raise ValueError("no primary was shot: every row has 0 trials")
-        kept = primaries.select(np.flatnonzero(shot))
+        tried = primaries.select(np.flatnonzero(shot))
         return Trials(
-            kept.detector,
-            kept.conditions,
-            kept.pdg,
-            kept.group,
-            kept.fold,
+            tried.detector,
+            tried.conditions,
+            tried.pdg,
+            tried.group,
+            tried.fold,
             counts["trials"][shot],
             np.stack([counts[f"{outcome}_hits"][shot] for outcome in OUTCOMES], 1),
         )

@@ -53,11 +53,11 @@ def bright_rate(reference: Observables, generated: Observables) -> BrightRate | 
     first = bright_from(total(reference.spectra))
     if first is None:
         return None
-    ours, theirs = (_an_event(one.spectra, first) for one in (reference, generated))
+    ours, theirs = (_an_event(observables.spectra, first) for observables in (reference, generated))
     if ours.sum() < LEAST:
         return None
     mean, ratio = float(ours.mean()), float(theirs.mean() / ours.mean())
-    spread = [float(one.std() / math.sqrt(len(one))) / mean for one in (ours, theirs)]
+    spread = [float(observables.std() / math.sqrt(len(observables))) / mean for observables in (ours, theirs)]
     return BrightRate(float(EDGES[first]), mean, ratio, math.hypot(ratio * spread[0], spread[1]))
 
 

@@ -130,9 +130,9 @@ def image_distances(reference: NDArray[np.generic], generated: NDArray[np.generi
         `shape`, the mean over lit cells, brightest cell, centre and radius; and these.
     """
     distances = {}
-    found = _places(generated)
+    generated_places = _places(generated)
     for name, true in _places(reference).items():
-        distances[name] = wasserstein(true, found[name]) / true.std()
+        distances[name] = wasserstein(true, generated_places[name]) / true.std()
     return {"shape": float(np.mean(list(distances.values()))), **distances}
 
 

@@ -173,8 +173,8 @@ def _centre_and_radius(images: NDArray[np.float64]) -> tuple[NDArray[np.float64]
     squared = ((i - centre[:, :1]) ** 2)[:, :, None] + ((j - centre[:, 1:]) ** 2)[:, None, :]
     squared = squared.reshape(n, -1)
     order = np.argsort(squared, axis=1)
-    held = np.cumsum(np.take_along_axis(images.reshape(n, -1), order, axis=1), axis=1)
+    within = np.cumsum(np.take_along_axis(images.reshape(n, -1), order, axis=1), axis=1)
     # A hair below 90 %, so that rounding of the sum never asks for one cell more.
-    edge = np.argmax(held >= HELD * (1 - 1e-12) * total[:, None], axis=1)
+    edge = np.argmax(within >= HELD * (1 - 1e-12) * total[:, None], axis=1)
     row = np.arange(n)
     return centre, np.sqrt(squared[row, order[row, edge]])

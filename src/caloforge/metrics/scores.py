@@ -198,12 +198,13 @@ def align(reference: Primaries, generated: Primaries) -> None:
     if not bad.any():
         return
     row = int(np.argmax(bad))
-    wanted, got = (
-        f"{particle_name(int(one.pdg[row]))} {one.conditions[row].tolist()}" for one in (reference, generated)
+    expected, got = (
+        f"{particle_name(int(primaries.pdg[row]))} {primaries.conditions[row].tolist()}"
+        for primaries in (reference, generated)
     )
     raise ValueError(
         f"generated events must be of the reference's particles, in its order: "
-        f"row {row} must be {wanted}, got {got}"
+        f"row {row} must be {expected}, got {got}"
     )
 
 
@@ -265,14 +266,14 @@ def score(reference: Observables, generated: Sequence[Observables], seed: int = 
     """
     if not generated:
         raise ValueError("scores need at least one set of generated events, got none")
-    for one in generated:
-        align(reference.primaries, one.primaries)
-        if one.channels.shape != reference.channels.shape:
+    for observables in generated:
+        align(reference.primaries, observables.primaries)
+        if observables.channels.shape != reference.channels.shape:
             raise ValueError(
-                f"generated channel sums must have shape {reference.channels.shape}, got {one.channels.shape}"
+                f"generated channel sums must have shape {reference.channels.shape}, got {observables.channels.shape}"
             )
     # Rows match, so the generated rows take the reference's groups: files may number particles differently.
-    generated = [dataclasses.replace(one, primaries=reference.primaries) for one in generated]
+    generated = [dataclasses.replace(observables, primaries=reference.primaries) for observables in generated]
     pdg = reference.primaries.pdg
     ids, count = np.unique(pdg, return_counts=True)
     groups = {"all": _score(reference, generated, seed)}
@@ -285,7 +286,9 @@ def score(reference: Observables, generated: Sequence[Observables], seed: int = 
                 "reason": f"fewer than {MINIMUM_ROWS} rows",
             }
         else:
-            groups[particle_name(number)] = _score(part, [one.select(rows) for one in generated], seed)
+            groups[particle_name(number)] = _score(
+                part, [observables.select(rows) for observables in generated], seed
+            )
     return groups
 
 
@@ -301,7 +304,7 @@ def _score(reference: Observables, generated: Sequence[Observables], seed: int) 
     }
     entries = {}
     for metric in metrics:
-        results = [metric.function(reference, one) for one in generated]
+        results = [metric.function(reference, observables) for observables in generated]
         reasons = [result.reason for result in results if result.reason]
         particles = [result.particles for result in results if result.particles is not None]
         values = [result.value for result in results]
@@ -321,7 +324,7 @@ def _counts(reference: Observables) -> dict[str, Any]:
 
 
 def _applicable(sets: Sequence[Observables]) -> list[Metric]:
-    images = all(one.centre is not None for one in sets)
+    images = all(observables.centre is not None for observables in sets)
     return [metric for metric in METRICS.values() if images or metric.needs == "channels"]
 
 

@@ -216,7 +216,7 @@ class LinearHeads(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Judges images, (B, H, W): a number each, (B,), positive for real ones."""
         features = self.extractor(image)
-        outputs = [head(one).flatten(1) for head, one in zip(self.heads, features, strict=True)]
+        outputs = [head(feature).flatten(1) for head, feature in zip(self.heads, features, strict=True)]
         return torch.cat(outputs, 1).mean(1)
 
 

@@ -171,12 +171,12 @@ class GPT(nn.Module):
         table = torch.cat([self.conditions.weight, self.images.weight])
         row = tokens + (place >= self.given).to(tokens.dtype) * self.conditions.num_embeddings
         x = (F.embedding(row, table) + self.positions[place])[:, None]
-        made = []
-        for block, kept in zip(self.blocks, past, strict=True):
+        entries = []
+        for block, before in zip(self.blocks, past, strict=True):
             assert isinstance(block, Block)
-            x, own = block.step(x, kept, seen)
-            made.append(own)
-        return self.image_norm(x[:, 0]) @ self.images.weight.T, made
+            x, own = block.step(x, before, seen)
+            entries.append(own)
+        return self.image_norm(x[:, 0]) @ self.images.weight.T, entries
 
     def nothing(self, events: int) -> list[Past]:
         """Returns room for keys and values of all places, zeros, for so many events."""
@@ -202,8 +202,8 @@ class GPT(nn.Module):
             tokens = given[:, number] if number < self.given else drawn[-1]
             place = torch.full((len(given),), number, device=given.device)
             before = [(keys[..., :number], values[:, :, :number]) for keys, values in past]
-            logits, made = self.step(tokens, place, before, None)
-            for (keys, values), (key, value) in zip(past, made, strict=True):
+            logits, entries = self.step(tokens, place, before, None)
+            for (keys, values), (key, value) in zip(past, entries, strict=True):
                 keys[..., number : number + 1], values[:, :, number : number + 1] = key, value
             if number >= self.given - 1:
                 drawn.append(invert(logits, uniforms[:, len(drawn)], temperature, top_k))

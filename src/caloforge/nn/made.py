@@ -77,9 +77,9 @@ def place_functions(shape: tuple[int, int], place: Tensor) -> Tensor:
     squared = y.square() + x.square()
     near = [torch.exp(squared * (-0.5 / s**2)) for s in (1.0, 2.0, 4.0, 8.0, 16.0)]
     colour = 1 - 2 * torch.remainder(rows[:, None] + columns[None, :], 2)
-    found = [
+    functions = [
         *near,
-        *(one * colour for one in near[:4]),
+        *(function * colour for function in near[:4]),
         near[1] * y / 2,
         near[1] * x / 2,
         near[3] * y / 8,
@@ -88,7 +88,7 @@ def place_functions(shape: tuple[int, int], place: Tensor) -> Tensor:
         x / (x.abs() + 8),
         torch.log1p(squared) / 4,
     ]
-    return torch.stack(found, 1).flatten(2)
+    return torch.stack(functions, 1).flatten(2)
 
 
 @dataclass
@@ -167,9 +167,9 @@ class LocalMADE(MADE):
 
     def context(self, features: Tensor, functions: Tensor) -> Context:
         """Returns c and c', both (B, D, C)."""
-        given = self.event(features).view(-1, 2 * self.width, FUNCTIONS + 1)
-        images = torch.bmm(functions.transpose(1, 2), given[:, :, 1:].transpose(1, 2))
-        images = images + given[:, :, 0].unsqueeze(1)
+        weights = self.event(features).view(-1, 2 * self.width, FUNCTIONS + 1)
+        images = torch.bmm(functions.transpose(1, 2), weights[:, :, 1:].transpose(1, 2))
+        images = images + weights[:, :, 0].unsqueeze(1)
         first, second = images.chunk(2, 2)
         return first + self.table[0].t(), second + self.table[1].t()
 
@@ -209,7 +209,7 @@ class LocalMADE(MADE):
         first = context[0]
         batch = len(first)
         # a place's numbers side by side, as matrix products want them
-        events = tuple(one.transpose(0, 1).contiguous() for one in context)
+        events = tuple(part.transpose(0, 1).contiguous() for part in context)
         return State(
             (events[0], events[1]),
             first.new_zeros(batch, rows + 2, columns + 4),
@@ -269,8 +269,8 @@ class DenseMADE(MADE):
 
     def context(self, features: Tensor, functions: Tensor) -> Context:
         """Returns what the event adds to the first layer, (B, width), twice."""
-        given = self.event(features)
-        return given, given
+        context = self.event(features)
+        return context, context
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """Returns the parameters of every cell, (B, D, P), from an image (B, D)."""

@@ -175,7 +175,7 @@ def summary(image: Tensor, places: Tensor) -> Tensor:
     columns = torch.arange(width, dtype=image.dtype, device=image.device) - places[:, 1, 1:]
     total = photons.sum((1, 2)).clamp(min=1)
     down, across = photons.sum(2), photons.sum(1)
-    xx, yy = ((one * at.square()).sum(1) / total for one, at in ((down, rows), (across, columns)))
+    xx, yy = ((weights * at.square()).sum(1) / total for weights, at in ((down, rows), (across, columns)))
     xy = torch.einsum("bi,bij,bj->b", rows, photons, columns) / total
     shared = total.square() / photons.square().sum((1, 2)).clamp(min=1)
     way = torch.tanh((places[:, 1] - places[:, 0]) / 5)
@@ -305,17 +305,17 @@ def with_sums(drawn: Tensor, mean: Tensor, sums: Tensor, channel: Tensor) -> Ten
         sums: of the channels, (B, K).
         channel: channel of each cell, (cells,).
     """
-    wanted = sums.double()
+    target = sums.double()
 
     def total(light: Tensor) -> Tensor:
-        return light.new_zeros(light.shape[0], wanted.shape[1]).index_add(1, channel, light)
+        return light.new_zeros(light.shape[0], target.shape[1]).index_add(1, channel, light)
 
     expected = mean + 1e-9
     large = torch.where(drawn > COUNTS - 1, drawn, 0.0)
     small = drawn - large
-    factor = ((wanted - total(small)) / total(large).clamp(min=1e-9)).clamp(0.5, 2.0)
+    factor = ((target - total(small)) / total(large).clamp(min=1e-9)).clamp(0.5, 2.0)
     light = small + large * factor[:, channel]
-    light = light * (wanted / total(light).clamp(min=1e-9)).clamp(max=1.0)[:, channel]
-    missing = (wanted - total(light)).clamp(min=0.0)
+    light = light * (target / total(light).clamp(min=1e-9)).clamp(max=1.0)[:, channel]
+    missing = (target - total(light)).clamp(min=0.0)
     light = light + expected * (missing / total(expected))[:, channel]
-    return light * (wanted / total(light).clamp(min=1e-12))[:, channel]
+    return light * (target / total(light).clamp(min=1e-12))[:, channel]

@@ -60,12 +60,12 @@ class Extractor(nn.Module):
         x = (2 / GREATEST * image - 1)[:, None].expand(-1, self.inputs, -1, -1)
         if shifted and self.inputs == 3:
             x = (x - x.new_tensor(SHIFT).view(1, 3, 1, 1)) / x.new_tensor(SCALE).view(1, 3, 1, 1)
-        found = []
+        stages = []
         for layer in self.features:
             if isinstance(layer, nn.MaxPool2d):
-                found.append(x)
+                stages.append(x)
             x = layer(x)
-        return [*found, x]
+        return [*stages, x]
 
 
 class PerceptualDistance(nn.Module):

@@ -96,7 +96,7 @@ class ProjectedCodebook(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Returns the number of the nearest code of each vector, (*,), of vectors (*, D)."""
-        first, second = (F.normalize(self.project(one), dim=-1) for one in (z, self.vectors))
+        first, second = (F.normalize(self.project(vectors), dim=-1) for vectors in (z, self.vectors))
         return (first @ second.T).argmax(-1)
 
     def lookup(self, indices: Tensor) -> Tensor:
@@ -106,6 +106,7 @@ class ProjectedCodebook(nn.Module):
     def agreement(self, z: Tensor, indices: Tensor) -> Tensor:
         """Returns the squared distance of the projections of vectors and their codes, (*,): trains the projection."""
         first, second = (
-            F.normalize(self.project(one), dim=-1) for one in (z.detach(), self.lookup(indices).detach())
+            F.normalize(self.project(vectors), dim=-1)
+            for vectors in (z.detach(), self.lookup(indices).detach())
         )
         return (first - second).square().sum(-1)

@@ -98,10 +98,10 @@ def floor_to_sum(values: Tensor, total: Tensor, halvings: int = 27) -> Tensor:
         counts, (B, cells), of the dtype of `values`.
     """
     lit = torch.where(values >= values.amax(1, keepdim=True).clamp(max=1.0), values, 0.0)
-    wanted = total[:, None]
-    low, step = torch.full_like(wanted, -8.0), 20.0
+    target = total[:, None]
+    low, step = torch.full_like(target, -8.0), 20.0
     for _ in range(halvings):
         step /= 2
-        fits = torch.floor(lit * torch.exp(low + step)).sum(1, keepdim=True) <= wanted
+        fits = torch.floor(lit * torch.exp(low + step)).sum(1, keepdim=True) <= target
         low = low + step * fits.to(low.dtype)
     return torch.floor(lit * torch.exp(low))

@@ -35,11 +35,11 @@ def _potential(cost: Tensor, other: Tensor, epsilon: float) -> Tensor:
 def _shrinking(cost: Tensor, blur: float, scaling: float) -> list[float]:
     """Returns the values of epsilon, from the largest cost to blur^2."""
     last, now = blur**2, max(float(cost.max()), blur**2)
-    found = []
+    blurs = []
     while now > last:
-        found.append(now)
+        blurs.append(now)
         now *= scaling**2
-    return [*found, last]
+    return [*blurs, last]
 
 
 @torch.no_grad()

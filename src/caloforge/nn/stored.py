@@ -35,18 +35,18 @@ class Stored(nn.Module):
             ValueError: another dtype or number of axes than the constructor was given.
         """
         for name, tensor in tensors.items():
-            held = self[name]
-            if tensor.dtype != held.dtype or tensor.ndim != held.ndim:
+            buffer = self[name]
+            if tensor.dtype != buffer.dtype or tensor.ndim != buffer.ndim:
                 raise ValueError(
-                    f"{name} must be {held.dtype} with {held.ndim} axes, "
+                    f"{name} must be {buffer.dtype} with {buffer.ndim} axes, "
                     f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
                 )
-            setattr(self, name, tensor.to(held.device))
+            setattr(self, name, tensor.to(buffer.device))
 
 
 def _take_sizes(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
     # A tensor of another type or number of axes stays as it is: the loading itself then refuses the state.
-    for name, held in dict(module.named_buffers(recurse=False)).items():
+    for name, buffer in dict(module.named_buffers(recurse=False)).items():
         coming = state.get(prefix + name)
-        if isinstance(coming, Tensor) and coming.ndim == held.ndim and coming.dtype == held.dtype:
-            setattr(module, name, torch.empty_like(coming, device=held.device))
+        if isinstance(coming, Tensor) and coming.ndim == buffer.ndim and coming.dtype == buffer.dtype:
+            setattr(module, name, torch.empty_like(coming, device=buffer.device))

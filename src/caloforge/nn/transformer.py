@@ -177,12 +177,12 @@ class Transformer(nn.Module):
 
     def step(self, cache: Cache, x: Tensor) -> tuple[Tensor, Cache]:
         """Decodes the next token, (B, 1, D), and returns it with the cache that includes it."""
-        kept = list[KeysValues]()
+        caches = list[KeysValues]()
         for layer, memory, before in zip(self._decoder(), cache.memory, cache.tokens, strict=True):
             now = layer.attention.seen(x)
-            kept.append(now if before is None else before.with_next(now))
-            x = layer(x, kept[-1], memory, False)
-        return self.norms[1](x), Cache(cache.memory, tuple(kept))
+            caches.append(now if before is None else before.with_next(now))
+            x = layer(x, caches[-1], memory, False)
+        return self.norms[1](x), Cache(cache.memory, tuple(caches))
 
     def step_in_place(
         self, memory: tuple[KeysValues, ...], kept: Tensor, x: Tensor, now: Tensor, filled: Tensor

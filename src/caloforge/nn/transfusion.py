@@ -129,12 +129,12 @@ class Transfusion(nn.Module):
 
         def step(state: Tensor, row: Tensor) -> Tensor:
             now, filled = row[:length], row[length:]
-            u, kept = state[:, :length], state[:, length:].view(-1, *shape)
+            u, cache = state[:, :length], state[:, length:].view(-1, *shape)
             before = (F.pad(u[:, :-1], (1, 0)) * now).sum(1, keepdim=True)
             token = F.pad(before, (0, self.width - 1)) + F.pad(now, (2, self.width - length - 2))
-            known, kept = transformer.step_in_place(seen, kept, token[:, None], now, filled)
+            known, cache = transformer.step_in_place(seen, cache, token[:, None], now, filled)
             drawn = solve((noise * now).sum(1, keepdim=True), known[:, 0])
-            return torch.cat([u + drawn * now, kept.flatten(1)], 1)
+            return torch.cat([u + drawn * now, cache.flatten(1)], 1)
 
         empty = F.pad(torch.zeros_like(noise), (0, math.prod(shape)))
         return repeated(step, empty, values)[:, :length]

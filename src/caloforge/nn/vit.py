@@ -167,8 +167,8 @@ class ViT(nn.Module):
         several = x.device.type == "cpu" and x.shape[0] > self.at_once
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not several:
             return self._forward(x, t, conditions, local)
-        given = (x, t, conditions) if local is None else (x, t, conditions, local)
-        parts = zip(*(torch.split(one, self.at_once) for one in given), strict=True)
+        inputs = (x, t, conditions) if local is None else (x, t, conditions, local)
+        parts = zip(*(torch.split(tensor, self.at_once) for tensor in inputs), strict=True)
         return torch.cat([self._forward(*part) for part in parts])
 
     def _forward(self, x: Tensor, t: Tensor, conditions: Tensor, local: Tensor | None = None) -> Tensor:

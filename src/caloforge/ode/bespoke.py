@@ -112,8 +112,8 @@ class BespokeSolver(nn.Module):
 
         def step(x: Tensor, now: Tensor) -> Tensor:
             here, weight = now[1 : n + 2].view(wide), now[n + 2 :].view(wide)
-            found = velocity((here * x).sum(1), now[0].expand(x.shape[0]))
-            return x + weight * found[:, None]
+            speed = velocity((here * x).sum(1), now[0].expand(x.shape[0]))
+            return x + weight * speed[:, None]
 
         start = torch.cat([x0[:, None], self.a.view(wide) * x0[:, None]], 1)
         return loop.repeated(step, start, torch.cat(values, 1))[:, -1]
@@ -132,8 +132,8 @@ class BespokeSolver(nn.Module):
             return squared.mean()
         times = self.times()
         # on the reference, and moving along it with t, so that the gradient sees how it changes there
-        found = [_between(path, speeds, self.end, t.detach()) for t in times]
-        points, along = (torch.stack(values) for values in zip(*found, strict=True))
+        steps = [_between(path, speeds, self.end, t.detach()) for t in times]
+        points, along = (torch.stack(values) for values in zip(*steps, strict=True))
         moved = times.sub(times.detach()).view(-1, *[1] * x0.ndim)
         points = points + along * moved
         each = times[:-1].repeat_interleave(len(x0))
@@ -189,11 +189,11 @@ def solve(velocity: Velocity, x0: Tensor, solver: SolverConfig, bespoke: Bespoke
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Takes no gradients of a network's weights."""
-    wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in wanted:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in parameters:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in wanted:
+        for parameter in parameters:
             parameter.requires_grad_(True)

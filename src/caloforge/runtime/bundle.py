@@ -108,24 +108,24 @@ def read_card(folder: Path) -> dict[str, Any]:
             raise ValueError(f"the bundle {folder} has no {name}: it is incomplete, copy it again as a whole")
     try:
         lines = [line.split("  ") for line in (folder / SUMS).read_text(encoding="ascii").splitlines()]
-        wanted = {name: digest for digest, name in lines}
+        digests = {name: digest for digest, name in lines}
     except ValueError:
         raise _damaged(folder, SUMS) from None
-    if not wanted.keys() <= {CARD, GRAPH, *OPTIONAL}:
+    if not digests.keys() <= {CARD, GRAPH, *OPTIONAL}:
         raise _damaged(folder, SUMS)
-    for name in {CARD, GRAPH, *wanted}:
+    for name in {CARD, GRAPH, *digests}:
         if not (folder / name).is_file():
             raise ValueError(f"the bundle {folder} has no {name}: it is incomplete, copy it again as a whole")
-        if wanted.get(name) != sha256(folder / name):
+        if digests.get(name) != sha256(folder / name):
             raise _damaged(folder, name)
     card: dict[str, Any] = read_json(folder / CARD)
-    found = card.get("format")
-    if not isinstance(found, int) or found > FORMAT:
+    version = card.get("format")
+    if not isinstance(version, int) or version > FORMAT:
         raise ValueError(
-            f"the bundle {folder} has format {found}, this version of caloforge reads up to {FORMAT}: "
+            f"the bundle {folder} has format {version}, this version of caloforge reads up to {FORMAT}: "
             "install a newer one"
         )
-    if card["files"] != {name: digest for name, digest in wanted.items() if name != CARD}:
+    if card["files"] != {name: digest for name, digest in digests.items() if name != CARD}:
         raise _damaged(folder, GRAPH)
     return card
 

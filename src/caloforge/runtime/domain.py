@@ -123,14 +123,14 @@ class Domain:
 
     def problems(self, primaries: Primaries) -> dict[str, NDArray[np.bool_]]:
         """Returns for each rule, named as in messages, the rows that break it, (N,)."""
-        found = dict(inconsistencies(primaries))
-        found["a PDG id that is not among the training events"] = ~np.isin(primaries.pdg, self.particles)
+        problems = dict(inconsistencies(primaries))
+        problems["a PDG id that is not among the training events"] = ~np.isin(primaries.pdg, self.particles)
         _, x = coordinates(primaries)
         for name, column, (low, *_, high) in zip(self.coordinates, x.T, self.quantiles, strict=True):
-            found[f"{name} outside {low:g} to {high:g}"] = (column < low) | (column > high)
+            problems[f"{name} outside {low:g} to {high:g}"] = (column < low) | (column > high)
         far = self.distances(primaries) > self.distance * _SLACK
-        found["an unusual combination of features"] = far
-        return found
+        problems["an unusual combination of features"] = far
+        return problems
 
     def inspect(self, primaries: ParticleSource) -> tuple[NDArray[np.bool_], str]:
         """Looks at every particle, slice by slice.
@@ -225,24 +225,24 @@ def _scores(x: NDArray[np.float64], quantiles: NDArray[np.float64]) -> NDArray[n
 def inconsistencies(primaries: Primaries) -> Sequence[tuple[str, NDArray[np.bool_]]]:
     """Returns the rows that are no particle, rule by rule."""
     names = primaries.detector.features
-    found = []
+    problems = []
     kinds, kind = np.unique(primaries.pdg, return_inverse=True)
     table = np.array([mass_and_charge(int(pdg)) for pdg in kinds], np.float64).reshape(len(kinds), 2)[kind]
     if {"mass", "charge"} & set(names):
-        found.append(("a PDG id that is not in the tables", np.isnan(table[:, 0])))
+        problems.append(("a PDG id that is not in the tables", np.isnan(table[:, 0])))
     if "mass" in names:
         mass = primaries.feature("mass").astype(np.float64)
         allowed = np.maximum(MASS_TOLERANCE * table[:, 0], SMALL_MASS)
-        found.append(("a mass that is not the PDG id's", np.abs(mass - table[:, 0]) > allowed))
+        problems.append(("a mass that is not the PDG id's", np.abs(mass - table[:, 0]) > allowed))
     if "charge" in names:
         wrong = np.abs(primaries.feature("charge") - table[:, 1]) > 1e-3
-        found.append(("a charge that is not the PDG id's", wrong))
+        problems.append(("a charge that is not the PDG id's", wrong))
     if {"energy", "px", "py", "pz", "mass"} <= set(names):
         energy, *parts = (
             primaries.feature(name).astype(np.float64) for name in ("energy", "px", "py", "pz", "mass")
         )
         expected = np.sqrt(sum(part**2 for part in parts))
-        found.append(
+        problems.append(
             ("an energy that is not sqrt(p^2 + m^2)", np.abs(energy - expected) > ENERGY_TOLERANCE * energy)
         )
-    return found
+    return problems

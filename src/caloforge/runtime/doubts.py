@@ -41,14 +41,14 @@ def doubts(source: EventSource | Primaries) -> list[str]:
 
 
 def _of_particles(primaries: Primaries) -> list[str]:
-    found = []
+    doubts_of_particles = []
     for name, wrong in inconsistencies(primaries):
         if wrong.mean() > INCONSISTENT:
-            found.append(
+            doubts_of_particles.append(
                 f"{100 * wrong.mean():.0f} % of the particles have {name}: are energies, momenta and masses in "
                 f"{primaries.detector.conditions[0].unit}?"
             )
-    return found
+    return doubts_of_particles
 
 
 def _of_counts(events: Events) -> list[str]:

@@ -35,10 +35,10 @@ HALF, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 def mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scrambles 64-bit words."""
-    one, two, three = (np.uint64(shift) for shift in SHIFTS)
-    words = (words ^ (words >> one)) * np.uint64(FIRST)
-    words = (words ^ (words >> two)) * np.uint64(SECOND)
-    return words ^ (words >> three)
+    first, second, third = (np.uint64(shift) for shift in SHIFTS)
+    words = (words ^ (words >> first)) * np.uint64(FIRST)
+    words = (words ^ (words >> second)) * np.uint64(SECOND)
+    return words ^ (words >> third)
 
 
 def constants() -> NDArray[np.uint64]:

@@ -25,10 +25,10 @@ def check_whole(path: Path) -> None:
     """Raises ValueError where a graph would read its weights from another file, whichever its maker has named."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            found = EXTERNAL.search(content)
+            external = EXTERNAL.search(content)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path}: {error}") from error
-    if found:
+    if external:
         raise ValueError(f"{path} keeps tensors in another file, which is not read: save it as one file")
 
 

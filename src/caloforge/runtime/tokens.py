@@ -42,17 +42,17 @@ class TokenSession:
         self._given, self._step, self._respond = (
             open_graph(folder / name, threads) for name in (GIVEN, STEP, RESPONSE)
         )
-        given, step, respond = (
+        prompt, step, respond = (
             {value.name: value.shape for value in graph.get_inputs()}
             for graph in (self._given, self._step, self._respond)
         )
         self._kept = {name: list(shape[1:]) for name, shape in step.items() if len(shape) > 1}
-        if list(given) != ["conditions"] or not self._kept or list(respond) != ["tokens", "noise"]:
+        if list(prompt) != ["conditions"] or not self._kept or list(respond) != ["tokens", "noise"]:
             raise ValueError(
                 f"{folder} must have {GIVEN} of conditions, {STEP} of a token, keys and values, {RESPONSE} of tokens "
-                f"and noise; got inputs {', '.join(given)}; {', '.join(step)}; {', '.join(respond)}"
+                f"and noise; got inputs {', '.join(prompt)}; {', '.join(step)}; {', '.join(respond)}"
             )
-        self.features = int(given["conditions"][1])
+        self.features = int(prompt["conditions"][1])
         self._first = int(self._given.get_outputs()[0].shape[1])
         self._length = int(respond["tokens"][1])
         self._places = int(self._kept["key0"][2])
@@ -72,11 +72,11 @@ class TokenSession:
 
     def tokens(self, conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.int64]:
         """Draws the tokens of the image, (B, L)."""
-        (given,) = self._given.run(None, {"conditions": conditions})
+        (prompt,) = self._given.run(None, {"conditions": conditions})
         rows = len(conditions)
-        kept = {name: np.zeros((rows, *shape), np.float32) for name, shape in self._kept.items()}
+        cache = {name: np.zeros((rows, *shape), np.float32) for name, shape in self._kept.items()}
         tokens = np.zeros((rows, self._places + 1), np.int64)
-        tokens[:, : self._first] = given
+        tokens[:, : self._first] = prompt
         normals = np.zeros((rows, self._places), np.float32)
         normals[:, self._first - 1 :] = noise[:, : self._length]
         for place in range(self._places):
@@ -84,12 +84,12 @@ class TokenSession:
                 "tokens": np.ascontiguousarray(tokens[:, place]),
                 "place": np.full(rows, place),
                 "noise": np.ascontiguousarray(normals[:, place]),
-                **kept,
+                **cache,
             }
-            drawn, *made = self._step.run(None, inputs)
+            drawn, *entries = self._step.run(None, inputs)
             if place >= self._first - 1:
                 tokens[:, place + 1] = drawn
-            for (name, room), one in zip(kept.items(), made, strict=True):
+            for (name, room), entry in zip(cache.items(), entries, strict=True):
                 here = (..., slice(place, place + 1))
-                room[here if name.startswith("key") else (*here, slice(None))] = one
+                room[here if name.startswith("key") else (*here, slice(None))] = entry
         return np.ascontiguousarray(tokens[:, self._first :])

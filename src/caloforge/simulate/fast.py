@@ -46,7 +46,7 @@ class FastShowers:
         self.surrogate = Surrogate.load(bundle)
         self.seed = seed
         detector = self.surrogate.detector
-        if detector.name not in {one.name for one in setup.detectors} or not detector.layers:
+        if detector.name not in {other.name for other in setup.detectors} or not detector.layers:
             raise ValueError(
                 f"the bundle draws showers of {detector.name}, and {setup.name} is simulated"
                 if detector.layers

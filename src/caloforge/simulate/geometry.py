@@ -261,7 +261,9 @@ class Setup:
     def digest(self) -> str:
         """A hash of volumes, scorer and meshes, which tells setups apart."""
         # a binning file may have moved
-        meshes = [(PurePath(one.name).name, one.shape, one.layers) for one in self.detectors]
+        meshes = [
+            (PurePath(detector.name).name, detector.shape, detector.layers) for detector in self.detectors
+        ]
         text = repr((self.volumes, self.scorer, self.front, self.spot, meshes))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -356,7 +358,7 @@ def stack_from_xml(
         raise ValueError(f"a sampling fraction lies above 0 and not above 1, got {fraction:g}")
     sheets = sheets_by_layer(layers, [layer.number for layer in detector.layers])
     kind: Kind = "steps" if scoring == "steps" or not (scoring or _even(detector)) else "replicas"
-    particle = next((one for one, pdg in PARTICLES.items() if pdg == detector.pdg), "e-")
+    particle = next((word for word, pdg in PARTICLES.items() if pdg == detector.pdg), "e-")
     return stack(detector, sheets=sheets, fraction=fraction, scoring=kind, particle=particle)
 
 
@@ -527,13 +529,16 @@ def mesh_cells(
     """
     radius = np.hypot(x, y)
     alpha = np.arctan2(y, x)
-    first = np.cumsum([0, *(one.cells for one in detector.layers)])
+    first = np.cumsum([0, *(layer_here.cells for layer_here in detector.layers)])
     cells = np.full(len(layer), -1, np.intp)
     for number in np.unique(layer):
-        one = detector.layers[number]
+        layer_here = detector.layers[number]
         rows = np.flatnonzero(layer == number)
-        ring = np.searchsorted(one.edges, radius[rows], side="right") - 1
-        angle = np.floor((alpha[rows] + np.pi) / (2 * np.pi) * one.angles).astype(np.intp) % one.angles
-        inside = (ring >= 0) & (ring < one.radii)
-        cells[rows] = np.where(inside, first[number] + angle * one.radii + ring, -1)
+        ring = np.searchsorted(layer_here.edges, radius[rows], side="right") - 1
+        angle = (
+            np.floor((alpha[rows] + np.pi) / (2 * np.pi) * layer_here.angles).astype(np.intp)
+            % layer_here.angles
+        )
+        inside = (ring >= 0) & (ring < layer_here.radii)
+        cells[rows] = np.where(inside, first[number] + angle * layer_here.radii + ring, -1)
     return cells

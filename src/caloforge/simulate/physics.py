@@ -192,7 +192,9 @@ class DataFolders:
             base: the other variables.
         """
         environment = {
-            name: value for name, value in base.items() if name not in {one.variable for one in DATA_SETS}
+            name: value
+            for name, value in base.items()
+            if name not in {data_set.variable for data_set in DATA_SETS}
         }
         # without this variable importing the wheel asks, and in CI it downloads
         environment[DATA_DIR] = str(self.folders[DATA_SETS[0].variable].parent)
@@ -241,38 +243,38 @@ def find_data(
             hadronic list with substitutes.
     """
     variables = os.environ if environment is None else environment
-    wanted = needed(physics)
+    data_sets = needed(physics)
     configured: dict[str, Path] | None = None
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     missing: list[DataSet] = []
-    for one in wanted:
+    for data_set in data_sets:
         if folder is not None:
-            places = [folder / one.folder]
+            places = [folder / data_set.folder]
         else:
-            places = [Path(variables[DATA_DIR]) / one.folder] if variables.get(DATA_DIR) else []
-            places += [Path(variables[one.variable])] if variables.get(one.variable) else []
+            places = [Path(variables[DATA_DIR]) / data_set.folder] if variables.get(DATA_DIR) else []
+            places += [Path(variables[data_set.variable])] if variables.get(data_set.variable) else []
         place = next(filter(Path.is_dir, places), None)
         if place is None and folder is None:
             configured = _configured() if configured is None else configured
-            places = [configured[one.variable]] if one.variable in configured else []
-            place = next(filter(Path.is_dir, [*places, wheel_cache() / one.folder]), None)
+            places = [configured[data_set.variable]] if data_set.variable in configured else []
+            place = next(filter(Path.is_dir, [*places, wheel_cache() / data_set.folder]), None)
         if place is None:
-            missing.append(one)
+            missing.append(data_set)
         else:
-            found[one.variable] = place.resolve()
+            folders[data_set.variable] = place.resolve()
     if missing:
         raise ValueError(_missing(missing, physics, folder))
-    origin = _origin(found[DATA_SETS[0].variable])
+    origin = _origin(folders[DATA_SETS[0].variable])
     if origin == "substitutes" and physics in HADRONIC_LISTS:
         raise ValueError(
-            f"{physics} needs the official data sets, and {found[DATA_SETS[0].variable]} holds substitutes for "
+            f"{physics} needs the official data sets, and {folders[DATA_SETS[0].variable]} holds substitutes for "
             "electromagnetic physics: give others with --g4data, or --download"
         )
-    return DataFolders(found, origin)
+    return DataFolders(folders, origin)
 
 
 def _missing(missing: Sequence[DataSet], physics: str, folder: Path | None) -> str:
-    sets = ", ".join(f"{one.folder} (about {one.megabytes:g} MB)" for one in missing)
+    sets = ", ".join(f"{data_set.folder} (about {data_set.megabytes:g} MB)" for data_set in missing)
     where = (
         f"in {folder}"
         if folder is not None
@@ -312,17 +314,17 @@ def download(
     """
     folder.mkdir(parents=True, exist_ok=True)
     new = []
-    for one in data_sets if data_sets is not None else needed(physics):
-        if not (folder / one.folder).is_dir():
-            with tempfile.TemporaryDirectory(prefix=f".{one.folder}-", dir=folder) as scratch:
-                archive = Path(scratch) / one.file
-                _fetch(f"{url}/{one.file}", archive, one, progress)
+    for data_set in data_sets if data_sets is not None else needed(physics):
+        if not (folder / data_set.folder).is_dir():
+            with tempfile.TemporaryDirectory(prefix=f".{data_set.folder}-", dir=folder) as scratch:
+                archive = Path(scratch) / data_set.file
+                _fetch(f"{url}/{data_set.file}", archive, data_set, progress)
                 with tarfile.open(archive) as tar:
                     tar.extractall(scratch, filter="data")
-                if not (Path(scratch) / one.folder).is_dir():
-                    raise ValueError(f"{url}/{one.file} holds no folder {one.folder}")
-                (Path(scratch) / one.folder).replace(folder / one.folder)
-            new.append(one.folder)
+                if not (Path(scratch) / data_set.folder).is_dir():
+                    raise ValueError(f"{url}/{data_set.file} holds no folder {data_set.folder}")
+                (Path(scratch) / data_set.folder).replace(folder / data_set.folder)
+            new.append(data_set.folder)
     return new
 
 

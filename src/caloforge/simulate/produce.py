@@ -232,7 +232,7 @@ def shots_of(job: Job, setup: Setup, part: int, rows: int) -> Shots:
     if any(setup.spot):
         (more,) = for_particles.spawn(1)
         entry = (2 * np.random.Generator(np.random.Philox(more)).random((rows, 2)) - 1) * setup.spot
-    e, t, p, xy = (one.astype(np.float32) for one in (energy, theta, phi, entry))
+    e, t, p, xy = (column.astype(np.float32) for column in (energy, theta, phi, entry))
     return Shots(e, t, p, seeds, xy, PARTICLES[job.particle])
 
 
@@ -253,7 +253,7 @@ class Plan:
     @property
     def origin(self) -> dict[str, Any]:
         """What goes into the provenance and decides whether parts belong together."""
-        sets = [one.folder for one in needed(self.job.physics)]
+        sets = [data_set.folder for data_set in needed(self.job.physics)]
         job = {
             name: value
             for name, value in vars(self.job).items()
@@ -388,21 +388,21 @@ def _is_done(files: Sequence[Path], plan: Plan, events: int, resume: bool) -> bo
     there = [file for file in files if file.exists()]
     if there and not resume:
         raise ValueError(f"{there[0]} is there already: choose another name, or --resume")
-    wanted = _provenance(plan, events)
+    expected = _provenance(plan, events)
     complete = len(there) == len(files)
     for file in there:
         seen = provenance(file)
         _check_same(file, {name: seen.get(name) for name in plan.origin}, plan)
-        complete = complete and seen.get("events") == wanted["events"]
+        complete = complete and seen.get("events") == expected["events"]
     return complete
 
 
 def _check_same(path: Path, seen: Mapping[str, Any], plan: Plan) -> None:
-    wanted = json.loads(json.dumps(plan.origin))
-    different = [name for name in wanted if wanted[name] != seen.get(name)]
+    expected = json.loads(json.dumps(plan.origin))
+    different = [name for name in expected if expected[name] != seen.get(name)]
     if different:
         name = different[0]
-        raise ValueError(f"{path} is of another job: {name} was {seen.get(name)}, now {wanted[name]}")
+        raise ValueError(f"{path} is of another job: {name} was {seen.get(name)}, now {expected[name]}")
 
 
 def _begin(folder: Path, plan: Plan, resume: bool) -> None:

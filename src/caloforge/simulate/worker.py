@@ -31,7 +31,7 @@ FLUSH = 2**16
 """Steps that are kept as Python numbers before they become arrays."""
 
 
-def _logical_volumes(g4: Any, setup: Setup, kept: list[Any]) -> tuple[Any, Any]:
+def _logical_volumes(g4: Any, setup: Setup, alive: list[Any]) -> tuple[Any, Any]:
     """Places all volumes and returns the world and the logical volumes that are counted."""
     nist = g4.G4NistManager.Instance()
     reach = np.abs([volume.centre for volume in setup.volumes]) + [
@@ -41,54 +41,54 @@ def _logical_volumes(g4: Any, setup: Setup, kept: list[Any]) -> tuple[Any, Any]:
     solid = g4.G4Box("world", *map(float, half))
     logical = g4.G4LogicalVolume(solid, nist.FindOrBuildMaterial("G4_Galactic"), "world")
     world = g4.G4PVPlacement(None, g4.G4ThreeVector(), logical, "world", None, False, 0)
-    kept += [solid, logical, world]
+    alive += [solid, logical, world]
     logicals: dict[Any, Any] = {}
     counted: list[Any] = []
     mother, origin = logical, np.zeros(3)
     for volume in setup.volumes:
         key = (volume.shape, volume.material, volume.cell is not None)
         if key not in logicals:
-            logicals[key] = _logical_volume(g4, nist, volume, f"volume{len(logicals)}", kept)
+            logicals[key] = _logical_volume(g4, nist, volume, f"volume{len(logicals)}", alive)
             if volume.cell is not None:
                 counted.append(
-                    _replicas(g4, setup, volume, logicals[key], kept)
+                    _replicas(g4, setup, volume, logicals[key], alive)
                     if setup.scorer.kind == "replicas"
                     else logicals[key]
                 )
         within, start = (mother, origin) if volume.inside else (logical, np.zeros(3))
         place = g4.G4ThreeVector(*map(float, volume.centre - start))
-        kept.append(g4.G4PVPlacement(None, place, logicals[key], "placed", within, False, volume.cell or 0))
+        alive.append(g4.G4PVPlacement(None, place, logicals[key], "placed", within, False, volume.cell or 0))
         if not volume.inside:
             mother, origin = logicals[key], np.array(volume.centre)
     return world, counted
 
 
-def _logical_volume(g4: Any, nist: Any, volume: Volume, name: str, kept: list[Any]) -> Any:
-    material = _material(g4, nist, volume.material, kept)
+def _logical_volume(g4: Any, nist: Any, volume: Volume, name: str, alive: list[Any]) -> Any:
+    material = _material(g4, nist, volume.material, alive)
     if isinstance(volume.shape, Box):
         solid = g4.G4Box(name, *volume.shape.half)
     else:
         tube = volume.shape
         solid = g4.G4Tubs(name, tube.inner, tube.outer, tube.length / 2, 0.0, 2 * np.pi)
     logical = g4.G4LogicalVolume(solid, material, name)
-    kept += [solid, logical]
+    alive += [solid, logical]
     return logical
 
 
-def _material(g4: Any, nist: Any, material: str | Mixture, kept: list[Any]) -> Any:
+def _material(g4: Any, nist: Any, material: str | Mixture, alive: list[Any]) -> Any:
     if isinstance(material, Mixture):
         mixed = g4.G4Material(material.name, material.density * g4.g / g4.cm3, len(material.elements))
         for symbol, part in material.elements:
             mixed.AddElement(nist.FindOrBuildElement(symbol), part)
-        kept.append(mixed)
+        alive.append(mixed)
         return mixed
-    found = nist.FindOrBuildMaterial(material)
-    if found is None:
+    known = nist.FindOrBuildMaterial(material)
+    if known is None:
         raise ValueError(f"Geant4's data base has no material {material!r}")
-    return found
+    return known
 
 
-def _replicas(g4: Any, setup: Setup, volume: Volume, sheet: Any, kept: list[Any]) -> Any:
+def _replicas(g4: Any, setup: Setup, volume: Volume, sheet: Any, alive: list[Any]) -> Any:
     """Cuts angles and rings into a sheet and returns the logical volume of the innermost cut."""
     layer = setup.detectors[0].layers[0]
     radius, half = layer.edges[-1], volume.shape.half[2]
@@ -100,10 +100,10 @@ def _replicas(g4: Any, setup: Setup, volume: Volume, sheet: Any, kept: list[Any]
         g4.G4Tubs("ring", 0.0, width, half, -angle / 2, angle),
     )
     disks, segments, rings = (g4.G4LogicalVolume(solid, material, "mesh") for solid in (disk, segment, ring))
-    kept += [disk, segment, ring, disks, segments, rings]
-    kept.append(g4.G4PVPlacement(None, g4.G4ThreeVector(), disks, "disk", sheet, False, 0))
-    kept.append(g4.G4PVReplica("segment", segments, disks, g4.kPhi, layer.angles, angle, -np.pi))
-    kept.append(g4.G4PVReplica("ring", rings, segments, g4.kRho, layer.radii, width, 0.0))
+    alive += [disk, segment, ring, disks, segments, rings]
+    alive.append(g4.G4PVPlacement(None, g4.G4ThreeVector(), disks, "disk", sheet, False, 0))
+    alive.append(g4.G4PVReplica("segment", segments, disks, g4.kPhi, layer.angles, angle, -np.pi))
+    alive.append(g4.G4PVReplica("ring", rings, segments, g4.kRho, layer.radii, width, 0.0))
     return rings
 
 
@@ -191,7 +191,7 @@ def run(
     g4: Any = require("geant4_pybind", "geant4")
     counter = Counter(setup, shots.seeds)
     directions = shots.directions_to(setup.detectors[0])
-    kept: list[Any] = []  # Geant4 holds plain pointers: what Python lets go of is lost
+    alive: list[Any] = []  # Geant4 holds plain pointers: what Python lets go of is lost
     counted: list[Any] = []
     by_light = setup.scorer.kind == "light"
     by_steps = setup.scorer.kind == "steps" or by_light
@@ -201,7 +201,7 @@ def run(
 
     class Construction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         def Construct(self) -> Any:  # noqa: N802
-            world, volumes = _logical_volumes(g4, setup, kept)
+            world, volumes = _logical_volumes(g4, setup, alive)
             counted.extend(volumes)
             return world
 
@@ -209,11 +209,11 @@ def run(
             kind = Fibres if by_light else Sensitive if by_steps else g4.G4MultiFunctionalDetector
             sensitive = kind(COLLECTION[0])
             g4.G4SDManager.GetSDMpointer().AddNewDetector(sensitive)
-            kept.append(sensitive)
+            alive.append(sensitive)
             if not by_steps:
                 scorer = _primitive(g4, setup)
                 sensitive.RegisterPrimitive(scorer)
-                kept.append(scorer)
+                alive.append(scorer)
             for volume in counted:
                 self.SetSensitiveDetector(volume, sensitive)
 
@@ -301,14 +301,14 @@ def run(
         def Build(self) -> None:  # noqa: N802
             for action in (Gun(), Ending(), *([Stepping()] if fast else [])):
                 self.SetUserAction(action)
-                kept.append(action)
+                alive.append(action)
 
     # two threads hang, so the manager is the serial one
     manager = g4.G4RunManagerFactory.CreateRunManager(g4.G4RunManagerType.Serial)
     physics = Electromagnetic() if job.physics in EM_LISTS else getattr(g4, job.physics)()
     for part in (Construction(), physics, Actions()):
         manager.SetUserInitialization(part)
-        kept.append(part)
+        alive.append(part)
     commands = g4.G4UImanager.GetUIpointer()
     manager.Initialize()
     if substitutes:

@@ -172,18 +172,18 @@ def cut(detector: Detector, responses: NDArray[np.generic]) -> Values:
 def moments_of(detector: Detector, voxels: Values) -> dict[str, Values]:
     """Computes layers, centres, widths, sparsity and depth of voxels [MeV], (N, cells), as `Showers` has them."""
     rows, start = len(voxels), 0
-    found: dict[str, list[Values]] = {"layers": [], "sparsity": [], "centres": [], "widths": []}
+    by_name: dict[str, list[Values]] = {"layers": [], "sparsity": [], "centres": [], "widths": []}
     for layer in detector.layers:
         part = voxels[:, start : start + layer.cells]
         start += layer.cells
         z = np.stack(layer.centres, 1)
         sums = part @ np.column_stack([np.ones(layer.cells), z, z**2])
-        found["layers"].append(sums[:, 0])
-        found["sparsity"].append(1 - np.count_nonzero(part, axis=1) / layer.cells)
+        by_name["layers"].append(sums[:, 0])
+        by_name["sparsity"].append(1 - np.count_nonzero(part, axis=1) / layer.cells)
         mean, square = (sums[:, k : k + 3] / (sums[:, :1] + TINY) for k in (1, 4))
-        found["centres"].append(mean)
-        found["widths"].append(np.sqrt(np.maximum(square - mean**2, 0)))
-    moments = {name: np.stack(parts, 1) for name, parts in found.items()}
+        by_name["centres"].append(mean)
+        by_name["widths"].append(np.sqrt(np.maximum(square - mean**2, 0)))
+    moments = {name: np.stack(parts, 1) for name, parts in by_name.items()}
     moments["depth"] = np.empty((rows, 0))
     if len(detector.shape) == 3:
         slices = voxels.reshape(rows, *detector.shape).sum(2)
@@ -250,8 +250,8 @@ def observe_showers(
         raise ValueError(f"wanted showers of a detector with layers, got {rows} events of {detector.name}")
     edges = spectrum_edges(source) if edges is None else edges
     most = min(2 * (sizes or Sizes()).prdc_rows, rows)
-    kept = np.full(rows, -1)
-    kept[np.sort(np.random.default_rng([seed, 0, 1]).permutation(rows)[:most])] = np.arange(most)
+    places = np.full(rows, -1)
+    places[np.sort(np.random.default_rng([seed, 0, 1]).permutation(rows)[:most])] = np.arange(most)
     voxels = SparseRows(most, detector.cells)
     parts: list[dict[str, Values]] = []
     spectra, below = [], []
@@ -263,7 +263,7 @@ def observe_showers(
             below.append(np.count_nonzero(responses, axis=1) - np.count_nonzero(cells, axis=1))
             parts.append(moments_of(detector, cells))
             spectra.append(spectrum_of(cells, edges))
-            here = kept[start : start + len(cells)]
+            here = places[start : start + len(cells)]
             logs = np.log10(np.where(cells > 0, 10 * cells, 1)[here >= 0])
             for place, row in zip(here[here >= 0], logs, strict=True):
                 voxels.put(int(place), row)
@@ -275,7 +275,7 @@ def observe_showers(
         spectrum=np.concatenate(spectra),
         edges=edges,
         voxels=voxels,
-        kept=kept,
+        kept=places,
         below=np.concatenate(below),
     )
 

@@ -71,9 +71,9 @@ def _radius(points: NDArray[np.floating], k: int) -> NDArray[np.floating]:
 
 def prdc_of(reference: Showers, generated: Showers, sizes: Sizes) -> dict[str, Result]:
     """Computes `prdc` of as many showers as both sets have the voxels of, `sizes.prdc_rows` at most."""
-    rows = min(sizes.prdc_rows, *(int((one.kept >= 0).sum()) for one in (reference, generated)))
+    rows = min(sizes.prdc_rows, *(int((showers.kept >= 0).sum()) for showers in (reference, generated)))
     if rows <= NEIGHBOURS:
         none = Result(math.nan, reason=f"needs more than {NEIGHBOURS} showers of each set")
         return dict.fromkeys(("precision", "recall", "density", "coverage"), none)
-    found = prdc(reference.some_voxels(rows), generated.some_voxels(rows))
-    return {name: Result(value) for name, value in found.items()}
+    values = prdc(reference.some_voxels(rows), generated.some_voxels(rows))
+    return {name: Result(value) for name, value in values.items()}

@@ -140,12 +140,12 @@ def compare(
     if not np.array_equal(reference.edges, generated.edges):
         raise ValueError("both sets must have the reference's edges of the voxel spectrum")
     sizes = sizes or Sizes()
-    found = {
+    results = {
         name: metric.function(reference, generated, seed, sizes)
         for name, metric in SHOWER_METRICS.items()
         if metric.function is not None and (slow or name not in SLOW) and (challenge or name not in CHALLENGE)
     }
-    return found | (prdc_of(reference, generated, sizes) if slow else {})
+    return results | (prdc_of(reference, generated, sizes) if slow else {})
 
 
 def score_showers(
@@ -182,7 +182,7 @@ def score_showers(
     for number, one in enumerate(generated):
         report(f"scores {number + 1}")
         scores.append(compare(reference, one, seed, sizes))
-    found: dict[str, dict[str, list[Result]]] = {kind: {} for kind in ("floor", "matched_floor", "control")}
+    levels: dict[str, dict[str, list[Result]]] = {kind: {} for kind in ("floor", "matched_floor", "control")}
     for number in range(sizes.splits):
         slow = number < (1 if large else sizes.slow_splits)
         if slow:
@@ -197,7 +197,7 @@ def score_showers(
             parts.append(("control", control.select(b), slow))
         for kind, part, all_of_them in parts:
             for name, result in compare(half, part, seed, sizes, all_of_them, number == 0).items():
-                found[kind].setdefault(name, []).append(result)
+                levels[kind].setdefault(name, []).append(result)
     half_rows = len(reference) // 2
     notes = {
         "floor": f"random halves: {half_rows} rows of the reference against {half_rows} of the reference",
@@ -212,7 +212,7 @@ def score_showers(
         entries[name] = {
             "values": [finite(value) for value in values],
             **mean_and_std(values),
-            **{kind: floor_entry(by_name.get(name, ()), notes[kind]) for kind, by_name in found.items()},
+            **{kind: floor_entry(by_name.get(name, ()), notes[kind]) for kind, by_name in levels.items()},
             "particles": None,
             "reason": next((result.reason for result in results if result.reason), ""),
         }

@@ -134,7 +134,7 @@ def moments(reference: Showers, generated: Showers, moment: str, z: str) -> Sepa
     bins, k = bins_of(detector), Z.index(z)
     for place in range(len(detector.layers)) if z == "r" else wide_layers(detector):
         number = detector.layers[place].number
-        ours, theirs = (getattr(one, moment)[:, place, k] for one in (reference, generated))
+        ours, theirs = (getattr(showers, moment)[:, place, k] for showers in (reference, generated))
         name = {"centres": "EC", "widths": "width"}[moment]
         yield f"{name}_{z} {number}", separation_of(ours, theirs, bins.edges(moment, z, number))
 
@@ -148,7 +148,9 @@ def ratios(reference: Showers, generated: Showers) -> Separations:
     for number, energy in enumerate(FIXED_ENERGIES):
         narrow = detector.pdg == 22 and number >= 4  # the response of photons narrows with the energy
         edges = np.linspace(0.9, 1.1, 21) if narrow else np.linspace(0.4, 1.4, 21)
-        ours, theirs = (one.ratio[_within(one.incident, energy)] for one in (reference, generated))
+        ours, theirs = (
+            showers.ratio[_within(showers.incident, energy)] for showers in (reference, generated)
+        )
         yield f"E_tot/E_inc {energy:.0f} MeV", separation_of(ours, theirs, edges)
 
 
@@ -158,7 +160,10 @@ def _within(incident: Values, energy: float) -> NDArray[np.bool_]:
 
 def voxel_energies(reference: Showers, generated: Showers) -> Separations:
     """Yields `voxels` and the separation power of the voxels' energies."""
-    yield "voxels", separation(*(one.spectrum.sum(0, dtype=np.int64) for one in (reference, generated)))
+    yield (
+        "voxels",
+        separation(*(showers.spectrum.sum(0, dtype=np.int64) for showers in (reference, generated))),
+    )
 
 
 def separations(reference: Showers, generated: Showers) -> dict[str, float]:

@@ -32,8 +32,8 @@ class SparseRows:
 
     def __getitem__(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Returns some rows, (n, width)."""
-        found = np.zeros((len(rows), self.shape[1]), np.float32)
-        for row, number in zip(found, rows, strict=True):
+        dense = np.zeros((len(rows), self.shape[1]), np.float32)
+        for row, number in zip(dense, rows, strict=True):
             values, place = self._entries[number]
             row[place] = values
-        return found
+        return dense
