@@ -7,7 +7,7 @@ block needs a dataclass here, its place in `Block`, a macro in `templates/blocks
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 
@@ -117,6 +117,11 @@ class Table:
     def has_best(self) -> bool:
         """Whether a cell is marked as the best of its column."""
         return any(cell.best for row in self.rows for cell in row.cells)
+
+    def chosen(self, numbers: Sequence[int]) -> Table:
+        """Returns the table with some of its columns."""
+        rows = (replace(row, cells=tuple(row.cells[number] for number in numbers)) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[number] for number in numbers), rows=tuple(rows))
 
 
 @dataclass(frozen=True, eq=False)

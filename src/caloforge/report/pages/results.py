@@ -28,6 +28,7 @@ from caloforge.report.document import (
     Bullets,
     Cell,
     Column,
+    Details,
     Document,
     Figure,
     Image,
@@ -54,6 +55,9 @@ from caloforge.report.tables import MISSING, kind_of
 
 GENERATORS = ("w1", "conditional_w1", "mae", "mae_c", "mae_cw", "w1_lit", "w1_radius", "bright_cells")
 """Metrics of the table of generators."""
+
+FURTHER = ("MAE_c", "MAE_cw", "parameters", "time, batch 1", "MAE, published")
+"""Columns that are shown on demand."""
 
 READOUTS = ("w1", "conditional_w1", "mae", "mae_c", "mae_cw")
 """Metrics of the table of direct estimation."""
@@ -177,13 +181,13 @@ def _images(parts: Sequence[Comparison], contents: Contents) -> list[Block]:
     blocks: list[Block] = []
     for part in parts:
         generators = [run for run in part.runs if kind_of(run.scores) != "readout"]
-        table = _scores(part, generators, GENERATORS, SOURCE)
-        blocks.append(Section(f"{part.stem}: generators", (table,)))
+        inner = _scores(part, generators, GENERATORS, SOURCE)
+        blocks.append(Section(f"{part.stem}: generators", inner))
         readouts = [run for run in part.runs if kind_of(run.scores) == "readout"]
         if readouts:
             yardsticks = [run for run in generators if kind_of(run.scores) == "yardstick"]
-            table = _scores(part, [*readouts, *yardsticks], READOUTS, SOURCE_READOUTS)
-            blocks.append(Section(f"{part.stem}: direct estimation of the channel sums", (table,)))
+            inner = _scores(part, [*readouts, *yardsticks], READOUTS, SOURCE_READOUTS)
+            blocks.append(Section(f"{part.stem}: direct estimation of the channel sums", inner))
     for part in parts:
         blocks += _flows(part)
     for part in parts:
@@ -199,8 +203,8 @@ def _images(parts: Sequence[Comparison], contents: Contents) -> list[Block]:
     return [*blocks, Section(f"{parts[0].detector.title}: the data", tuple(_data(parts, contents.maps)))]
 
 
-def _scores(part: Comparison, runs: Sequence[Run], wanted: Sequence[str], source: str) -> Table:
-    """Returns the scores of runs beside what is published of the same models."""
+def _scores(part: Comparison, runs: Sequence[Run], wanted: Sequence[str], source: str) -> tuple[Block, ...]:
+    """Returns the scores of runs beside what is published of the same models, and further columns on demand."""
     names = [run.name for run in runs]
     table = tables.scores_table([run.scores for run in runs], part.stem, wanted, names=names, speed=True)
     published = {row.recipe: row for row in PUBLISHED.get(part.detector.name, ()) if row.recipe}
@@ -218,13 +222,17 @@ def _scores(part: Comparison, runs: Sequence[Run], wanted: Sequence[str], source
         rows.append(replace(row, cells=(*row.cells, *(Cell(text) for text in more))))
     columns = (
         Column("time, batch 1", "ms"),
-        Column("W1, published"),
-        Column("MAE, published"),
+        Column("W1, published", part.detector.unit),
+        Column("MAE, published", part.detector.unit),
         Column("time, published", "ms"),
     )
     rows_scored = f"{len(part.reference):,} test rows"
     notes = (f"{rows_scored}.", *table.notes, f"Published: {source}.")
-    return replace(table, columns=(*table.columns, *columns), rows=tuple(rows), notes=notes)
+    whole = replace(table, columns=(*table.columns, *columns), rows=tuple(rows), notes=notes)
+    further = [number for number, column in enumerate(whole.columns) if column.title in FURTHER]
+    first = [number for number in range(len(whole.columns)) if number not in further]
+    rest = replace(whole.chosen(further), notes=())
+    return whole.chosen(first), Details("Further columns", (rest,))
 
 
 def _recipe(detector: Detector, name: str) -> str:
