@@ -10,13 +10,26 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+SHORTEST_BEGINNING = 4
+"""Letters of what may be the beginning of a longer name."""
+
 _TRUSTED: set[str] = set()
 """Names of outside code that the user gave to this process, so that files may repeat them."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns ", did you mean 'x'?" for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    """Returns ", did you mean 'x'?" for the closest known name, also for the beginning of one, or an empty string."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if len(name) >= SHORTEST_BEGINNING:
+        beginnings = {
+            other[: len(name)]: other
+            for other in sorted(known, key=len, reverse=True)
+            if len(other) > len(name)
+        }
+        begun = difflib.get_close_matches(name, beginnings, n=1, cutoff=0.8)
+        if begun and (not close or difflib.SequenceMatcher(None, close[0], name).ratio() < 0.8):
+            close = [beginnings[begun[0]]]
     return f", did you mean {close[0]!r}?" if close else ""
 
 

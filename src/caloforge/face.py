@@ -25,11 +25,11 @@ from caloforge import samples
 from caloforge._lookup import nearest
 from caloforge.detectors import Detector
 from caloforge.events import Events, ParticleSource, Primaries
-from caloforge.io import Layout, carried, create, open_events, open_particles, open_primaries
+from caloforge.io import FORMATS, Layout, carried, create, open_events, open_particles, open_primaries
 from caloforge.io.content import trained_on
 from caloforge.io.run import Run
 from caloforge.io.scores import Scores
-from caloforge.io.source import named_primaries
+from caloforge.io.source import check_file, named_primaries
 from caloforge.runtime.bundle import Surrogate, is_bundle, origin_of_bundle
 from caloforge.runtime.domain import Domain, check_choice
 from caloforge.runtime.generate import Generated, Readout, check_readout, generate
@@ -370,12 +370,26 @@ def run_path(name: str | Path) -> Path:
     shipped, path = samples.weights(), Path(name)
     if path.is_dir():
         return path
-    if str(name) not in shipped or path.exists():
-        raise ValueError(
-            f"no run folder {name}, nor weights of that name that ship ({', '.join(shipped)})"
-            f"{nearest(str(name), shipped)}"
-        )
-    return shipped[str(name)]
+    if path.is_file():
+        raise ValueError(f"{name} is a file, wanted a run folder, a bundle, or the name of weights that ship")
+    if str(name) in shipped:
+        return shipped[str(name)]
+    if path.suffix.lower() in FORMATS:
+        check_file(path)
+    near = nearest(str(name), [*_runs_in(path.parent), *shipped]) or nearest(
+        str(Path("runs") / path), _runs_in(Path("runs"))
+    )
+    names = near or f" ({', '.join(shipped)})"
+    raise ValueError(f"no run folder {name}, nor weights of that name that ship{names}")
+
+
+def _runs_in(folder: Path) -> list[str]:
+    """Returns the paths of the runs and bundles in a folder."""
+    if not folder.is_dir():
+        return []
+    return [
+        str(path) for path in sorted(folder.iterdir()) if (path / "recipe.toml").is_file() or is_bundle(path)
+    ]
 
 
 def read(path: str | Path, detector: Detector | None = None) -> Events:

@@ -168,10 +168,8 @@ def read(name: str | Path, kind: str = "", what: str = "recipe") -> dict[str, An
         with path.open("rb") as file:
             return tomllib.load(file)
     except FileNotFoundError:
-        raise ValueError(
-            f"no {what} {str(name)!r}: neither a file nor one that ships{nearest(str(name), ship)} "
-            f"(there are {', '.join(ship)})"
-        ) from None
+        names = nearest(str(name), ship) or f" (there are {', '.join(ship)})"
+        raise ValueError(f"no {what} {str(name)!r}: neither a file nor one that ships{names}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"cannot read the {what} {path}: {error}") from error
 

@@ -35,6 +35,7 @@ from caloforge.cli import (
     tune,
 )
 from caloforge.cli.bars import messages, output, show_warning
+from caloforge.cli.commands import Verb, Verbs
 
 
 def main() -> None:
@@ -79,17 +80,20 @@ def _root(
 app = typer.Typer(
     name="caloforge",
     help="Fast generative surrogates of calorimeter simulation.",
+    cls=Verbs,
     callback=_root,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 _data = typer.Typer(
-    help="Look at data files, convert and merge them.", no_args_is_help=True, rich_markup_mode=None
+    cls=Verbs, help="Look at data files, convert and merge them.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(_data, name="data")
-_import = typer.Typer(help="Bring weights that others trained.", no_args_is_help=True, rich_markup_mode=None)
-_import.command("calodream")(imports.calodream)
+_import = typer.Typer(
+    cls=Verbs, help="Bring weights that others trained.", no_args_is_help=True, rich_markup_mode=None
+)
+_import.command("calodream", cls=Verb)(imports.calodream)
 app.add_typer(_import, name="import")
 VERBS: tuple[Callable[..., None], ...] = (
     simulate.simulate,
@@ -106,6 +110,6 @@ VERBS: tuple[Callable[..., None], ...] = (
 )
 DATA_VERBS: tuple[Callable[..., None], ...] = (data.inspect, data.convert, data.merge)
 for _verb in VERBS:
-    app.command()(_verb)
+    app.command(cls=Verb)(_verb)
 for _verb in DATA_VERBS:
-    _data.command()(_verb)
+    _data.command(cls=Verb)(_verb)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caloforge import samples
+from caloforge.cli import commands
 from caloforge.cli.bars import counting_each, output
 from caloforge.cli.options import (
     Batch,
@@ -35,6 +36,7 @@ def evaluate(
         typer.Argument(
             metavar="RUN|EVENTS",
             help="A run folder, the name of weights that ship, or an events file.",
+            autocompletion=commands.runs,
             show_default=False,
         ),
     ],

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from caloforge.cli import commands
 from caloforge.cli.bars import output
 from caloforge.cli.options import Settings, Trust, run_path
 from caloforge.samples import located
@@ -18,6 +19,7 @@ def export(
         typer.Argument(
             metavar="RUN...",
             help="A run folder, or the name of weights that ship; for o2 one of ZN and one of ZP.",
+            autocompletion=commands.runs,
             show_default=False,
         ),
     ],

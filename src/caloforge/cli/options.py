@@ -7,20 +7,36 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from caloforge.cli import commands
+
 if TYPE_CHECKING:
     from caloforge.detectors import Detector
     from caloforge.io import Layout
     from caloforge.recipe import Recipe
 
 Source = Annotated[
-    str, typer.Argument(help="A data file, or sample:NAME for one that ships.", show_default=False)
+    str,
+    typer.Argument(
+        help="A data file, or sample:NAME for one that ships.",
+        autocompletion=commands.data,
+        show_default=False,
+    ),
 ]
 RunArgument = Annotated[
-    str, typer.Argument(help="A run folder, or the name of weights that ship.", show_default=False)
+    str,
+    typer.Argument(
+        help="A run folder, or the name of weights that ship.",
+        autocompletion=commands.runs,
+        show_default=False,
+    ),
 ]
 DetectorName = Annotated[
     str | None,
-    typer.Option("--detector", help="The detector, where the file does not name it, as in a .csv."),
+    typer.Option(
+        "--detector",
+        help="The detector, where the file does not name it, as in a .csv.",
+        autocompletion=commands.detectors,
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -37,7 +53,12 @@ Device = Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")]
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Events at once.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Event k is a function of the seed and k.")]
 RecipeArgument = Annotated[
-    str, typer.Argument(help="A TOML file, or the name of a recipe that ships.", show_default=False)
+    str,
+    typer.Argument(
+        help="A TOML file, or the name of a recipe that ships.",
+        autocompletion=commands.recipes,
+        show_default=False,
+    ),
 ]
 Data = Annotated[
     list[str] | None,

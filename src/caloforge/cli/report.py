@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from caloforge.cli import commands
 from caloforge.cli.bars import output
 from caloforge.cli.options import Trust, is_classifier, run_path
 from caloforge.samples import located
@@ -16,7 +17,9 @@ def report(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Evaluated run folders, scores of events files, and studies of `tune`.", show_default=False
+            help="Evaluated run folders, scores of events files, and studies of `tune`.",
+            autocompletion=commands.runs,
+            show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from caloforge.cli import commands
 from caloforge.cli.bars import counting, output, warn
 from caloforge.cli.options import Columns, Device, Seed, Settings, Tree, Trust, layout_given
 
@@ -17,10 +18,16 @@ def sample(
         typer.Argument(
             metavar="RUN|BUNDLE",
             help="A run folder, the name of weights that ship, or a bundle.",
+            autocompletion=commands.runs,
             show_default=False,
         ),
     ],
-    primaries: Annotated[str, typer.Argument(help="Particles: any data file, .csv too.", show_default=False)],
+    primaries: Annotated[
+        str,
+        typer.Argument(
+            help="Particles: any data file, .csv too.", autocompletion=commands.data, show_default=False
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="The events file to write.", show_default=False)],
     seed: Seed = 0,
     first_event: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from caloforge._lookup import nearest, outside
 from caloforge.detectors.base import ChannelMap, Detector, Face, Feature, Layer
 from caloforge.detectors.calochallenge import DS2, DS3, from_xml
 from caloforge.detectors.crystals import CRYSTALS
@@ -48,11 +49,10 @@ def detector_named(name: str, *, trust: bool = True) -> Detector:
             f"{path}.xml", particle or None, threshold=_threshold(name, threshold) if threshold else None
         )
     if ":" in name:
-        from caloforge._lookup import outside
-
         return outside(name, Detector, trust=trust)
     raise ValueError(
         f"no detector {name!r}; there are {', '.join(DETECTORS)}, a binning file .xml, or package.module:VALUE"
+        f"{nearest(name, DETECTORS)}"
     )
 
 

@@ -41,6 +41,9 @@ RangeReader: TypeAlias = Callable[[int, int], NDArray[np.generic]]
 LEAST_DECLARED, MOST_COMPRESSED = 2**26, 1100
 """Bytes that may be declared whatever is stored, and how far compression may go beyond: deflate reaches 1 in 1032."""
 
+MOST_NAMES = 1000
+"""Names of a folder among which the nearest is looked for."""
+
 NONE_FURTHER: Mapping[str, np.dtype[Any]] = MappingProxyType({})
 
 
@@ -135,7 +138,8 @@ def check_stored(name: str, declared: int, stored: int) -> None:
 def check_file(path: Path) -> None:
     """Raises FileNotFoundError or ValueError where `path` is no file with something in it."""
     if not path.exists():
-        raise FileNotFoundError(f"no file {path}")
+        names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise FileNotFoundError(f"no file {path}{nearest(path.name, names[:MOST_NAMES])}")
     if not path.is_file():
         raise ValueError(f"{path} is a folder, wanted a file")
     if path.stat().st_size == 0:
