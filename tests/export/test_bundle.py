@@ -17,6 +17,7 @@ from caloforge.io.files import read_json, write_json
 from caloforge.models import MODELS, READOUTS
 from caloforge.models.autoregressive_flow import MAF, MAFConfig
 from caloforge.models.parts.inference import generate_in_memory, probabilities_in_memory
+from caloforge.models.regressors import Linear, LinearConfig
 from caloforge.runtime import Surrogate
 from caloforge.runtime.domain import Domain
 from caloforge.runtime.hits import responds, uniforms
@@ -57,6 +58,14 @@ def test_every_network_is_exportable():
 def test_a_flow_that_goes_cell_by_cell_is_refused():
     with pytest.raises(ValueError, match="cell by cell"):
         check_exportable(MAF(ZN, MAFConfig()), "zn-maf")
+
+
+def test_any_model_that_says_why_it_makes_no_graph_is_refused_with_that(monkeypatch):
+    model = Linear(ZN, LinearConfig())
+    check_exportable(model, "zn-linear")
+    monkeypatch.setattr(Linear, "no_graph", "is but a ruler")
+    with pytest.raises(ValueError, match=r"^zn-linear is but a ruler$"):
+        check_exportable(model, "zn-linear")
 
 
 @pytest.mark.slow

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.events import EventSource
-from caloforge.models.autoregressive_flow import MAF
-from caloforge.models.parts.flow_likelihood import log_likelihoods
+from caloforge.models.base import HasLikelihood
 from caloforge.samples import weights
 from caloforge.training.checkpoint import load_model
 
@@ -32,11 +31,11 @@ def response_likelihoods(run: str | Path, source: EventSource) -> NDArray[np.flo
         ValueError: not a finished run, another model, or events of another detector.
     """
     recipe, model = load_model(weights().get(str(run), Path(run)))
-    if not isinstance(model, MAF):
+    if not isinstance(model, HasLikelihood):
         raise ValueError(
             f"{recipe.name} has no likelihood; models of type autoregressive_flow have, such as zn-maf"
         )
     found = source.primaries.detector.name
     if found != model.detector.name:
         raise ValueError(f"{recipe.name} needs events of {model.detector.name}, got {found}")
-    return log_likelihoods(model.images, model.flow, source)
+    return model.log_likelihoods(source)

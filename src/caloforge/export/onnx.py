@@ -26,7 +26,6 @@ from caloforge._lookup import require
 from caloforge.export.kernels import check_kernels
 from caloforge.export.loops import fix_shapes, make_loops
 from caloforge.models import Classifier, Generator, Readout
-from caloforge.models.autoregressive_flow import MAF
 from caloforge.models.base import DrawsTokens
 from caloforge.nn.rounding import before_rounding
 from caloforge.nn.stored import Stored
@@ -91,7 +90,7 @@ class _Step(nn.Module):
 
 
 def check_exportable(model: Generator | Readout, name: str) -> None:
-    """Raises ValueError for a model that is no network.
+    """Raises ValueError for a model that makes no graph.
 
     Args:
         model: the model.
@@ -102,11 +101,8 @@ def check_exportable(model: Generator | Readout, name: str) -> None:
             f"{name} keeps fitted tables (trees, or its training events) and no network: it is a yardstick, "
             "to be scored and not to be deployed; export needs a network, such as flow_matching"
         )
-    if isinstance(model, MAF):
-        raise ValueError(
-            f"{name} draws an event cell by cell, each after those before: that makes no single graph; an "
-            "inverse_autoregressive_flow needs one pass"
-        )
+    if model.no_graph:
+        raise ValueError(f"{name} {model.no_graph}")
 
 
 def check_single_graph(model: Generator | Readout, name: str) -> None:

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -24,7 +26,12 @@ from caloforge.detectors import Detector
 from caloforge.events import EventSource
 from caloforge.models.base import Generator, Stage
 from caloforge.models.parts.flow_images import ExpectedPlaceConfig, FlowImages, Rounding
-from caloforge.models.parts.flow_likelihood import FlowTrainingConfig, flow_stage, log_likelihood
+from caloforge.models.parts.flow_likelihood import (
+    FlowTrainingConfig,
+    flow_stage,
+    log_likelihood,
+    log_likelihoods,
+)
 from caloforge.models.parts.photons import PhotonsConfig
 from caloforge.nn.autoregressive import AutoregressiveFlow, FlowConfig
 
@@ -63,6 +70,10 @@ class MAF(Generator):
 
     config_class: ClassVar[type[BaseModel]] = MAFConfig
     sampling: ClassVar[tuple[str, ...]] = ("rounding",)
+    no_graph: ClassVar[str] = (
+        "draws an event cell by cell, each after those before: that makes no single graph; an "
+        "inverse_autoregressive_flow needs one pass"
+    )
 
     def __init__(self, detector: Detector, config: MAFConfig) -> None:
         super().__init__()
@@ -93,6 +104,10 @@ class MAF(Generator):
             u: dequantizing noise, uniforms, (B, cells).
         """
         return log_likelihood(self.images, self.flow, conditions, counts, u)
+
+    def log_likelihoods(self, source: EventSource) -> NDArray[np.float64]:
+        """Returns `log_likelihood` of events in nats, (N,), with the noise of events 0, 1, ... for u."""
+        return log_likelihoods(self.images, self.flow, source)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the normalization and returns the stages: photon sum, expected place, chain."""

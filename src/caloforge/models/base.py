@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
@@ -94,6 +95,7 @@ class Generator(nn.Module, ABC):
         sampling: keys and sections of the configuration that may be changed after the training.
         made_with: what `stages` used besides events, such as the network of a perceptual loss, for the card.
         training_only: modules that generation does without, by name; weights that ship may lack them.
+        no_graph: why it cannot be exported, to follow the name of its run; empty where it can.
     """
 
     detector: Detector
@@ -102,6 +104,7 @@ class Generator(nn.Module, ABC):
     sampling: ClassVar[tuple[str, ...]] = ()
     made_with: Mapping[str, Any] = {}
     training_only: ClassVar[tuple[str, ...]] = ()
+    no_graph: ClassVar[str] = ""
 
     @property
     def conditions(self) -> tuple[Feature, ...]:
@@ -175,6 +178,14 @@ class TakesPhotons(Protocol):
         """Generates responses, (B, *shape), from conditions (B, F), sums (B,) and noise (B, D)."""
 
 
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A generator that tells how likely given responses are."""
+
+    def log_likelihoods(self, source: EventSource) -> NDArray[np.float64]:
+        """Returns the logarithm of the probability density of each response, given its particle, in nats, (N,)."""
+
+
 class Readout(nn.Module, ABC):
     """Turns conditions and noise into channel sums, without an image.
 
@@ -184,6 +195,7 @@ class Readout(nn.Module, ABC):
         noise_dim: standard normals an event, D.
         config_class: the model's configuration; the constructor takes a detector and one of these.
         sampling: keys and sections of the configuration that may be changed after the training.
+        no_graph: why it cannot be exported, to follow the name of its run; empty where it can.
     """
 
     detector: Detector
@@ -191,6 +203,7 @@ class Readout(nn.Module, ABC):
     noise_dim: int
     config_class: ClassVar[type[BaseModel]]
     sampling: ClassVar[tuple[str, ...]] = ()
+    no_graph: ClassVar[str] = ""
 
     @abstractmethod
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:

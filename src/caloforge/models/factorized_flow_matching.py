@@ -148,6 +148,11 @@ class FactorizedFlowMatchingConfig(BaseModel):
     validation_events: int = Field(1024, ge=2)
 
 
+def path_times(end: float, steps: int) -> list[float]:
+    """Returns the times between which steps leave equal shares of the way: 1 - t_i = (1 - end)^(i / n), (n + 1,)."""
+    return [1 - (1 - end) ** (i / steps) for i in range(steps + 1)]
+
+
 class FactorizedFlowMatching(Generator):
     """Draws channel sums, then an image with exactly these sums.
 
@@ -295,10 +300,7 @@ class FactorizedFlowMatching(Generator):
         image = self.config.image
         config, end, likelihood = image.distillation, image.end, image.likelihood
         teacher = copy.deepcopy(self.image).requires_grad_(False)
-        fine = [
-            1 - (1 - end) ** (i / (config.steps * config.teacher))
-            for i in range(config.steps * config.teacher + 1)
-        ]
+        fine = path_times(end, config.steps * config.teacher)
 
         def prepare(_: EventSource) -> None:
             teacher.load_state_dict(self.image.state_dict())

@@ -255,6 +255,15 @@ class LatentFlowMatching(Generator):
         mean, log_variance = torch.cat(latents, 1)
         return Encoded(np.concatenate(conditions), mean, log_variance)
 
+    def _standardise(self, latents: Encoded) -> None:
+        """Fits the standardisation of what the flow learns."""
+        z = latents.mean
+        if self.config.latents == "sample":
+            z = z + torch.exp(latents.log_variance / 2) * _signs(z)
+        self.standardize_latents.refit_slices(
+            part.permute(0, 2, 3, 1).reshape(-1, self.latent[0]) for part in torch.split(z, 4096)
+        )
+
     def _velocity_stage(self, events: int) -> Stage:
         config = self.config
         readout = channel_matrix(self.detector).to(self.order.device)
@@ -265,12 +274,8 @@ class LatentFlowMatching(Generator):
                 kept.append(self._encoded(source))
             return kept[0]
 
-        def standardise(source: EventSource) -> None:
-            mean, spread = encoded(source).mean, encoded(source).log_variance
-            z = mean if config.latents == "mean" else mean + torch.exp(spread / 2) * _signs(mean)
-            self.standardize_latents.refit_slices(
-                part.permute(0, 2, 3, 1).reshape(-1, self.latent[0]) for part in torch.split(z, 4096)
-            )
+        def prepare(source: EventSource) -> None:
+            self._standardise(encoded(source))
 
         def batches(source: EventSource, size: int, rng: np.random.Generator) -> Iterator[Encoded]:
             order = rng.permutation(len(source))
@@ -304,7 +309,7 @@ class LatentFlowMatching(Generator):
             config,
             events,
             average=config.average,
-            prepare=standardise,
+            prepare=prepare,
             batches=batches,
         )
 
