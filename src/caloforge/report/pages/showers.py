@@ -193,6 +193,7 @@ def _profiles(reference: Showers, models: Observed) -> list[Block]:
 def _response(reference: Showers, models: Observed) -> list[Block]:
     """Shows the mean and the relative spread of E_tot / E_inc in bins of the energy."""
     incident = reference.incident
+    scale, unit = _energy_unit(reference.primaries.detector)
     edges = np.geomspace(incident.min(), incident.max() * (1 + 1e-9), ENERGY_BINS + 1)
     if np.unique(incident).size < 2 or any(
         np.histogram(one.incident, edges)[0].min() < 5 for one in (reference, *(one for _, one in models))
@@ -214,10 +215,10 @@ def _response(reference: Showers, models: Observed) -> list[Block]:
         (True, "Resolution", "std / mean"),
     ):
         drawn = figures.profile(
-            edges / 1e3,
+            edges * scale,
             of(reference, spread),
             [(run.look, of(one, spread)) for run, one in models],
-            "E_inc [GeV]",
+            f"E_inc [{unit}]",
             label,
             x="log",
             window=(0.5, 1.5) if spread else (0.95, 1.05),
@@ -226,10 +227,17 @@ def _response(reference: Showers, models: Observed) -> list[Block]:
     return [Grid(tuple(blocks))]
 
 
+def _energy_unit(detector: Detector) -> tuple[float, str]:
+    """Returns the unit in which incident energies are shown, and what they are multiplied by."""
+    unit = next(feature.unit for feature in detector.conditions if feature.name == "incident_energy")
+    return (1e-3, "GeV") if unit == "MeV" else (1.0, unit)
+
+
 def _displays(part: Comparison) -> list[Block]:
     """Shows single showers: the reference's at some energies, and each model's of the nearest energy."""
     detector = part.detector
     energy = part.reference.primaries.feature("incident_energy")
+    scale, unit = _energy_unit(detector)
     order = np.argsort(energy, kind="stable")
     blocks = []
     for share in np.linspace(0.15, 0.95, SHOWN):
@@ -242,7 +250,7 @@ def _displays(part: Comparison) -> list[Block]:
             nearest = row if same else int(np.argmin(np.abs(np.log(others / energy[row]))))
             showers.append((run.name, _voxels(source, nearest)))
         layers = layer_numbers(detector, showers[0][1])
-        name = f"E_inc {energy[row] / 1e3:.3g} GeV"
+        name = f"E_inc {energy[row] * scale:.3g} {unit}"
         space = Image(figures.displays(detector, showers), f"Showers in space, {name}", 11.0 * len(showers))
         maps = Image(figures.layer_maps(detector, showers, layers), f"Layers of showers, {name}", 30.0)
         about = "Above: voxels in space. Below: layers, seen along the axis."
