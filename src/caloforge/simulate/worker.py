@@ -9,7 +9,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,14 +192,51 @@ def run(
     """
     g4: Any = require("geant4_pybind", "geant4")
     counter = Counter(setup, shots.seeds)
-    directions = shots.directions_to(setup.detectors[0])
     alive: list[Any] = []  # Geant4 holds plain pointers: what Python lets go of is lost
     counted: list[Any] = []
-    by_light = setup.scorer.kind == "light"
-    by_steps = setup.scorer.kind == "steps" or by_light
     fast = FastShowers(Path(job.fast), setup, job.seed) if job.fast else None
-    back = BACK if fast else 0.0
-    state = {"event": first - 1, "asked": True}
+    state = EventState(first - 1)
+    actions = [
+        partial(_gun, g4, job, setup, shots, state, parent),
+        partial(_ending, g4, setup, counter),
+        *([partial(_stepping, g4, job, setup, fast, counter, state)] if fast else []),
+    ]
+
+    # two threads hang, so the manager is the serial one
+    manager = g4.G4RunManagerFactory.CreateRunManager(g4.G4RunManagerType.Serial)
+    physics = _electromagnetic(g4, job.physics) if job.physics in EM_LISTS else getattr(g4, job.physics)()
+    construction = _construction(g4, setup, counter, alive, counted)
+    for initialization in (construction, physics, _initialization(g4, actions, alive)):
+        manager.SetUserInitialization(initialization)
+        alive.append(initialization)
+    commands = g4.G4UImanager.GetUIpointer()
+    manager.Initialize()
+    if substitutes:
+        for volume in counted:
+            _check_elements(g4, volume.GetMaterial())
+    # a list's own default has no effect from Python
+    commands.ApplyCommand(f"/run/setCut {job.cut} mm")
+    g4.HepRandom.setTheSeeds([*shots.seeds, 0])
+    manager.BeamOn(len(shots.energy))
+    return counter, version_name(g4.G4VERSION_NUMBER)
+
+
+@dataclass
+class EventState:
+    """Where the run is.
+
+    Attributes:
+        event: number of the event.
+        asked: whether a bundle was asked for the shower of its primary.
+    """
+
+    event: int
+    asked: bool = True
+
+
+def _construction(g4: Any, setup: Setup, counter: Counter, alive: list[Any], counted: list[Any]) -> Any:
+    """Returns what builds the volumes, appends those that are scored to `counted`, and scores them."""
+    by_steps = setup.scorer.kind in ("steps", "light")
 
     class Construction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         def Construct(self) -> Any:  # noqa: N802
@@ -206,8 +245,9 @@ def run(
             return world
 
         def ConstructSDandField(self) -> None:  # noqa: N802
-            kind = Fibres if by_light else Sensitive if by_steps else g4.G4MultiFunctionalDetector
-            sensitive = kind(COLLECTION[0])
+            sensitive = (
+                _sensitive(g4, setup, counter) if by_steps else g4.G4MultiFunctionalDetector(COLLECTION[0])
+            )
             g4.G4SDManager.GetSDMpointer().AddNewDetector(sensitive)
             alive.append(sensitive)
             if not by_steps:
@@ -217,7 +257,14 @@ def run(
             for volume in counted:
                 self.SetSensitiveDetector(volume, sensitive)
 
-    class Sensitive(g4.G4VSensitiveDetector):  # type: ignore[misc]
+    return Construction()
+
+
+def _sensitive(g4: Any, setup: Setup, counter: Counter) -> Any:
+    """Returns what counts step by step: deposits, or the steps of charged particles in fibres."""
+    slowest = 1 / setup.scorer.light.index
+
+    class Deposits(g4.G4VSensitiveDetector):  # type: ignore[misc]
         def ProcessHits(self, step: Any, history: Any) -> bool:  # noqa: N802
             energy = step.GetTotalEnergyDeposit()
             if energy:
@@ -239,12 +286,24 @@ def run(
                 counter.flush()
             return True
 
-    slowest = 1 / setup.scorer.light.index
+    return (Fibres if setup.scorer.kind == "light" else Deposits)(COLLECTION[0])
+
+
+def _electromagnetic(g4: Any, name: str) -> Any:
+    """Returns a physics list of electromagnetic processes alone."""
 
     class Electromagnetic(g4.G4VModularPhysicsList):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.RegisterPhysics(getattr(g4, job.physics)())
+            self.RegisterPhysics(getattr(g4, name)())
+
+    return Electromagnetic()
+
+
+def _gun(g4: Any, job: Job, setup: Setup, shots: Shots, state: EventState, parent: int) -> Any:
+    """Returns what starts the primary of each event; it ends this process when its parent has gone."""
+    directions = shots.directions_to(setup.detectors[0])
+    back = BACK if job.fast else 0.0
 
     class Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -262,63 +321,64 @@ def run(
             start = entry - back * direction / direction[2]
             self.gun.SetParticlePosition(g4.G4ThreeVector(*map(float, start)))
             self.gun.SetParticleMomentumDirection(g4.G4ThreeVector(*map(float, direction)))
-            state.update(event=state["event"] + 1, asked=False)
+            state.event, state.asked = state.event + 1, False
             self.gun.GeneratePrimaryVertex(event)
             self.shot += 1
 
+    return Gun()
+
+
+def _ending(g4: Any, setup: Setup, counter: Counter) -> Any:
+    """Returns what closes the counts of each event."""
+
     class Ending(g4.G4UserEventAction):  # type: ignore[misc]
         def EndOfEventAction(self, event: Any) -> None:  # noqa: N802
-            if by_steps:
+            if setup.scorer.kind in ("steps", "light"):
                 counter.end_event(None)
                 return
             number = g4.G4SDManager.GetSDMpointer().GetCollectionID("/".join(COLLECTION))
             counter.end_event(event.GetHCofThisEvent().GetHC(number))
 
-    class Stepping(g4.G4UserSteppingAction):  # type: ignore[misc]
-        """Asks for the shower of a primary once, where it enters; what is refused goes on in full."""
+    return Ending()
 
+
+def _stepping(g4: Any, job: Job, setup: Setup, fast: FastShowers, counter: Counter, state: EventState) -> Any:
+    """Returns what asks for the shower of a primary once, where it enters; what is refused goes on in full."""
+
+    class Stepping(g4.G4UserSteppingAction):  # type: ignore[misc]
         def UserSteppingAction(self, step: Any) -> None:  # noqa: N802
-            if state["asked"] or fast is None:
+            if state.asked:
                 return
             track, point = step.GetTrack(), step.GetPostStepPoint()
             entry = point.GetPosition()
             if entry.z < setup.front[2] - 1e-6:
                 return
-            state["asked"] = True
+            state.asked = True
             direction = point.GetMomentumDirection()
             drawn = fast.deposits(
                 point.GetKineticEnergy(),
                 PARTICLES[job.particle],
                 (entry.x, entry.y, entry.z),
                 (direction.x, direction.y, direction.z),
-                int(state["event"]),
+                state.event,
             )
             if drawn is not None:
                 counter.add(*drawn)
                 track.SetTrackStatus(g4.G4TrackStatus.fKillTrackAndSecondaries)
 
+    return Stepping()
+
+
+def _initialization(g4: Any, actions: Sequence[Callable[[], Any]], alive: list[Any]) -> Any:
+    """Returns what makes the actions when Geant4 knows its particles, and hands them to the run manager."""
+
     class Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
         def Build(self) -> None:  # noqa: N802
-            for action in (Gun(), Ending(), *([Stepping()] if fast else [])):
+            for action in (make() for make in actions):
                 self.SetUserAction(action)
                 alive.append(action)
 
-    # two threads hang, so the manager is the serial one
-    manager = g4.G4RunManagerFactory.CreateRunManager(g4.G4RunManagerType.Serial)
-    physics = Electromagnetic() if job.physics in EM_LISTS else getattr(g4, job.physics)()
-    for part in (Construction(), physics, Actions()):
-        manager.SetUserInitialization(part)
-        alive.append(part)
-    commands = g4.G4UImanager.GetUIpointer()
-    manager.Initialize()
-    if substitutes:
-        for volume in counted:
-            _check_elements(g4, volume.GetMaterial())
-    # a list's own default has no effect from Python
-    commands.ApplyCommand(f"/run/setCut {job.cut} mm")
-    g4.HepRandom.setTheSeeds([*shots.seeds, 0])
-    manager.BeamOn(len(shots.energy))
-    return counter, version_name(g4.G4VERSION_NUMBER)
+    return Actions()
 
 
 def _primitive(g4: Any, setup: Setup) -> Any:
