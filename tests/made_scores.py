@@ -1,5 +1,7 @@
 """Contents of scores.json for tests."""
 
+from caloforge.io.scores import Scores
+
 
 def entry(mean, std=0.0, floor=None, matched=None, particles=None, reason=""):
     """An entry of scores.json."""
@@ -42,3 +44,19 @@ def scores(name, groups, type="flow_matching", kind="generator", **more):
         "timing": None,
         "sweep": [],
     } | more
+
+
+def typed(content):
+    """What was written as a scores.json, as it is read."""
+    return Scores.model_validate(content)
+
+
+def times(median=1.0):
+    """The spread of a time."""
+    return {"min": median, "median": median, "max": median}
+
+
+def timing(median=1.0, batch_size=8):
+    """A timing."""
+    place = {"batch_size": batch_size, "threads": 1, "device": "cpu", "machine": "here"}
+    return {"ms_per_event": times(median), **place}

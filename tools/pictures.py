@@ -25,7 +25,7 @@ from caloforge.metrics import METRICS
 from caloforge.particles import particle_name
 from caloforge.report import drawing, figures, pareto
 from caloforge.report.runs import read_runs
-from caloforge.report.study import reached, read_study
+from caloforge.report.study import read_study
 from caloforge.report.tables import floor_of
 
 TYPES = (22, 2112, 310)
@@ -99,11 +99,12 @@ def time(runs: list[Path], panels: list[str]) -> bytes:
 
 def study(folder: Path) -> bytes:
     """Draws the cumulative share of trials."""
-    found = read_study(folder)
-    values = [value for trial in found.trials if (value := reached(trial)) is not None]
-    finished = [float(trial["value"]) for trial in found.finished]
-    print(f"{len(found.trials)} trials, {len(finished)} finished, best {min(finished):.4g}")
-    return figures.cumulative(values, len(found.trials), finished, found.label)
+    study = read_study(folder)
+    ended = study.content.ended
+    values = [trial.reached for trial in ended if trial.reached is not None]
+    finished = [trial.value for trial in study.content.finished if trial.value is not None]
+    print(f"{len(ended)} trials, {len(finished)} finished, best {min(finished):.4g}")
+    return figures.cumulative(values, len(ended), finished, study.label)
 
 
 def main() -> None:

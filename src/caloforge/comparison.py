@@ -42,11 +42,12 @@ from caloforge.io import open_events, sha256
 from caloforge.io.files import read_json, replacing, write_json
 from caloforge.io.run import Run
 from caloforge.io.scores import Scores, Timing, read_scores
+from caloforge.io.study import is_study
 from caloforge.io.typed import checked, write_typed
 from caloforge.models import resolved
 from caloforge.models.parts.inference import as_function
 from caloforge.report.pages.results import Contents, Trained, map_rows, write_results
-from caloforge.report.study import is_study, read_study
+from caloforge.report.study import read_study
 from caloforge.training.checkpoint import load_model
 from caloforge.training.run import train
 from caloforge.training.space import read_space

@@ -108,6 +108,10 @@ class Recipe(BaseModel):
     training: TrainingConfig = TrainingConfig()
 
 
+SHOWN = 120
+"""Characters of a wrong value that a message shows."""
+
+
 def validated(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
     """Builds a configuration from plain values.
 
@@ -132,7 +136,9 @@ def validated(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
                     f"unknown key {path!r}{nearest(location[-1], known)} (known: {', '.join(known)})"
                 )
             else:
-                problems.append(f"{path}: {problem['msg']}, got {problem['input']!r}")
+                got = repr(problem["input"])
+                shown = got if len(got) <= SHOWN else f"{got[:SHOWN]}..."
+                problems.append(f"{path}: {problem['msg']}, got {shown}")
         raise ValueError("; ".join(problems)) from None
 
 

@@ -71,7 +71,7 @@ def test_other_energies_are_said(files, tmp_path):
 
 
 def test_a_table_shows_every_metric_with_floor_and_control(scores):
-    table = tables.showers_table([scores.content()], "reference")
+    table = tables.showers_table([scores], "reference")
     assert [column.title for column in table.columns] == ["floor", "mine", "control"]
     assert [row.name for row in table.rows][:2] == ["sep. E_layer", "sep. E_tot/E_inc"]
     assert {"FPD [10⁻³]", "AUC, high", "JSD, high [bits]"} <= {row.name for row in table.rows}

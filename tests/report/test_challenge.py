@@ -6,7 +6,7 @@ from caloforge.metrics.showers import SHOWER_METRICS
 from caloforge.report import challenge
 from caloforge.report.document import Details
 from caloforge.report.pages.challenge import blocks, text
-from made_scores import entry
+from made_scores import entry, scores, typed
 
 
 def made(name="mine", data_set="ds2", classifiers=("low", "high"), **more):
@@ -32,8 +32,8 @@ def made(name="mine", data_set="ds2", classifiers=("low", "high"), **more):
         "kpd": {"value": 0.02, "error": 0.01},
         "precision": {"value": 0.7, "error": None},
     } | more
-    group = {"n": 10, "metrics": metrics, "note": "few", "challenge": numbers}
-    return {"name": name, "sets": {"made": {"groups": {"all": group}}}}
+    group = {"n": 10, "particles": 10, "metrics": metrics, "note": "few", "challenge": numbers}
+    return typed(scores(name, {"all": group}))
 
 
 def cells(table, row):
@@ -59,11 +59,11 @@ def test_ones_own_numbers_stand_beside_the_published_ones():
 
 
 def test_a_set_without_published_rows_has_none_and_further_classifiers_have_columns():
-    scores = made(data_set="ds1-pions", classifiers=("low", "low-normed", "high"))
-    table = challenge.numbers_table([scores], "made")
+    pions = made(data_set="ds1-pions", classifiers=("low", "low-normed", "high"))
+    table = challenge.numbers_table([pions], "made")
     assert [row.name for row in table.rows] == ["floor", "mine"]
     assert [column.title for column in table.columns][:3] == ["AUC low", "AUC high", "AUC low-normed"]
-    assert challenge.data_set_title([scores], "made") == "data set 1, pions"
+    assert challenge.data_set_title([pions], "made") == "data set 1, pions"
     assert not any("Published" in note for note in table.notes)
     unknown = made(data_set=None)
     assert [row.name for row in challenge.numbers_table([unknown], "made").rows] == ["floor", "mine"]
@@ -94,8 +94,9 @@ def test_kinds_of_histograms_are_metrics(metric):
 
 
 def test_the_page_says_where_scores_have_no_such_numbers():
-    old = made()
-    old["sets"]["made"]["groups"]["all"]["challenge"] = {}
+    content = made().content()
+    del content["sets"]["made"]["groups"]["all"]["challenge"]
+    old = typed(content)
     (paragraph,) = blocks([old], "made")
     assert "evaluate again" in paragraph.text
     *_, every = blocks([old, made()], "made")

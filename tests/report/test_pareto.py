@@ -3,7 +3,7 @@ import pytest
 from caloforge.report import drawing, figures
 from caloforge.report.pareto import METRICS, Priced, PricePanel, frontier, milliseconds, priced
 from caloforge.report.runs import Run
-from made_scores import entry, scores
+from made_scores import entry, scores, times, timing, typed
 
 LOOK = drawing.style(0, "model")
 
@@ -11,15 +11,21 @@ LOOK = drawing.style(0, "model")
 def run(name="model", ms=2.0, sweep=(), number=0, **more):
     one = scores(
         name,
-        {"all": {"n": 4, "metrics": {"w1": entry(5.0, 0.2), "mae_c": entry(None, reason="few")}}},
+        {
+            "all": {
+                "n": 4,
+                "particles": 2,
+                "metrics": {"w1": entry(5.0, 0.2), "mae_c": entry(None, reason="few")},
+            }
+        },
         **more,
     )
     if ms is not None:
-        one["timing"] = {"ms_per_event": {"median": ms}}
+        one["timing"] = timing(ms)
     for value, time, w1 in sweep:
-        sets = {"made": {"groups": {"all": {"n": 4, "metrics": {"w1": entry(w1)}}}}}
-        one["sweep"].append({"path": "steps", "value": value, "ms_per_event": {"median": time}, "sets": sets})
-    return Run(None, name, one, {}, drawing.style(number, name))
+        sets = scores(name, {"all": {"n": 4, "particles": 2, "metrics": {"w1": entry(w1)}}})["sets"]
+        one["sweep"].append({"path": "steps", "value": value, "ms_per_event": times(time), "sets": sets})
+    return Run(None, name, typed(one), None, drawing.style(number, name))
 
 
 def test_every_timed_run_and_setting_is_a_point():

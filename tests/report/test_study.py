@@ -1,7 +1,8 @@
 import pytest
 
+from caloforge.io.study import is_study
 from caloforge.report import drawing, figures, write_report
-from caloforge.report.study import is_study, reached, read_study
+from caloforge.report.study import read_study
 from made_study import RATE, SCHEDULE, TRIALS, trial, write_study
 
 
@@ -11,10 +12,10 @@ def study(tmp_path):
 
 
 def test_a_study_says_what_was_reached(study):
-    found = read_study(study)
-    assert [one["number"] for one in found.trials] == [0, 1, 2, 3]
-    assert [one["number"] for one in found.finished] == [3, 0]
-    assert [reached(one) for one in found.trials] == [9.0, 20.0, None, 4.0]
+    content = read_study(study).content
+    assert [trial.number for trial in content.ended] == [0, 1, 2, 3]
+    assert [trial.number for trial in content.finished] == [3, 0]
+    assert [trial.reached for trial in content.ended] == [9.0, 20.0, None, 4.0]
 
 
 def test_the_page_of_a_study(study, tmp_path):

@@ -4,23 +4,23 @@ from caloforge.report import drawing, figures
 from caloforge.report.pareto import priced
 from caloforge.report.runs import Run
 from caloforge.report.sweeps import curves, wordy
-from made_scores import entry, scores
+from made_scores import entry, scores, times, typed
 
 
 def run(*points):
     """A run whose sweep has points: path, value, settings that were held, W1."""
-    one = scores("model", {"all": {"n": 4, "metrics": {"w1": entry(5.0)}}})
+    one = scores("model", {"all": {"n": 4, "particles": 2, "metrics": {"w1": entry(5.0)}}})
     one["sweep"] = [
         {
             "path": path,
             "value": value,
             "settings": held,
-            "ms_per_event": {"median": 1.0},
-            "sets": {"made": {"groups": {"all": {"n": 4, "metrics": {"w1": entry(w1, 0.5)}}}}},
+            "ms_per_event": times(),
+            "sets": scores("", {"all": {"n": 4, "particles": 2, "metrics": {"w1": entry(w1, 0.5)}}})["sets"],
         }
         for path, value, held, w1 in points
     ]
-    return Run(None, "model", one, {}, drawing.style(0, "model"))
+    return Run(None, "model", typed(one), None, drawing.style(0, "model"))
 
 
 EULER, MIDPOINT = {"solver.method": "euler"}, {"solver.method": "midpoint"}
@@ -34,7 +34,7 @@ def test_each_setting_that_is_held_has_its_curve():
         ("image.steps", 1, EULER, 1.0),
     )
     found = curves([swept], "made")
-    assert [(one.held, one.x, one.y) for one in found["steps"]] == [
+    assert [(one.settings, one.x, one.y) for one in found["steps"]] == [
         ("euler", (2, 4), (9.0, 3.0)),
         ("midpoint", (2,), (2.0,)),
     ]

@@ -1,11 +1,11 @@
 import pytest
 
 from caloforge.report import markdown, tables
-from made_scores import entry, scores
+from made_scores import entry, scores, timing, typed
 
 
 @pytest.fixture
-def models():
+def contents():
     good = {
         "all": {
             "n": 100,
@@ -34,18 +34,16 @@ def models():
             "metrics": {"w1": entry(3.0, floor=5.0), "mae": entry(60.0, floor=16.0)},
         }
     }
-    times = {
-        "ms_per_event": {"median": 31.04},
-        "threads": 1,
-        "device": "cpu",
-        "batch_size": 8,
-        "machine": "here",
-    }
     return [
         scores("resample", lazy, type="resample"),
         scores("sums", other, kind="readout"),
-        scores("flow", good, timing=times, parameters=77372),
+        scores("flow", good, timing=timing(31.04), parameters=77372),
     ]
+
+
+@pytest.fixture
+def models(contents):
+    return [typed(content) for content in contents]
 
 
 def test_rows_are_ordered_and_the_best_is_no_yardstick(models):
@@ -99,8 +97,7 @@ def test_particle_types_have_a_row_each_or_a_note(models):
 
 
 def test_overview_has_a_column_a_set(models):
-    elsewhere = scores("other", {})
-    elsewhere["sets"] = {"wide": models[2]["sets"]["made"]}
+    elsewhere = models[2].model_copy(update={"name": "other", "sets": {"wide": models[2].sets["made"]}})
     table = tables.overview_table([models[2], elsewhere], ["made", "wide"], "w1")
     assert [[cell.text for cell in row.cells] for row in table.rows] == [
         ["5.00 ± 0.50", "5.00 ± 0.50"],
@@ -155,11 +152,12 @@ def test_published_rows_are_a_table():
     assert tables.published_table("elsewhere") is None
 
 
-def test_no_model_is_called_the_best_for_few_particles(models):
-    for one in models:
-        for group in one["sets"]["made"]["groups"].values():
+def test_no_model_is_called_the_best_for_few_particles(contents):
+    for content in contents:
+        for group in content["sets"]["made"]["groups"].values():
             if group["n"] == 80:
                 group["particles"] = 19
+    models = [typed(content) for content in contents]
     table = tables.scores_table(models, "made", ["w1"], group="n")
     assert not any(cell.best for row in table.rows for cell in row.cells)
     assert "Fewer than 20 particles in the test part: no claim." in table.notes
@@ -168,16 +166,18 @@ def test_no_model_is_called_the_best_for_few_particles(models):
     assert "Fewer than 20 particles, no claim: n." in by_type.notes
 
 
-def test_the_distances_from_the_floor_leave_out_what_makes_no_claim(models):
-    (_, _, flow) = models
-    measured = tables.distances(flow, "made")
+def test_the_distances_from_the_floor_leave_out_what_makes_no_claim(contents):
+    (_, _, flow) = contents
+    models = [typed(content) for content in contents]
+    measured = tables.distances(models[2], "made")
     # MAE approaches its floor, MAE_c has no number, and the types have no matched floor
     assert [(one.text, one.times) for one in measured] == [("W1, 1.30 ×", 1.3)]
     flow["sets"]["made"]["groups"]["n"]["metrics"]["w1"] = entry(7.0, floor=5.0, matched=20.0)
     flow["sets"]["made"]["groups"]["pi-"] |= {"metrics": {"w1": entry(7.0, floor=1.0, matched=50.0)}}
-    assert [one.text for one in tables.distances(flow, "made")] == ["W1, 1.30 ×", "W1 of n, 4.00 ×"]
+    other = typed(flow)
+    assert [one.text for one in tables.distances(other, "made")] == ["W1, 1.30 ×", "W1 of n, 4.00 ×"]
     assert tables.extremes_table(models, "made") is None  # of one model there is nothing to compare
-    (row,) = tables.extremes_table([flow, {**flow, "name": "b"}], "made").rows[1:]
+    (row,) = tables.extremes_table([other, other.model_copy(update={"name": "b"})], "made").rows[1:]
     assert [cell.text for cell in row.cells] == ["W1, 1.30 ×", "W1, 1.30 ×", "W1 of n, 4.00 ×"]
 
 

@@ -165,15 +165,14 @@ def _show_challenge(scores: Scores, out: Path) -> None:
     from caloforge.report import challenge
     from caloforge.report.pages.challenge import text
 
-    content = scores.content()
     for stem in scores.sets:
-        if not challenge.group_of(content, stem):
+        if not challenge.group_of(scores, stem):
             raise ValueError(f"--challenge is for showers of voxels, got {scores.detector} {scores.kind}s")
-        name = challenge.data_set_title([content], stem)
-        for table in (challenge.numbers_table([content], stem), challenge.separations_table([content], stem)):
+        name = challenge.data_set_title([scores], stem)
+        for table in (challenge.numbers_table([scores], stem), challenge.separations_table([scores], stem)):
             _print_table(table, f"CaloChallenge, {name}: {stem}", table.notes)
     page = out.with_suffix(".challenge.md")
-    write_text(page, text(content))
+    write_text(page, text(scores))
     output.print(f"wrote {page}")
 
 
@@ -228,9 +227,8 @@ def _print_scores(scores: Scores, trust: bool) -> None:
     from caloforge.detectors import detector_named
     from caloforge.report.tables import scores_table, showers_table
 
-    content = scores.content()
     showers = detector_named(scores.detector, trust=trust).layers and scores.kind != "readout"
     for stem in scores.sets:
-        table_of = showers_table([content], stem) if showers else scores_table([content], stem)
+        table_of = showers_table([scores], stem) if showers else scores_table([scores], stem)
         title = f"{stem}: {scores.split} split, {scores.part} rows"
         _print_table(table_of, title, table_of.notes if showers else ())

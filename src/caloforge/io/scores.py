@@ -81,6 +81,18 @@ class Score(Section):
     particles: int | None = None
     reason: str = ""
 
+    @property
+    def over_floor(self) -> tuple[float | None, float | None]:
+        """The mean and the matched floor, each divided by the floor; None where there is no floor above 0."""
+        floor = self.floor.mean if self.floor else None
+        if floor is None or floor <= 0:
+            return None, None
+        matched = self.matched_floor.mean if self.matched_floor else None
+        return (
+            None if self.mean is None else self.mean / floor,
+            None if matched is None else matched / floor,
+        )
+
 
 class Group(Section):
     """Scores of all particles or of one type.

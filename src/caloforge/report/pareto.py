@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from caloforge.io.scores import Scores, SweepPoint, Timing
 from caloforge.report.drawing import Style
 from caloforge.report.runs import Run
-from caloforge.report.sweeps import held_of
+from caloforge.report.sweeps import settings_of
 from caloforge.report.tables import column_of, entry_of, floor_of, kind_of
 
 METRICS = ("w1", "conditional_w1", "mae_c")
@@ -45,10 +45,9 @@ class PricePanel:
     ylabel: str
 
 
-def milliseconds(timing: Mapping[str, Any] | None) -> float | None:
+def milliseconds(timing: Timing | None) -> float | None:
     """Returns the median of milliseconds an event, or None where no time was taken."""
-    value = ((timing or {}).get("ms_per_event") or {}).get("median")
-    return None if value is None else float(value)
+    return None if timing is None else timing.ms_per_event.median
 
 
 def priced(runs: Sequence[Run], stem: str, metric: str) -> list[Priced]:
@@ -59,18 +58,21 @@ def priced(runs: Sequence[Run], stem: str, metric: str) -> list[Priced]:
         stem: name of the set.
         metric: one of `METRICS`, or another of which less is better.
     """
-    found = []
+    points = []
     for run in runs:
-        settings = [("", run.scores.get("timing"), run.scores)]
-        settings += [
-            (f"{held_of(one)} {one['value']}".strip(), one, one) for one in run.scores.get("sweep") or []
+        settings: list[tuple[str, float | None, Scores | SweepPoint]] = [
+            ("", milliseconds(run.scores.timing), run.scores),
+            *(
+                (f"{settings_of(point)} {point.value}".strip(), point.ms_per_event.median, point)
+                for point in run.scores.sweep
+            ),
         ]
-        for setting, timing, scores in settings:
-            entry, ms = entry_of(scores, stem, metric), milliseconds(timing)
-            if ms is not None and entry is not None:
-                spread = float(entry.get("std") or 0.0)
-                found.append(Priced(run.look, kind_of(run.scores), ms, float(entry["mean"]), spread, setting))
-    return found
+        for setting, ms, scores in settings:
+            entry = entry_of(scores, stem, metric)
+            if ms is not None and entry is not None and entry.mean is not None:
+                kind = kind_of(run.scores)
+                points.append(Priced(run.look, kind, ms, entry.mean, entry.std or 0.0, setting))
+    return points
 
 
 def panels(runs: Sequence[Run], stem: str) -> list[PricePanel]:
@@ -80,7 +82,7 @@ def panels(runs: Sequence[Run], stem: str) -> list[PricePanel]:
         PricePanel(
             tuple(points),
             floor_of(scores, stem, metric),
-            column_of(metric, runs[0].scores["detector"]).label,
+            column_of(metric, runs[0].scores.detector).label,
         )
         for metric in METRICS
         if (points := priced(runs, stem, metric))

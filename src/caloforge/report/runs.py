@@ -13,8 +13,9 @@ from typing import Any
 from caloforge.detectors import Detector, detector_named
 from caloforge.events import EventSource, Joined, Selected, judged, of_particles
 from caloforge.io import open_to_judge, sha256
+from caloforge.io.card import Card
 from caloforge.io.run import Run as Folder
-from caloforge.io.scores import read_scores
+from caloforge.io.scores import FurtherFile, ReferenceFile, Scores, read_scores
 from caloforge.metrics import align
 from caloforge.report.drawing import Style, style
 from caloforge.samples import SAMPLES, sample
@@ -27,26 +28,26 @@ class Run:
     Attributes:
         path: the folder.
         name: unique on the page.
-        scores: contents of `scores.json`.
-        card: contents of `card.json`; empty where there is none.
+        scores: what `scores.json` holds.
+        card: what `card.json` holds; None where there is none.
         look: how the run is drawn.
     """
 
     path: Path
     name: str
-    scores: Mapping[str, Any]
-    card: Mapping[str, Any]
+    scores: Scores
+    card: Card | None
     look: Style
 
     @property
     def split_seed(self) -> int:
         """The seed of the split."""
-        return int(self.scores["split_seed"])
+        return self.scores.split_seed
 
     @property
     def particles(self) -> tuple[str, ...]:
         """PDG names the run keeps to; empty for all."""
-        return tuple(self.scores["particles"])
+        return self.scores.particles
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ class Comparison:
         ]
 
     @property
-    def scores(self) -> list[Mapping[str, Any]]:
+    def scores(self) -> list[Scores]:
         """Scores of the runs."""
         return [run.scores for run in self.runs]
 
@@ -104,14 +105,14 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
         if not folder.is_file() and not (folder / "scores.json").is_file():
             raise ValueError(f"{folder} has no scores.json: caloforge evaluate writes it")
     files = [folder if folder.is_file() else folder / "scores.json" for folder in folders]
-    scores = [read_scores(file).content() for file in files]
-    names = [str(one["name"]) for one in scores]
+    every = [read_scores(file) for file in files]
+    names = [scores.name for scores in every]
     runs = []
-    for number, (folder, one, name) in enumerate(zip(folders, scores, names, strict=True)):
+    for number, (folder, scores, name) in enumerate(zip(folders, every, names, strict=True)):
         unique = f"{name} ({folder.name})" if names.count(name) > 1 else name
-        card = Folder(folder).card().content() if (folder / "card.json").is_file() else {}
+        card = Folder(folder).card() if (folder / "card.json").is_file() else None
         path = folder.parent if folder.is_file() else folder
-        runs.append(Run(path, unique, one, card, style(number, unique)))
+        runs.append(Run(path, unique, scores, card, style(number, unique)))
     return runs
 
 
@@ -121,62 +122,58 @@ def comparisons(runs: Sequence[Run], references: Mapping[str, Path]) -> list[Com
     Raises:
         ValueError: as `write_report`.
     """
-    unknown = sorted(set(references) - {stem for run in runs for stem in run.scores["sets"]})
+    unknown = sorted(set(references) - {stem for run in runs for stem in run.scores.sets})
     if unknown:
         raise ValueError(
             f"no run was scored on a set {unknown[0]!r}, so it cannot be a --reference; "
-            f"there are {', '.join(sorted({stem for run in runs for stem in run.scores['sets']}))}"
+            f"there are {', '.join(sorted({stem for run in runs for stem in run.scores.sets}))}"
         )
     together: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        for stem, one in run.scores["sets"].items():
-            kind = run.scores["split"]
-            seed = None if kind == "canonical" else run.split_seed
+        scores = run.scores
+        for stem, scored in scores.sets.items():
+            seed = None if scores.split == "canonical" else run.split_seed
             key = (
-                run.scores["detector"], stem, one["reference"]["sha256"], one["reference"]["rows"],
-                run.scores["channels"], kind, run.scores["part"], seed, run.particles,
+                scores.detector, stem, scored.reference.sha256, scored.reference.rows, scores.channels,
+                scores.split, scores.part, seed, run.particles,
             )  # fmt: skip
             together.setdefault(key, []).append(run)
-    return [_comparison(stem, mine, references) for (_, stem, *_), mine in together.items()]
+    return [_comparison(stem, alike, references) for (_, stem, *_), alike in together.items()]
 
 
 def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) -> Comparison:
     first = runs[0]
-    detector = detector_named(first.scores["detector"], trust=False)
-    wanted = first.scores["sets"][stem]["reference"]
-    file = references.get(stem) or _where(stem, wanted)
+    detector = detector_named(first.scores.detector, trust=False)
+    judging = first.scores.sets[stem].reference
+    file = references.get(stem) or _where(stem, judging)
     if not file.is_file():
         raise ValueError(
             f"the reference {stem} of {first.path} is not at {file}: "
             f"say where it is with --reference FOLDER/{file.name}"
         )
-    found = sha256(file)
-    if found != wanted["sha256"]:
+    digest = sha256(file)
+    if digest != judging.sha256:
         raise ValueError(
-            f"{file} is not the file {first.path} was scored on: its sha256 must be {wanted['sha256'][:12]}..., "
-            f"got {found[:12]}...; say where that file is with --reference"
+            f"{file} is not the file {first.path} was scored on: its sha256 must be {judging.sha256[:12]}..., "
+            f"got {digest[:12]}...; say where that file is with --reference"
         )
     source = open_to_judge(file, detector)
-    if wanted.get("further"):
-        source = Joined([source, *(_further(entry, file, first, detector) for entry in wanted["further"])])
+    if judging.further:
+        source = Joined([source, *(_further(entry, file, first, detector) for entry in judging.further)])
     reference = _scored_rows(source, first)
-    if len(reference) != wanted["rows"]:
+    if len(reference) != judging.rows:
         raise ValueError(
-            f"{file} must have the {wanted['rows']} {first.scores['part']} rows that {first.path} was scored on, "
+            f"{file} must have the {judging.rows} {first.scores.part} rows that {first.path} was scored on, "
             f"got {len(reference)}"
         )
     generated: list[EventSource | None] = []
     for run in runs:
-        name = run.scores["sets"][stem].get("generated")
+        name = run.scores.sets[stem].generated
         if not name:
             generated.append(None)
             continue
         events: EventSource = open_to_judge(run.path / name, detector)
-        if (
-            run.scores["type"] == "events"
-            and run.scores["part"] == "test"
-            and isinstance(reference, Selected)
-        ):
+        if run.scores.type == "events" and run.scores.part == "test" and isinstance(reference, Selected):
             events = Selected(events, reference.rows)
         if not _any_rows(run, detector):
             try:
@@ -184,41 +181,38 @@ def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) 
             except ValueError as error:
                 raise ValueError(f"{run.path / name}: {error}") from error
         generated.append(events)
-    return Comparison(detector, stem, reference, file, wanted["sha256"], tuple(runs), tuple(generated))
+    return Comparison(detector, stem, reference, file, judging.sha256, tuple(runs), tuple(generated))
 
 
-def _further(entry: Mapping[str, Any], beside: Path, run: Run, detector: Detector) -> EventSource:
+def _further(entry: FurtherFile, beside: Path, run: Run, detector: Detector) -> EventSource:
     """Opens a further file of a reference, where it was or beside the first."""
-    path = next(
-        (one for one in (Path(entry["path"]), beside.with_name(Path(entry["path"]).name)) if one.is_file()),
-        None,
-    )
-    if path is None or sha256(path) != entry["sha256"]:
+    places = (Path(entry.path), beside.with_name(Path(entry.path).name))
+    path = next(filter(Path.is_file, places), None)
+    if path is None or sha256(path) != entry.sha256:
         raise ValueError(
-            f"{run.path} was scored on {entry['path']} too, which is not there, nor beside {beside}, or has changed"
+            f"{run.path} was scored on {entry.path} too, which is not there, nor beside {beside}, or has changed"
         )
     return open_to_judge(path, detector)
 
 
-def _where(stem: str, wanted: Mapping[str, Any]) -> Path:
+def _where(stem: str, judging: ReferenceFile) -> Path:
     """Returns where a reference lies: where it was, or the sample of that name and content that ships."""
-    file = Path(wanted["path"])
-    if stem in SAMPLES and not (file.is_file() and sha256(file) == wanted["sha256"]):
+    file = Path(judging.path)
+    if stem in SAMPLES and not (file.is_file() and sha256(file) == judging.sha256):
         shipped = sample(stem)
-        return shipped if sha256(shipped) == wanted["sha256"] else file
+        return shipped if sha256(shipped) == judging.sha256 else file
     return file
 
 
 def _any_rows(run: Run, detector: Detector) -> bool:
     """Says whether generated showers need not be those of the reference row by row: they came from elsewhere."""
-    return bool(detector.layers) and run.scores["type"] == "events" and run.scores["part"] == "all"
+    return bool(detector.layers) and run.scores.type == "events" and run.scores.part == "all"
 
 
 def _scored_rows(source: EventSource, run: Run) -> EventSource:
     """Selects the rows of a reference that a run was scored on, in their order."""
-    kept = of_particles(source, run.particles)
-    part = run.scores["part"]
-    if part == "all":
-        return kept
-    rows = judged(kept, run.scores["split"], run.split_seed)
-    return Selected(source, kept.rows[rows] if isinstance(kept, Selected) else rows)
+    chosen = of_particles(source, run.particles)
+    if run.scores.part == "all":
+        return chosen
+    rows = judged(chosen, run.scores.split, run.split_seed)  # type: ignore[arg-type]
+    return Selected(source, chosen.rows[rows] if isinstance(chosen, Selected) else rows)

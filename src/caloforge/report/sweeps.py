@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from caloforge.io.scores import Score, SweepPoint
 from caloforge.report.drawing import Style
 from caloforge.report.runs import Run
 from caloforge.report.tables import entry_of
@@ -13,13 +14,13 @@ from caloforge.report.tables import entry_of
 
 @dataclass(frozen=True)
 class Curve:
-    """Holds points of one run: x, y, the spread of y (0 where there is one repeat) and what was held, if anything."""
+    """Holds points of one run: x, y, the spread of y (0 where there is one repeat) and what else was set."""
 
     look: Style
     x: tuple[float, ...]
     y: tuple[float, ...]
     spread: tuple[float, ...]
-    held: str = ""
+    settings: str = ""
 
 
 def curves(runs: Sequence[Run], stem: str, metric: str = "w1") -> dict[str, list[Curve]]:
@@ -32,18 +33,19 @@ def curves(runs: Sequence[Run], stem: str, metric: str = "w1") -> dict[str, list
         stem: name of the set.
         metric: what is drawn.
     """
-    found: dict[str, list[Curve]] = {}
+    by_name: dict[str, list[Curve]] = {}
     for run in runs:
-        for (path, held), points in _points(run, stem, metric).items():
+        for (path, settings), points in _points(run, stem, metric).items():
             if all(isinstance(x, int | float) for x, _ in points):
                 x, entries = zip(*sorted(points, key=lambda point: point[0]), strict=True)
-                means, spreads = (
-                    tuple(float(entry.get(key) or 0.0) for entry in entries) for key in ("mean", "std")
-                )
+                means = tuple(entry.mean or 0.0 for entry in entries)
+                spreads = tuple(entry.std or 0.0 for entry in entries)
                 name = path.rpartition(".")[2]
-                taken = any(curve.look == run.look and curve.held == held for curve in found.get(name, []))
-                found.setdefault(path if taken else name, []).append(Curve(run.look, x, means, spreads, held))
-    return found
+                there = by_name.get(name, [])
+                taken = any(curve.look == run.look and curve.settings == settings for curve in there)
+                curve = Curve(run.look, x, means, spreads, settings)
+                by_name.setdefault(path if taken else name, []).append(curve)
+    return by_name
 
 
 def wordy(runs: Sequence[Run], stem: str, metric: str = "w1") -> list[tuple[Run, str]]:
@@ -56,14 +58,14 @@ def wordy(runs: Sequence[Run], stem: str, metric: str = "w1") -> list[tuple[Run,
     ]
 
 
-def held_of(one: Mapping[str, Any]) -> str:
-    """Returns the values of the settings that were held while another was swept, such as "euler"."""
-    return ", ".join(str(value) for value in (one.get("settings") or {}).values())
+def settings_of(point: SweepPoint) -> str:
+    """Returns the values of the settings that went along while another was swept, such as "euler"."""
+    return ", ".join(point.settings.values())
 
 
-def _points(run: Run, stem: str, metric: str) -> dict[tuple[str, str], list[tuple[Any, Mapping[str, Any]]]]:
-    points: dict[tuple[str, str], list[tuple[Any, Mapping[str, Any]]]] = {}
-    for one in run.scores.get("sweep") or []:
-        if (entry := entry_of(one, stem, metric)) is not None:
-            points.setdefault((one["path"], held_of(one)), []).append((one["value"], entry))
+def _points(run: Run, stem: str, metric: str) -> dict[tuple[str, str], list[tuple[Any, Score]]]:
+    points: dict[tuple[str, str], list[tuple[Any, Score]]] = {}
+    for point in run.scores.sweep:
+        if (entry := entry_of(point, stem, metric)) is not None:
+            points.setdefault((point.path, settings_of(point)), []).append((point.value, entry))
     return points

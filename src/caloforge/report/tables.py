@@ -1,6 +1,6 @@
 """Tables of scores, as blocks of a document or as strings for a console.
 
-Every function takes the contents of `scores.json`, one mapping a model. A table of scores has one row a model
+Every function takes scores (`io.scores`), one a model. A table of scores has one row a model
 and one column a metric, the floor first, then generators, readouts and yardsticks. A cell shows mean +- spread
 over the repeats and two ratios that say different things:
 
@@ -18,9 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from caloforge.detectors import detector_named
+from caloforge.io.scores import ALL, Group, Level, Score, Scores, SweepPoint
 from caloforge.metrics import METRICS as IMAGE_METRICS
 from caloforge.metrics import Metric
 from caloforge.metrics.showers import CLASSIFIER_METRICS, SHOWER_METRICS
@@ -33,8 +33,6 @@ from caloforge.report.published import (
     SOURCE_READOUTS,
     SOURCE_SHOWERS,
 )
-
-Scores = Mapping[str, Any]
 
 METRICS: Mapping[str, Metric] = {**IMAGE_METRICS, **SHOWER_METRICS, **CLASSIFIER_METRICS}
 
@@ -81,42 +79,45 @@ def number(value: float, spread: float | None = None) -> str:
 
 def kind_of(scores: Scores) -> str:
     """Returns "generator", "readout" or "yardstick"."""
-    return "yardstick" if scores.get("type") in YARDSTICKS else str(scores.get("kind", "generator"))
+    return "yardstick" if scores.type in YARDSTICKS else scores.kind
 
 
 def metric_names(scores: Sequence[Scores], stem: str, group: str = "all") -> list[str]:
     """Lists the metrics any of the models has on a set, in the order of `METRICS`."""
-    found = {name for one in scores for name in _metrics(one, stem, group)}
-    return [name for name in METRICS if name in found] + sorted(found - set(METRICS))
+    there = {name for model in scores for name in _metrics(model, stem, group)}
+    return [name for name in METRICS if name in there] + sorted(there - set(METRICS))
 
 
 def has_numbers(scores: Sequence[Scores], stem: str, metric: str) -> bool:
     """Says whether any model has a number for a metric on a set."""
-    return any((_metrics(one, stem, "all").get(metric) or {}).get("mean") is not None for one in scores)
+    return any(entry_of(model, stem, metric) is not None for model in scores)
 
 
 def group_names(scores: Sequence[Scores], stem: str) -> list[str]:
     """Lists the particle types any of the models was scored on, the most frequent first, without "all"."""
     size: dict[str, int] = {}
-    for one in scores:
-        for name, group in one["sets"].get(stem, {}).get("groups", {}).items():
-            size[name] = max(size.get(name, 0), int(group.get("n") or 0))
-    return sorted((name for name in size if name != "all"), key=lambda name: (-size[name], name))
+    for model in scores:
+        for name, group in _groups(model, stem).items():
+            size[name] = max(size.get(name, 0), group.n)
+    return sorted((name for name in size if name != ALL), key=lambda name: (-size[name], name))
 
 
 def has_group(scores: Sequence[Scores], stem: str, group: str) -> bool:
     """Says whether any of the models was scored on a particle type of a set."""
-    return any(group in one["sets"].get(stem, {}).get("groups", {}) for one in scores)
+    return any(group in _groups(model, stem) for model in scores)
 
 
-def _group(scores: Scores, stem: str, group: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = scores["sets"].get(stem, {}).get("groups", {}).get(group, {})
-    return found
+def _groups(scores: Scores | SweepPoint, stem: str) -> Mapping[str, Group]:
+    return scores.sets[stem].groups if stem in scores.sets else {}
 
 
-def _metrics(scores: Scores, stem: str, group: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = _group(scores, stem, group).get("metrics", {})
-    return found
+def _group(scores: Scores | SweepPoint, stem: str, group: str) -> Group | None:
+    return _groups(scores, stem).get(group)
+
+
+def _metrics(scores: Scores | SweepPoint, stem: str, group: str) -> Mapping[str, Score]:
+    scored = _group(scores, stem, group)
+    return {} if scored is None else scored.metrics
 
 
 def column_of(metric: str, detector: str) -> Column:
@@ -131,57 +132,51 @@ def column_of(metric: str, detector: str) -> Column:
 
 
 def _column(metric: str, models: Sequence[Scores]) -> Column:
-    return column_of(metric, models[0]["detector"]) if models else Column(metric)
+    return column_of(metric, models[0].detector) if models else Column(metric)
 
 
-def _floor(scores: Iterable[Scores], stem: str, group: str, metric: str) -> Mapping[str, Any] | None:
-    for one in scores:
-        floor = (_metrics(one, stem, group).get(metric) or {}).get("floor")
-        if floor and floor.get("mean") is not None:
-            return dict(floor)
+def _floor(scores: Iterable[Scores], stem: str, group: str, metric: str) -> Level | None:
+    for model in scores:
+        entry = _metrics(model, stem, group).get(metric)
+        if entry and entry.floor and entry.floor.mean is not None:
+            return entry.floor
     return None
 
 
-def entry_of(scores: Scores, stem: str, metric: str) -> Mapping[str, Any] | None:
+def entry_of(scores: Scores | SweepPoint, stem: str, metric: str) -> Score | None:
     """Returns what scores, or one setting of their sweep, say of a metric over all particles; None without a number."""
-    entry: Mapping[str, Any] = _metrics(scores, stem, "all").get(metric) or {}
-    return entry if entry.get("mean") is not None else None
+    entry = _metrics(scores, stem, ALL).get(metric)
+    return entry if entry and entry.mean is not None else None
 
 
 def floor_of(scores: Iterable[Scores], stem: str, metric: str) -> tuple[float, float] | None:
     """Returns the floor of a metric over all particles of a set and its spread, or None."""
-    floor = _floor(scores, stem, "all", metric)
-    return None if floor is None else (float(floor["mean"]), float(floor.get("std") or 0.0))
+    floor = _floor(scores, stem, ALL, metric)
+    return None if floor is None or floor.mean is None else (floor.mean, floor.std or 0.0)
 
 
-def _floor_cell(floor: Mapping[str, Any] | None) -> Cell:
-    if floor is None:
-        return Cell(MISSING)
-    return Cell(number(floor["mean"], floor.get("std")))
+def _floor_cell(floor: Level | None) -> Cell:
+    return Cell(MISSING) if floor is None or floor.mean is None else Cell(number(floor.mean, floor.std))
 
 
-def _cell(entry: Mapping[str, Any] | None, reason: str) -> Cell:
+def _cell(entry: Score | None, reason: str) -> Cell:
     if entry is None:
         return Cell(MISSING, reason=reason)
-    mean = entry.get("mean")
-    if mean is None:
-        return Cell(MISSING, reason=entry.get("reason") or "no value")
-    spread = entry.get("std") if len(entry.get("values") or ()) > 1 else None
-    floor, matched = ((entry.get(key) or {}).get("mean") for key in ("floor", "matched_floor"))
+    if entry.mean is None:
+        return Cell(MISSING, reason=entry.reason or "no value")
+    floor, matched = entry.over_floor
     return Cell(
-        number(mean, spread),
-        ratio=mean / floor if floor and floor > 0 else None,
-        matched=matched / floor if floor and floor > 0 and matched is not None else None,
+        number(entry.mean, entry.std if len(entry.values) > 1 else None), ratio=floor, matched=matched
     )
 
 
 def _column_of_cells(models: Sequence[Scores], stem: str, group: str, metric: str) -> list[Cell]:
     """Returns the cells of one metric: the floor's, then one a model, the best marked."""
     floor = _floor(models, stem, group, metric)
-    entries = [_metrics(one, stem, group).get(metric) for one in models]
+    entries = [_metrics(model, stem, group).get(metric) for model in models]
     cells = [
-        _cell(entry, _group(one, stem, group).get("reason") or _absent(one))
-        for entry, one in zip(entries, models, strict=True)
+        _cell(entry, _absent(model, _group(model, stem, group)))
+        for entry, model in zip(entries, models, strict=True)
     ]
     best = _best([_distance(metric, entry, floor) for entry in entries], models)
     if best is not None:
@@ -189,33 +184,34 @@ def _column_of_cells(models: Sequence[Scores], stem: str, group: str, metric: st
     return [_floor_cell(floor), *cells]
 
 
-def _absent(scores: Scores) -> str:
+def _absent(scores: Scores, group: Group | None) -> str:
+    if group is not None and group.reason:
+        return group.reason
     return "a readout gives channel sums only" if kind_of(scores) == "readout" else "not computed"
 
 
-def _distance(metric: str, entry: Mapping[str, Any] | None, floor: Mapping[str, Any] | None) -> float:
+def _distance(metric: str, entry: Score | None, floor: Level | None) -> float:
     """Returns what the best model has least of: the value, or its distance to the floor it approaches."""
-    mean = (entry or {}).get("mean")
-    if mean is None:
+    if entry is None or entry.mean is None:
         return math.inf
-    if metric in APPROACH and floor is not None:
-        return abs(float(mean) - float(floor["mean"]))
-    return float(mean)
+    if metric in APPROACH and floor is not None and floor.mean is not None:
+        return abs(entry.mean - floor.mean)
+    return entry.mean
 
 
 def _best(distances: Sequence[float], scores: Sequence[Scores]) -> int | None:
     """Returns the position of the best model, yardsticks aside; None where there is nothing to compare."""
     contenders = [
         (distance, i)
-        for i, (distance, one) in enumerate(zip(distances, scores, strict=True))
-        if kind_of(one) != "yardstick" and math.isfinite(distance)
+        for i, (distance, model) in enumerate(zip(distances, scores, strict=True))
+        if kind_of(model) != "yardstick" and math.isfinite(distance)
     ]
     return min(contenders)[1] if len(contenders) > 1 else None
 
 
 def ordered(scores: Sequence[Scores], names: Sequence[str] | None = None) -> list[tuple[str, Scores]]:
     """Pairs names and scores, generators first, then readouts, then yardsticks."""
-    pairs = list(zip(names or [str(one["name"]) for one in scores], scores, strict=True))
+    pairs = list(zip(names or [model.name for model in scores], scores, strict=True))
     return sorted(pairs, key=lambda pair: KINDS.index(kind_of(pair[1])))
 
 
@@ -232,31 +228,31 @@ def scores_table(
     A metric that no model has a number for gets no column but a note with the reason.
 
     Args:
-        scores: contents of `scores.json`, one a model.
+        scores: one a model.
         stem: name of the set, such as "zn_wide".
         metrics: names of the columns; None for every metric there is.
         group: "all" or a particle type.
         names: names of the rows; None for those in the scores.
         speed: whether to add the milliseconds an event and the number of parameters.
     """
-    wanted = list(metrics) if metrics is not None else metric_names(scores, stem, group)
-    pairs = [pair for pair in ordered(scores, names) if stem in pair[1]["sets"]]
-    models = [one for _, one in pairs]
-    cells = {name: _column_of_cells(models, stem, group, name) for name in wanted}
+    chosen = list(metrics) if metrics is not None else metric_names(scores, stem, group)
+    pairs = [pair for pair in ordered(scores, names) if stem in pair[1].sets]
+    models = [model for _, model in pairs]
+    cells = {name: _column_of_cells(models, stem, group, name) for name in chosen}
     few = _too_few(models, stem, group)
     if few:
         cells = {name: _unmarked(column) for name, column in cells.items()}
     notes = _no_numbers({_column(name, models).title: column for name, column in cells.items()})
     cells = {name: column for name, column in cells.items() if _has_number(column)}
     columns = [_column(name, models) for name in cells]
-    labels = [("floor", "floor"), *((label, kind_of(one)) for label, one in pairs)]
+    labels = [("floor", "floor"), *((label, kind_of(model)) for label, model in pairs)]
     rows = [
         Row(label, kind, tuple(column[i] for column in cells.values()))
         for i, (label, kind) in enumerate(labels)
     ]
     if speed:
         columns += [Column("time", "ms an event"), Column("parameters")]
-        extra = [(Cell(""), Cell("")), *(_speed(one) for one in models)]
+        extra = [(Cell(""), Cell("")), *(_speed(model) for model in models)]
         rows = [replace(row, cells=row.cells + more) for row, more in zip(rows, extra, strict=True)]
         notes += _machines(pairs)
     if few:
@@ -266,8 +262,9 @@ def scores_table(
 
 def _too_few(models: Sequence[Scores], stem: str, group: str) -> bool:
     """Says whether a particle type has too few particles for a claim."""
-    particles = max((int(_group(one, stem, group).get("particles") or 0) for one in models), default=0)
-    return group != "all" and particles < FEWEST_PARTICLES
+    scored = [part for model in models if (part := _group(model, stem, group))]
+    particles = max((part.particles for part in scored), default=0)
+    return group != ALL and particles < FEWEST_PARTICLES
 
 
 def _unmarked(cells: Sequence[Cell]) -> list[Cell]:
@@ -293,8 +290,8 @@ def _no_numbers(columns: Mapping[str, Sequence[Cell]]) -> list[str]:
 def _particles_used(models: Sequence[Scores], stem: str, group: str, metrics: Iterable[str]) -> list[str]:
     used: dict[int, list[str]] = {}
     for name in metrics:
-        entries = [_metrics(one, stem, group).get(name) or {} for one in models]
-        counts = [int(entry["particles"]) for entry in entries if entry.get("particles") is not None]
+        entries = [_metrics(model, stem, group).get(name) for model in models]
+        counts = [entry.particles for entry in entries if entry and entry.particles is not None]
         if counts:
             used.setdefault(min(counts), []).append(_column(name, models).title)
     return [f"{'; '.join(titles)}: over {count:,} particles." for count, titles in used.items()]
@@ -307,10 +304,12 @@ def overview_table(
     pairs = ordered(scores, names)
     columns: list[list[Cell]] = []
     for stem in stems:
-        here = [one for _, one in pairs if stem in one["sets"]]
+        here = [model for _, model in pairs if stem in model.sets]
         cells = iter(_column_of_cells(here, stem, "all", metric))
-        columns.append([next(cells), *(next(cells) if stem in one["sets"] else Cell("") for _, one in pairs)])
-    labels = [("floor", "floor"), *((label, kind_of(one)) for label, one in pairs)]
+        columns.append(
+            [next(cells), *(next(cells) if stem in model.sets else Cell("") for _, model in pairs)]
+        )
+    labels = [("floor", "floor"), *((label, kind_of(model)) for label, model in pairs)]
     rows = (
         Row(label, kind, tuple(column[i] for column in columns)) for i, (label, kind) in enumerate(labels)
     )
@@ -319,8 +318,8 @@ def overview_table(
 
 
 def _speed(scores: Scores) -> tuple[Cell, Cell]:
-    median = ((scores.get("timing") or {}).get("ms_per_event") or {}).get("median")
-    parameters = scores.get("parameters")
+    median = scores.timing.ms_per_event.median if scores.timing else None
+    parameters = scores.parameters
     return (
         Cell(f"{median:.3g}") if median is not None else Cell(MISSING, reason="not timed"),
         Cell(f"{parameters:,}") if parameters is not None else Cell(MISSING, reason="not recorded"),
@@ -330,13 +329,12 @@ def _speed(scores: Scores) -> tuple[Cell, Cell]:
 def _machines(pairs: Sequence[tuple[str, Scores]]) -> list[str]:
     """Says where the times were taken, one sentence for the models of the same place."""
     places: dict[str, list[str]] = {}
-    for label, one in pairs:
-        timing = one.get("timing")
+    for label, model in pairs:
+        timing = model.timing
         if timing:
-            threads = timing.get("threads")
             place = (
-                f"{timing.get('device')}, {threads} thread{'' if threads == 1 else 's'}, "
-                f"batch {timing.get('batch_size')}, {timing.get('machine')}"
+                f"{timing.device}, {timing.threads} thread{'' if timing.threads == 1 else 's'}, "
+                f"batch {timing.batch_size}, {timing.machine}"
             )
             places.setdefault(place, []).append(label)
     if len(places) == 1:
@@ -349,21 +347,21 @@ def showers_table(scores: Sequence[Scores], stem: str, names: Sequence[str] | No
 
     A model's cell also says what as many showers as the floor's give, where that was computed.
     """
-    pairs = [pair for pair in ordered(scores, names) if stem in pair[1]["sets"]]
-    models = [one for _, one in pairs]
+    pairs = [pair for pair in ordered(scores, names) if stem in pair[1].sets]
+    models = [model for _, model in pairs]
     columns = [Column("floor"), *(Column(label) for label, _ in pairs), Column("control")]
     rows = []
     for metric in metric_names(models, stem):
         cells = _column_of_cells(models, stem, "all", metric)
-        entries = [_metrics(one, stem, "all").get(metric) or {} for one in models]
+        entries = [_metrics(model, stem, ALL).get(metric) for model in models]
         cells = [cells[0]] + [
             replace(cell, ratio=None, matched=None, text=_with_matched(cell.text, entry))
             for cell, entry in zip(cells[1:], entries, strict=True)
         ]
-        control = next((entry["control"] for entry in entries if entry.get("control")), None)
+        control = next((entry.control for entry in entries if entry and entry.control), None)
         rows.append(Row(_column(metric, models).label, "all", (*cells, _floor_cell(control))))
     notes = dict.fromkeys(
-        [str(note) for one in models if (note := _group(one, stem, "all").get("note"))]
+        [group.note for model in models if (group := _group(model, stem, ALL)) and group.note]
         + [
             "Floor: halves of the reference against each other; control: the same with layer energies smeared by "
             "5 %; in brackets: as many generated showers as the floor has."
@@ -372,8 +370,8 @@ def showers_table(scores: Sequence[Scores], stem: str, names: Sequence[str] | No
     return Table("metric", tuple(columns), tuple(rows), tuple(notes), fixed=1)
 
 
-def _with_matched(text: str, entry: Mapping[str, Any]) -> str:
-    matched = (entry.get("matched_floor") or {}).get("mean")
+def _with_matched(text: str, entry: Score | None) -> str:
+    matched = entry.matched_floor.mean if entry and entry.matched_floor else None
     return text if matched is None or text == MISSING else f"{text} ({number(matched)})"
 
 
@@ -410,16 +408,16 @@ def particles_table(
     scores: Sequence[Scores], stem: str, metric: str, names: Sequence[str] | None = None
 ) -> Table:
     """Shows one metric by particle type: one row a type, columns events, particles, floor and the models."""
-    pairs = [pair for pair in ordered(scores, names) if stem in pair[1]["sets"]]
-    models = [one for _, one in pairs]
+    pairs = [pair for pair in ordered(scores, names) if stem in pair[1].sets]
+    models = [model for _, model in pairs]
     columns = [Column("events"), Column("particles"), Column("floor"), *(Column(label) for label, _ in pairs)]
     rows: list[Row] = []
     left_out: dict[str, list[str]] = {}
     few: list[str] = []
     for group in ["all", *group_names(scores, stem)]:
-        found = [_group(one, stem, group) for one in models]
-        size = max((int(one.get("n") or 0) for one in found), default=0)
-        particles = max((int(one.get("particles") or 0) for one in found), default=0)
+        scored = [part for model in models if (part := _group(model, stem, group))]
+        size = max((part.n for part in scored), default=0)
+        particles = max((part.particles for part in scored), default=0)
         cells = _column_of_cells(models, stem, group, metric)
         if not _has_number(cells):
             reason = next((cell.reason for cell in cells if cell.reason), "no model")
@@ -504,10 +502,10 @@ def distances(scores: Scores, stem: str) -> list[Distance]:
         if _too_few([scores], stem, group):
             continue
         for metric, entry in _metrics(scores, stem, group).items():
-            floor, matched = ((entry.get(key) or {}).get("mean") for key in ("floor", "matched_floor"))
-            if metric not in APPROACH and floor and matched is not None:
-                title = column_of(metric, scores["detector"]).title
-                measured.append(Distance(matched / floor, title, group))
+            _, matched = entry.over_floor
+            if metric not in APPROACH and matched is not None:
+                title = column_of(metric, scores.detector).title
+                measured.append(Distance(matched, title, group))
     return sorted(measured, key=lambda distance: distance.times)
 
 

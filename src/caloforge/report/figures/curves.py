@@ -23,13 +23,13 @@ def sweep(curves: Sequence[Curve], floor: tuple[float, float] | None, xlabel: st
         axes = drawing.axes(figure, 0.68, 0.52, 4.58, 2.94)
         floor_line(axes, floor)
         marks = dict(
-            zip(dict.fromkeys(curve.held for curve in curves), itertools.cycle("os^Dv"), strict=False)
+            zip(dict.fromkeys(curve.settings for curve in curves), itertools.cycle("os^Dv"), strict=False)
         )
         for curve in curves:
             axes.errorbar(
                 curve.x, curve.y, curve.spread, color=curve.look.colour, dashes=curve.look.dashes or (None, None),
-                marker=marks[curve.held], markersize=4, capsize=2,
-                label=", ".join(filter(None, (curve.look.label, curve.held))),
+                marker=marks[curve.settings], markersize=4, capsize=2,
+                label=", ".join(filter(None, (curve.look.label, curve.settings))),
             )  # fmt: skip
         ticks = sorted({value for curve in curves for value in curve.x})
         if all(value > 0 for value in ticks):

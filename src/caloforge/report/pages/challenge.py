@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from caloforge.io.scores import Scores
 from caloforge.report import challenge, markdown
 from caloforge.report.document import Block, Details, Document, Section, missing
 
 
-def blocks(scores: Sequence[Mapping[str, Any]], stem: str) -> list[Block]:
+def blocks(scores: Sequence[Scores], stem: str) -> list[Block]:
     """Returns the tables of one set, or says that its scores have no numbers of the challenge."""
-    if not any(challenge.group_of(one, stem) for one in scores):
+    if not any(challenge.group_of(model, stem) for model in scores):
         return [missing("Scores from before the challenge's numbers went with them: evaluate again.")]
     every = challenge.histograms_table(scores, stem)
     return [
@@ -21,11 +21,11 @@ def blocks(scores: Sequence[Mapping[str, Any]], stem: str) -> list[Block]:
     ]
 
 
-def text(scores: Mapping[str, Any]) -> str:
+def text(scores: Scores) -> str:
     """Writes the challenge's numbers of all sets of one file of scores as Markdown."""
     sets = tuple(
         Section(f"{stem}, {challenge.data_set_title([scores], stem)}", tuple(blocks([scores], stem)))
-        for stem in scores["sets"]
+        for stem in scores.sets
     )
-    heading = f"CaloChallenge: {scores['name']}"
+    heading = f"CaloChallenge: {scores.name}"
     return markdown.write(Document(heading, heading, sets), "")[0]

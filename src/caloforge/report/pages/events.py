@@ -84,7 +84,7 @@ def not_shown(part: Comparison) -> list[Block]:
 
 def distributions(part: Comparison) -> list[Block]:
     """Draws the numbers of every event, and the contents of the cells."""
-    channels = part.runs[0].scores["channels"]
+    channels = part.runs[0].scores.channels
     reference = metrics.observe(part.reference, channels)
     observed = [(run, metrics.observe(source, channels)) for run, source in part.shown]
     drawn = [_histograms(quantity, reference, observed) for quantity in _quantities(part.detector, channels)]

@@ -20,6 +20,7 @@ from caloforge.detectors import Detector
 from caloforge.events import Primaries
 from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
+from caloforge.io.scores import Timing
 from caloforge.particles import particle_name
 from caloforge.recipe import packaged, read
 from caloforge.report import figures, html, markdown, pareto, sweeps, tables
@@ -50,7 +51,7 @@ from caloforge.report.published import (
     SOURCE_READOUTS,
 )
 from caloforge.report.runs import Comparison, Run, comparisons, read_runs
-from caloforge.report.study import Study, reached
+from caloforge.report.study import Study
 from caloforge.report.tables import MISSING, kind_of
 
 GENERATORS = ("w1", "conditional_w1", "mae", "mae_c", "mae_cw", "w1_lit", "w1_radius", "bright_cells")
@@ -209,7 +210,7 @@ def _scores(part: Comparison, runs: Sequence[Run], wanted: Sequence[str], source
     table = tables.scores_table([run.scores for run in runs], part.stem, wanted, names=names, speed=True)
     published = {row.recipe: row for row in PUBLISHED.get(part.detector.name, ()) if row.recipe}
     floor = next((row for row in PUBLISHED.get(part.detector.name, ()) if row.kind == "floor"), None)
-    single = {run.name: pareto.milliseconds(run.scores.get("timing_single")) for run in runs}
+    single = {run.name: pareto.milliseconds(run.scores.timing_single) for run in runs}
     rows = []
     for row in table.rows:
         theirs = floor if row.kind == "floor" else published.get(_recipe(part.detector, row.name))
@@ -290,7 +291,7 @@ def _curves(part: Comparison, metric: str) -> Iterator[Figure]:
     column = tables.column_of(metric, part.detector.name)
     for name, curves in sweeps.curves(part.runs, part.stem, metric).items():
         caption = f"{column.title} against {name} on {part.stem}, with the floor."
-        if name == "steps" and any(curve.held for curve in curves):
+        if name == "steps" and any(curve.settings for curve in curves):
             caption += " A step of midpoint is two evaluations of the network, one of rk4 four."
         yield _figure(
             f"{part.stem}-{metric}-{name}", figures.sweep(curves, floor, name, column.label), caption
@@ -360,15 +361,15 @@ def map_rows(primaries: Primaries) -> NDArray[np.intp]:
 def _showers(parts: Sequence[Comparison]) -> list[Block]:
     blocks: list[Block] = []
     for part in parts:
-        timed = [run for run in part.runs if pareto.milliseconds(run.scores.get("timing")) is not None]
+        timed = [run for run in part.runs if pareto.milliseconds(run.scores.timing) is not None]
         rows = [
             Row(
                 run.name,
                 kind_of(run.scores),
                 (
-                    Cell(_ms(run.scores.get("timing_single"))),
-                    Cell(_ms(run.scores.get("timing"))),
-                    Cell(f"{run.scores.get('parameters') or 0:,}"),
+                    Cell(_ms(run.scores.timing_single)),
+                    Cell(_ms(run.scores.timing)),
+                    Cell(f"{run.scores.parameters or 0:,}"),
                 ),
             )
             for run in timed
@@ -386,7 +387,7 @@ def _showers(parts: Sequence[Comparison]) -> list[Block]:
     return [*blocks, Section(f"{detector.title}: published results", tuple(published))]
 
 
-def _ms(timing: Mapping[str, Any] | None) -> str:
+def _ms(timing: Timing | None) -> str:
     value = pareto.milliseconds(timing)
     return MISSING if value is None else f"{value:.3g}"
 
@@ -396,14 +397,15 @@ def _ms(timing: Mapping[str, Any] | None) -> str:
 
 def _study(study: Study) -> Iterator[Section]:
     """Draws the share of trials, where any reached a value."""
-    values = [value for trial in study.trials if (value := reached(trial)) is not None]
+    ended = study.content.ended
+    values = [trial.reached for trial in ended if trial.reached is not None]
     if not values:
         return
-    finished = [float(trial["value"]) for trial in study.finished]
+    finished = [trial.value for trial in study.content.finished if trial.value is not None]
     drawn = _figure(
         f"trials-{study.name}",
-        figures.cumulative(values, len(study.trials), finished, study.label),
-        f"Share of the trials of {study.content['type']} ({study.content['detector']}) that reach a value.",
+        figures.cumulative(values, len(ended), finished, study.label),
+        f"Share of the trials of {study.content.type} ({study.content.detector}) that reach a value.",
     )
     yield Section(f"Trials of {study.name}", (drawn,))
 
@@ -413,15 +415,13 @@ def _budgets(runs: Sequence[Run], commands: Mapping[str, Trained]) -> Table:
     rows = []
     for run in runs:
         card, row = run.card, commands[run.name]
-        training = card.get("training") or {}
-        trained = sum(int(file["rows"].get("train", 0)) for file in card.get("data") or [])
-        seconds = training.get("seconds")
+        trained = sum(file.rows.get("train", 0) for file in card.data) if card else 0
         cells = (
             "yes" if row.ships else "",
             f"{trained:,}" if trained else MISSING,
-            MISSING if seconds is None else f"{float(seconds) / 60:.1f}",
-            str(training.get("machine") or MISSING),
-            str(run.scores["repeats"]),
+            f"{card.training.seconds / 60:.1f}" if card else MISSING,
+            card.training.machine if card else MISSING,
+            str(run.scores.repeats),
         )
         command = Cell(row.command, code=True)
         rows.append(Row(run.name, kind_of(run.scores), (command, *map(Cell, cells))))
@@ -443,7 +443,7 @@ def _optimizers(runs: Sequence[Run]) -> Table:
     shipped = packaged()
     for run in runs:
         ours = Folder(run.path).recipe().model if (run.path / "recipe.toml").is_file() else {}
-        paper = f"{run.scores['name']}-paper"
+        paper = f"{run.scores.name}-paper"
         theirs = read(paper)["model"] if paper in shipped else {}
         if not theirs:
             continue

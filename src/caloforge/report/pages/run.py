@@ -18,6 +18,7 @@ from caloforge.detectors import Detector, detector_named
 from caloforge.io import provenance
 from caloforge.io.files import write_text
 from caloforge.io.run import Run as Folder
+from caloforge.io.study import is_study
 from caloforge.particles import particle_name
 from caloforge.report import figures, html, pareto, sweeps, tables
 from caloforge.report.document import (
@@ -45,7 +46,7 @@ from caloforge.report.pages import challenge, events, showers
 from caloforge.report.pages import study as tuning
 from caloforge.report.pdf import browser, write_pdf
 from caloforge.report.runs import Comparison, Run, comparisons, read_runs
-from caloforge.report.study import Study, is_study, read_study
+from caloforge.report.study import Study, read_study
 from caloforge.report.words import joined, plural
 
 SPLITS = {
@@ -97,7 +98,7 @@ def write_report(
     folders = [path for path in runs if not is_study(path)]
     evaluated = read_runs(folders) if folders or not studies else []
     for run in evaluated:
-        detector_named(run.scores["detector"], trust=trust)  # once allowed, the name may be repeated
+        detector_named(run.scores.detector, trust=trust)  # once allowed, the name may be repeated
     parts = comparisons(evaluated, references or {})
     write_text(out, html.write(page_of(evaluated, parts, studies)))
     if pdf:
@@ -115,14 +116,14 @@ def _headline(part: Comparison) -> list[Block]:
         plural(kinds.count(kind), kind) for kind in ("generator", "readout", "yardstick") if kind in kinds
     ]
     particles = len(np.unique(part.reference.primaries.group))
-    rows = plural(len(part.reference), "row" if first["part"] == "all" else f"{first['part']} row")
-    kept = f" Only {joined(runs[0].particles)}." if runs[0].particles else ""
-    repeats = sorted({int(run.scores["repeats"]) for run in runs})
-    seeds = sorted({int(run.scores["seed"]) for run in runs if run.scores.get("seed") is not None})
+    rows = plural(len(part.reference), "row" if first.part == "all" else f"{first.part} row")
+    only = f" Only {joined(runs[0].particles)}." if runs[0].particles else ""
+    repeats = sorted({run.scores.repeats for run in runs})
+    seeds = sorted({run.scores.seed for run in runs if run.scores.seed is not None})
     text = (
         f"{joined(counts)} against GEANT, on the {rows} of {part.file.name} ({plural(particles, 'particle')})."
-        f"{kept} Split: {first['split']} ({SPLITS.get(first['split'], SPLITS['unknown'])}). "
-        f"Channels: {first['channels']}. Seed {joined([str(seed) for seed in seeds] or ['not recorded'])}, "
+        f"{only} Split: {first.split} ({SPLITS.get(first.split, SPLITS['unknown'])}). "
+        f"Channels: {first.channels}. Seed {joined([str(seed) for seed in seeds] or ['not recorded'])}, "
         f"{joined([str(count) for count in repeats])} repeat{'' if repeats == [1] else 's'}; "
         "± is the spread over the repeats, for the floor over its random splits."
         f"{_simulated(provenance(part.file))}"
@@ -144,18 +145,18 @@ def _simulated(origin: Mapping[str, Any]) -> str:
 def _best(part: Comparison) -> list[Block]:
     """Says which generator has the smallest W1, who is ahead of it, and how far from the floor each is."""
     entries = {run.name: tables.entry_of(run.scores, part.stem, "w1") for run in part.runs}
-    values = {name: float(entry["mean"]) for name, entry in entries.items() if entry is not None}
+    values = {name: entry.mean for name, entry in entries.items() if entry and entry.mean is not None}
     kinds = {run.name: tables.kind_of(run.scores) for run in part.runs}
     generators = [name for name in values if kinds[name] == "generator"]
     blocks: list[Block] = []
     if generators:
         best = min(generators, key=values.__getitem__)
-        entry = entries[best] or {}
-        floor, matched = ((entry.get(key) or {}).get("mean") for key in ("floor", "matched_floor"))
+        entry = entries[best]
+        spread, matched = (entry.std, entry.over_floor[1]) if entry else (None, None)
         which = "Smallest W1 of a generator" if len(generators) > 1 else "W1"
-        text = f"{which}: {best}, {tables.number(values[best], entry.get('std'))} {part.detector.unit}"
-        if floor and matched is not None:
-            text += f", {tables.number(matched / floor)} times the floor at equal numbers of rows"
+        text = f"{which}: {best}, {tables.number(values[best], spread)} {part.detector.unit}"
+        if matched is not None:
+            text += f", {tables.number(matched)} times the floor at equal numbers of rows"
         ahead = [
             f"{name} ({kinds[name]})"
             for name in values
@@ -194,7 +195,7 @@ def _shower_tables(part: Comparison) -> list[Block]:
     times = [
         f"{run.name} {ms:.3g} ms"
         for run in part.runs
-        if (ms := pareto.milliseconds(run.scores.get("timing"))) is not None
+        if (ms := pareto.milliseconds(run.scores.timing)) is not None
     ]
     if times:
         blocks.append(note(f"Median time a shower: {', '.join(times)}."))
@@ -270,7 +271,7 @@ def _settings(part: Comparison) -> Block:
 def _quality_against_time(part: Comparison) -> list[Block]:
     """Draws every run and every setting of its sweeps, one panel a metric that there is."""
     panels = pareto.panels(part.runs, part.stem)
-    untimed = [run.name for run in part.runs if pareto.milliseconds(run.scores.get("timing")) is None]
+    untimed = [run.name for run in part.runs if pareto.milliseconds(run.scores.timing) is None]
     blocks: list[Block] = [missing(f"No timing was recorded for {joined(untimed)}.")] if untimed else []
     if not panels:
         return blocks
@@ -280,7 +281,7 @@ def _quality_against_time(part: Comparison) -> list[Block]:
         "join the generators, and the readouts, that no other of their kind beats in both time and quality. "
         f"{FLOOR_NOTE}"
     )
-    places = {str(timing.get("machine")) for run in part.runs if (timing := run.scores.get("timing"))}
+    places = {run.scores.timing.machine for run in part.runs if run.scores.timing}
     if len(places) > 1:
         caption += " Times come from different machines, named below the first table."
     titles = joined([panel.ylabel.partition(" [")[0] for panel in panels])
@@ -311,12 +312,12 @@ def training_of(run: Run) -> figures.Training | None:
     series: dict[str, list[tuple[float, float]]] = {}
     stages: dict[str, float] = {}
     best = None
-    wanted = (run.card.get("training") or {}).get("best_epoch")
+    best_epoch = run.card.training.best_epoch if run.card else None
     for number, row in enumerate(rows, 1):
         stages.setdefault(row.get("stage") or "training", float(number))
         if (
-            wanted is not None
-            and row.get("epoch") == str(wanted)
+            best_epoch is not None
+            and row.get("epoch") == str(best_epoch)
             and row.get("stage") == rows[-1].get("stage")
         ):
             best = float(number)
@@ -338,14 +339,12 @@ def _training(runs: Sequence[Run]) -> Block:
         if training is None or not (training.losses or training.validations):
             blocks.append(missing(f"{run.name}: no training log."))
             continue
-        spent = run.card.get("training") or {}
-        facts = [plural(int(spent["epochs"]), "epoch")] if spent.get("epochs") is not None else []
-        if spent.get("seconds") is not None:
-            facts.append(_duration(float(spent["seconds"])))
-        if spent.get("machine"):
-            facts.append(str(spent["machine"]))
-        if training.best is not None:
-            facts.append(f"best epoch {spent['best_epoch']} (dotted)")
+        facts = []
+        if run.card is not None:
+            budget = run.card.training
+            facts = [plural(budget.epochs, "epoch"), _duration(budget.seconds), budget.machine]
+            if training.best is not None:
+                facts.append(f"best epoch {budget.best_epoch} (dotted)")
         image = Image(figures.training_curves(training), f"Loss and validation of {run.name}")
         blocks.append(Figure((image,), run.name, ", ".join(facts)))
     return Grid(tuple(blocks))
@@ -362,12 +361,12 @@ def _trained_on(runs: Sequence[Run]) -> list[Block]:
     parts = ("train", "validation", "test")
     rows = []
     for run in runs:
-        for file in run.card.get("data") or []:
-            sizes = (f"{file['rows'].get(name, 0):,}" for name in parts)
-            texts = (str(file["name"]), *sizes, f"{str(file['sha256'])[:16]}…")
+        for file in run.card.data if run.card else ():
+            sizes = (f"{file.rows.get(name, 0):,}" for name in parts)
+            texts = (file.name, *sizes, f"{file.sha256[:16]}…")
             rows.append(Row(run.name, "data", tuple(map(Cell, texts))))
     columns = ("file", *(f"{name} rows" for name in parts), "sha256")
-    unknown = [run.name for run in runs if not run.card.get("data")]
+    unknown = [run.name for run in runs if run.card is None]
     blocks: list[Block] = []
     if rows:
         blocks.append(Table("model", tuple(map(Column, columns)), tuple(rows)))
@@ -386,7 +385,7 @@ def _data(parts: Sequence[Comparison], runs: Sequence[Run]) -> list[Block]:
         if len(order) > 12:
             names.append(f"{len(order) - 12} others")
             sizes.append(int(counts[order[12:]].sum()))
-        mix = figures.particle_mix(names, sizes, f"{part.runs[0].scores['part']} rows of {part.file.name}")
+        mix = figures.particle_mix(names, sizes, f"{part.runs[0].scores.part} rows of {part.file.name}")
         feature = part.detector.energy
         energies = None if feature is None else part.reference.primaries.feature(feature.name)
         more = ""
@@ -414,21 +413,17 @@ def _provenance(runs: Sequence[Run]) -> Block:
     blocks = []
     for run in runs:
         card, scores = run.card, run.scores
-        training = card.get("training") or {}
-        repeats = plural(int(scores.get("repeats") or 0), "repeat")
         facts = {
-            "type": scores.get("type"),
-            "version": card.get("version"),
-            "git revision": card.get("git_revision"),
-            "created": card.get("created"),
-            "training seed": card.get("seed"),
-            "training machine": training.get("machine"),
-            "parameters": None if scores.get("parameters") is None else f"{scores['parameters']:,}",
-            "rounding": card.get("rounding"),
-            "settings": ", ".join(
-                f"{key} = {value}" for key, value in (scores.get("settings") or {}).items()
-            ),
-            "evaluation": f"part {scores.get('part')}, seed {scores.get('seed')}, {repeats}",
+            "type": scores.type,
+            "version": card.version if card else None,
+            "git revision": card.git_revision if card else None,
+            "created": card.created if card else None,
+            "training seed": card.seed if card else None,
+            "training machine": card.training.machine if card else None,
+            "parameters": None if scores.parameters is None else f"{scores.parameters:,}",
+            "rounding": card.rounding if card else None,
+            "settings": ", ".join(f"{key} = {value}" for key, value in scores.settings.items()),
+            "evaluation": f"part {scores.part}, seed {scores.seed}, {plural(scores.repeats, 'repeat')}",
         }
         pairs = ((key, "not recorded" if value in (None, "") else str(value)) for key, value in facts.items())
         recipe = run.path / "recipe.toml"
@@ -486,7 +481,7 @@ def _detector(parts: Sequence[Comparison], runs: Sequence[Run]) -> Section:
 def _set(part: Comparison, alone: bool) -> Section:
     """Returns all that is said of one set; where it is not alone of its name, its title says what differs."""
     first = part.runs[0].scores
-    title = part.stem if alone else f"{part.stem} ({first['split']} split, {first['channels']} channels)"
+    title = part.stem if alone else f"{part.stem} ({first.split} split, {first.channels} channels)"
     legend = Legend(
         (Key("GEANT"), *(Key(run.name, run.look.colour, run.look.dashes) for run, _ in part.shown))
     )

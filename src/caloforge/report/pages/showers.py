@@ -276,8 +276,7 @@ def _voxels(source: Any, row: int) -> NDArray[np.float64]:
 def _weights(part: Comparison) -> list[Block]:
     blocks: list[Block] = []
     for run in part.runs:
-        found = run.scores["sets"][part.stem]["groups"]["all"].get("weights") or {}
-        for view, weights in found.items():
+        for view, weights in run.scores.sets[part.stem].all.weights.items():
             label = "w = C / (1 - C), about p_truth / p_generated"
             drawn = figures.classifier_weights(weights, label)
             title = f"{run.name}, classifier {view}"
@@ -293,4 +292,4 @@ def _weights(part: Comparison) -> list[Block]:
 
 def runs_with_showers(runs: Sequence[Run]) -> bool:
     """Says whether any of the runs gives whole showers and not layer sums alone."""
-    return any(run.scores.get("kind") != "readout" for run in runs)
+    return any(run.scores.kind != "readout" for run in runs)

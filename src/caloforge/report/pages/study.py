@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from caloforge.io.study import BEST, Choices, Parameter
 from caloforge.report import figures, tables
 from caloforge.report.document import (
     Block,
@@ -22,7 +23,7 @@ from caloforge.report.document import (
     Table,
     missing,
 )
-from caloforge.report.study import BEST, Study, reached
+from caloforge.report.study import Study
 from caloforge.report.words import plural
 
 SHOWN = 10
@@ -31,28 +32,27 @@ SHOWN = 10
 
 def blocks(study: Study) -> list[Block]:
     """Returns what a page says of a study."""
-    if not study.trials:
+    content, ended = study.content, study.content.ended
+    if not ended:
         return [missing("No trial has ended yet.")]
     counts = {
-        state: sum(trial["state"] == state for trial in study.trials)
-        for state in ("finished", "pruned", "failed")
+        state: sum(trial.state == state for trial in ended) for state in ("finished", "pruned", "failed")
     }
     listed = ", ".join(f"{count} {state}" for state, count in counts.items())
-    running = len(study.content["trials"]) - len(study.trials)
+    running = len(content.trials) - len(ended)
     still = f"; {running} running, or interrupted on another machine" if running else ""
-    content = study.content
     text = (
-        f"{content['type']} for {content['detector']}, {plural(len(study.trials), 'ended trial')} ({listed}){still}. "
+        f"{content.type} for {content.detector}, {plural(len(ended), 'ended trial')} ({listed}){still}. "
         "Pruned: stopped as worse than the median of finished trials at the same epoch."
     )
     said: list[Block] = [Paragraph(text)]
-    if study.finished:
-        best = study.finished[0]
-        value = f"{study.label} {tables.number(best['value'])} at epoch {best['best_epoch']}"
-        said.append(Paragraph(f"Best: trial {best['number']}, {value}.", "lead"))
+    if content.finished:
+        best = content.finished[0]
+        value = f"{study.label} {tables.number(best.value or 0.0)} at epoch {best.best_epoch}"
+        said.append(Paragraph(f"Best: trial {best.number}, {value}.", "lead"))
     said.append(_figures(study))
     said.append(Section("Parameters", (_parameters(study),), listed=False))
-    if study.finished:
+    if content.finished:
         said.append(Section("Best trials", (_best(study),), listed=False))
     said += _failures(study)
     if (study.path / BEST).is_file():
@@ -62,12 +62,12 @@ def blocks(study: Study) -> list[Block]:
 
 
 def _figures(study: Study) -> Block:
-    values = {trial["number"]: reached(trial) for trial in study.trials}
-    numbers = [value for value in values.values() if value is not None]
+    ended = study.content.ended
+    numbers = [trial.reached for trial in ended if trial.reached is not None]
     if not numbers:
         return missing("No trial came to a validation: nothing to draw.")
-    finished = [float(trial["value"]) for trial in study.finished]
-    cumulative = figures.cumulative(numbers, len(study.trials), finished, study.label)
+    finished = [trial.value for trial in study.content.finished if trial.value is not None]
+    cumulative = figures.cumulative(numbers, len(ended), finished, study.label)
     reached_by = Figure(
         (Image(cumulative, f"Share of trials below each {study.label}"),),
         "What trials reach",
@@ -75,24 +75,25 @@ def _figures(study: Study) -> Block:
         "Dashed: finished trials alone.",
     )
     panels = []
-    for path, parameter in study.content["space"]["parameters"].items():
+    for path, parameter in study.content.space.parameters.items():
         points = [
-            (trial["parameters"][path], values[trial["number"]], trial["state"])
-            for trial in study.trials
-            if path in trial["parameters"]
+            (trial.parameters[path], trial.reached, trial.state)
+            for trial in ended
+            if path in trial.parameters
         ]
-        choices, label = parameter.get("choices"), path.removeprefix("model.")
-        drawn = figures.parameter(points, choices, parameter.get("log", False), label, study.label)
+        choices = list(parameter.choices) if isinstance(parameter, Choices) else None
+        log = not isinstance(parameter, Choices) and parameter.log
+        drawn = figures.parameter(points, choices, log, path.removeprefix("model."), study.label)
         panels.append(Image(drawn, f"{study.label} against {path}"))
     about = "What each trial reached. Filled: finished; open: pruned; crosses at the top: failed."
     return Grid((reached_by, Figure(tuple(panels), "By parameter", about)))
 
 
 def _parameters(study: Study) -> Table:
-    importance = study.content["importance"]
-    best = study.finished[0]["parameters"] if study.finished else {}
+    importance, finished = study.content.importance, study.content.finished
+    best = finished[0].parameters if finished else {}
     rows = []
-    for path, parameter in study.content["space"]["parameters"].items():
+    for path, parameter in study.content.space.parameters.items():
         texts = (_range(parameter), _text(best.get(path)), _text(importance.get(path)))
         rows.append(Row(path, "data", tuple(Cell(text) for text in texts)))
     columns = (Column("searched"), Column("best"), Column("importance"))
@@ -105,10 +106,10 @@ def _parameters(study: Study) -> Table:
     return Table("key of the recipe", columns, tuple(rows), (note,))
 
 
-def _range(parameter: Mapping[str, Any]) -> str:
-    if "choices" in parameter:
-        return ", ".join(_text(choice) for choice in parameter["choices"])
-    return f"{parameter['low']:g} to {parameter['high']:g}{', log' if parameter['log'] else ''}"
+def _range(parameter: Parameter) -> str:
+    if isinstance(parameter, Choices):
+        return ", ".join(_text(choice) for choice in parameter.choices)
+    return f"{parameter.low:g} to {parameter.high:g}{', log' if parameter.log else ''}"
 
 
 def _text(value: Any) -> str:
@@ -118,18 +119,18 @@ def _text(value: Any) -> str:
 
 
 def _best(study: Study) -> Table:
-    paths = list(study.content["space"]["parameters"])
+    paths = list(study.content.space.parameters)
     rows = []
-    for trial in study.finished[:SHOWN]:
+    for trial in study.content.finished[:SHOWN]:
         texts = [
-            tables.number(trial["value"]),
-            _text(trial["best_epoch"]),
-            f"{trial['seconds']:.0f}",
-            *(_text(trial["parameters"].get(path)) for path in paths),
+            tables.number(trial.value or 0.0),
+            _text(trial.best_epoch),
+            tables.MISSING if trial.seconds is None else f"{trial.seconds:.0f}",
+            *(_text(trial.parameters.get(path)) for path in paths),
         ]
-        rows.append(Row(f"trial {trial['number']}", "data", tuple(map(Cell, texts))))
+        rows.append(Row(f"trial {trial.number}", "data", tuple(map(Cell, texts))))
     columns = [
-        Column(study.content["objective"]),
+        Column(study.content.objective),
         Column("epoch"),
         Column("time", "s"),
         *(Column(path.rpartition(".")[2]) for path in paths),
@@ -139,9 +140,9 @@ def _best(study: Study) -> Table:
 
 def _failures(study: Study) -> list[Block]:
     reasons: dict[str, list[str]] = {}
-    for trial in study.trials:
-        if trial["state"] == "failed":
-            reasons.setdefault(str(trial["reason"]), []).append(str(trial["number"]))
+    for trial in study.content.ended:
+        if trial.state == "failed":
+            reasons.setdefault(trial.reason, []).append(str(trial.number))
     if not reasons:
         return []
     pairs = ((", ".join(_few(numbers)), reason) for reason, numbers in reasons.items())
