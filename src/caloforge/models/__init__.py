@@ -105,8 +105,11 @@ def configuration(recipe: Recipe, *, trust: bool = True) -> BaseModel:
     kind = model_class(recipe, trust=trust).config_class
     values = {key: value for key, value in recipe.model.items() if key != "type"}
     defaults = kind().model_dump()
-    if "rounding" in defaults and not detector_named(recipe.detector, trust=trust).counts:
+    detector = detector_named(recipe.detector, trust=trust)
+    if "rounding" in defaults and not detector.counts:
         defaults["rounding"] = "none"  # energies are no counts
+    if defaults.get("channels") == "paper":
+        defaults["channels"] = detector.default_channels
     # a section given in part keeps the model's own defaults for the rest, not those of the section's class
     config: BaseModel = validated(kind, merged(defaults, values), "model")
     return config

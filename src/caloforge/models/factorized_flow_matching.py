@@ -32,6 +32,9 @@ undoing the logarithm of a mean would take light from cells that are faint or un
 photon is as likely as none. p has no such bias. The expected counts are rounded by systematic sampling channel by
 channel (`nn.rounding`): the sums of the image equal the sums drawn first, exactly.
 
+Energies. A detector that measures energies has quanta for counts, real numbers (`models.parts.sums`): the expected
+ones are the response.
+
 Noise: the image's starting point, one normal a cell; K normals for the sums; one for the rounding.
 """
 
@@ -55,7 +58,7 @@ from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.images import cell_order, channel_sums, mirrored
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage
-from caloforge.models.parts.sums import Sums, SumsConfig
+from caloforge.models.parts.sums import Sums, SumsConfig, check_factors
 from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
 from caloforge.nn.place_network import PlaceNetwork
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
@@ -126,11 +129,11 @@ class FactorizedFlowMatchingConfig(BaseModel):
     """The two factors and what they share.
 
     Attributes:
-        channels: channel map of the sums.
+        channels: channel map of the sums; the detector's default where it has no `paper` and a recipe names none.
         sums: the first factor.
         place: where the light is expected.
         image: the second factor; both solvers may be changed after the training.
-        rounding: `systematic` or `none`; may be changed after the training.
+        rounding: `systematic`, or `none`, the default for energies; may be changed after the training.
         mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events generated for each validation.
@@ -157,8 +160,11 @@ class FactorizedFlowMatching(Generator):
     """Draws channel sums, then an image with exactly these sums.
 
     Args:
-        detector: a detector with two axes, a face and a pitch.
+        detector: a detector with two axes, of photons or energies.
         config: sizes and training.
+
+    Raises:
+        ValueError: another number of axes, cells in no channel or several, or nothing to mirror.
     """
 
     config_class: ClassVar[type[BaseModel]] = FactorizedFlowMatchingConfig
@@ -166,9 +172,11 @@ class FactorizedFlowMatching(Generator):
 
     def __init__(self, detector: Detector, config: FactorizedFlowMatchingConfig) -> None:
         super().__init__()
-        if len(detector.shape) != 2:
+        check_factors(detector, config.channels)
+        if config.mirror and not ("y" in detector.axes and {"vy", "py"} <= set(detector.features)):
             raise ValueError(
-                f"factorized_flow_matching needs a detector with two axes, {detector.name} has {len(detector.shape)}"
+                f"mirror needs an axis y and the conditions vy and py, {detector.name} has the axes "
+                f"{', '.join(detector.axes)} and {', '.join(detector.features)}"
             )
         self.detector, self.config = detector, config
         channel_map = detector.channel_map(config.channels)
@@ -200,7 +208,7 @@ class FactorizedFlowMatching(Generator):
         Args:
             conditions: physical units, (B, F).
             features: of the particles as `Sums.describe` gives them, (B, features).
-            sums: channel sums, (B, K).
+            sums: channel sums, photons or quanta, (B, K).
             noise: the starting point, (B, cells).
             rounding: one normal an event, (B,).
 
@@ -222,6 +230,7 @@ class FactorizedFlowMatching(Generator):
         _, light = self.image(x, torch.full_like(x[:, 0, 0], end), features, around)
         shares, found = self._shares(light.double())
         expected = shares * (sums.double() / found)[:, self.channel]
+        expected = self.sums.respond(expected, sums, conditions, self.channel)
         if self.config.rounding == "systematic":
             expected = systematic_rounding(expected, normal_to_uniform(rounding), self.order)
         return expected.to(noise.dtype).view_as(x)
@@ -238,10 +247,12 @@ class FactorizedFlowMatching(Generator):
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the normalization and returns the stages: sums, their solver, place, image."""
-        self.standardize_logs.refit(torch.log1p(torch.from_numpy(channel_sums(train, self.config.channels))))
         events = len(train)
-        stages = [
-            *self.sums.stages(train, self._augmented),
+        stages = self.sums.stages(train, self._augmented)
+        sums = torch.from_numpy(channel_sums(train, self.config.channels))
+        sums = self.sums.counted(sums, torch.from_numpy(train.primaries.conditions))
+        self.standardize_logs.refit(torch.log1p(sums))
+        stages += [
             self._place_stage(events),
             self._image_stage(events),
         ]
@@ -360,12 +371,12 @@ class FactorizedFlowMatching(Generator):
         return dataclasses.replace(batch, conditions=conditions, responses=responses)
 
     def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K)."""
+        """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K), both in photons or quanta."""
         counts = self.detector.readout(events.responses, self.config.channels)
         device = self.order.device
         arrays = (events.conditions, events.responses.astype(np.float32), counts.astype(np.float32))
-        first, second, third = (torch.from_numpy(array).to(device) for array in arrays)
-        return first, second, third
+        conditions, responses, sums = (torch.from_numpy(array).to(device) for array in arrays)
+        return conditions, self.sums.counted(responses, conditions), self.sums.counted(sums, conditions)
 
     def _validation(self, source: EventSource) -> Events:
         return spread_rows(source, self.config.validation_events)

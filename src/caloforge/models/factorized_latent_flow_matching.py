@@ -21,6 +21,10 @@ Counts. The drawn counts are moved to the sums, channel by channel (`with_sums`)
 (`nn.rounding`): the sums of the image equal the sums drawn first, exactly. A channel in which nothing was drawn gets
 its photons where they were expected.
 
+Energies. A detector that measures energies has quanta for counts (`models.parts.sums`). The decoder learns them rounded
+up to 3 and as they are above; a drawn 1, 2 or 3 stands for the energies that are rounded to it, evenly. What is below
+half a quantum, 1 / 2000 of a mean response, comes out as 0.
+
 Noise: one normal a cell for the photons; one for each number of the code; K for the sums; one for the rounding.
 """
 
@@ -41,8 +45,9 @@ from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.images import cell_order, channel_sums
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage, solver_stage
-from caloforge.models.parts.sums import Sums, SumsConfig
+from caloforge.models.parts.sums import Sums, SumsConfig, check_factors
 from caloforge.nn.patch_autoencoder import (
+    COUNTS,
     PatchAutoencoderConfig,
     PatchDecoder,
     PatchEncoder,
@@ -90,13 +95,13 @@ class FactorizedLatentFlowMatchingConfig(BaseModel):
     """The factors and what they share.
 
     Attributes:
-        channels: channel map of the sums.
+        channels: channel map of the sums; the detector's default where it has no `paper` and a recipe names none.
         sums: the channel sums.
         code: the autoencoder.
         flow: the flow of codes; both solvers may be changed after the training.
         photons: `drawn` from the decoder's distribution, or `expected`, its mean, which lacks the noise of the photons;
             may be changed after the training.
-        rounding: `systematic` or `none`; may be changed after the training.
+        rounding: `systematic`, or `none`, the default for energies; may be changed after the training.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events of each validation.
     """
@@ -125,8 +130,11 @@ class FactorizedLatentFlowMatching(Generator):
     """Draws channel sums, then a code, then photons with exactly these sums.
 
     Args:
-        detector: a detector with two axes, a face and a pitch.
+        detector: a detector with two axes, of photons or energies.
         config: sizes and training.
+
+    Raises:
+        ValueError: another number of axes, or cells in no channel or several.
     """
 
     config_class: ClassVar[type[BaseModel]] = FactorizedLatentFlowMatchingConfig
@@ -135,11 +143,7 @@ class FactorizedLatentFlowMatching(Generator):
 
     def __init__(self, detector: Detector, config: FactorizedLatentFlowMatchingConfig) -> None:
         super().__init__()
-        if len(detector.shape) != 2:
-            raise ValueError(
-                "factorized_latent_flow_matching needs a detector with two axes, "
-                f"{detector.name} has {len(detector.shape)}"
-            )
+        check_factors(detector, config.channels)
         self.detector, self.config = detector, config
         self.sums = Sums(detector, config.channels, config.sums, config.average, config.validation_events)
         outputs, code = self.sums.outputs, config.code.network.code
@@ -179,7 +183,7 @@ class FactorizedLatentFlowMatching(Generator):
         Args:
             conditions: physical units, (B, F).
             known: standardised features of particle and sums, (B, C).
-            sums: channel sums, (B, K).
+            sums: channel sums, photons or quanta, (B, K).
             z: code, (B, code).
             noise: for the photons, (B, cells).
             rounding: one normal an event, (B,).
@@ -189,11 +193,12 @@ class FactorizedLatentFlowMatching(Generator):
         """
         numbers = self.autoencoder.decoder(z, self.sums.derive.cell(conditions), known)
         u = normal_to_uniform(noise).view(-1, *self.detector.shape)
-        drawn, mean = draw(numbers, u)
+        drawn, mean = draw(numbers, u, spread=not self.detector.counts)
         if self.config.photons == "expected":
             drawn = mean
         drawn, mean = (values.double().flatten(1) for values in (drawn, mean))
         expected = with_sums(drawn, mean, sums, self.channel)
+        expected = self.sums.respond(expected, sums, conditions, self.channel)
         if self.config.rounding == "systematic":
             expected = systematic_rounding(expected, normal_to_uniform(rounding), self.order)
         return expected.to(noise.dtype).view_as(u)
@@ -202,6 +207,7 @@ class FactorizedLatentFlowMatching(Generator):
         """Fits the normalization and returns the stages: sums, code, flow, and solvers where they are trained."""
         stages = self.sums.stages(train)
         counts = torch.from_numpy(channel_sums(train, self.config.channels))
+        counts = self.sums.counted(counts, torch.from_numpy(train.primaries.conditions))
         self.standardize_logs.refit(torch.log1p(counts))
         stages += [self._code_stage(len(train)), self._flow_stage(len(train))]
         if self.flow_solver is not None:
@@ -220,7 +226,7 @@ class FactorizedLatentFlowMatching(Generator):
             mean, log_variance = self._encode(network, conditions, responses, known)
             z = mean + torch.exp(log_variance / 2) * rng.normal(mean.shape[1])
             numbers = network.decoder(z, self.sums.derive.cell(conditions), known)
-            likelihood = log_likelihood(numbers, responses).flatten(1).mean(1)
+            likelihood = log_likelihood(numbers, self._classes(responses)).flatten(1).mean(1)
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
             each: Tensor = config.kl * kl / self.detector.cells - likelihood
             return each
@@ -234,7 +240,7 @@ class FactorizedLatentFlowMatching(Generator):
         conditions, responses, known = self._tensors(reference)
         mean, log_variance = self._encode(self.autoencoder, conditions, responses, known)
         numbers = self.autoencoder.decoder(mean, self.sums.derive.cell(conditions), known)
-        likelihood = log_likelihood(numbers, responses).flatten(1).sum(1).mean()
+        likelihood = log_likelihood(numbers, self._classes(responses)).flatten(1).sum(1).mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(0)
         return {
             "bound": float(self.config.code.kl * kl.sum() - likelihood),
@@ -293,13 +299,20 @@ class FactorizedLatentFlowMatching(Generator):
         found: tuple[Tensor, Tensor] = network.encoder(torch.log1p(responses), places, known)
         return found
 
+    def _classes(self, responses: Tensor) -> Tensor:
+        """Returns counts as the decoder's distribution knows them: quanta rounded up to 3, real above, (B, *shape)."""
+        if self.detector.counts:
+            return responses
+        return torch.where(responses < COUNTS - 0.5, responses.round(), responses.clamp(min=COUNTS))
+
     def _known(self, features: Tensor, sums: Tensor) -> Tensor:
         """Returns standardised features of particle and sums, (B, C)."""
         return torch.cat([features, self.standardize_logs(torch.log1p(sums))], 1)
 
     def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns conditions (B, F), responses (B, *shape) and what is known of the events, (B, C)."""
+        """Returns conditions (B, F), photons or quanta (B, *shape) and what is known of the events, (B, C)."""
         counts = self.detector.readout(events.responses, self.config.channels)
         arrays = (events.conditions, events.responses.astype(np.float32), counts.astype(np.float32))
         conditions, responses, sums = (torch.from_numpy(array).to(self.order.device) for array in arrays)
+        responses, sums = (self.sums.counted(values, conditions) for values in (responses, sums))
         return conditions, responses, self._known(self.sums.describe(conditions), sums)

@@ -262,15 +262,16 @@ def log_likelihood(numbers: Tensor, counts: Tensor) -> Tensor:
     return chosen + torch.where(counts > COUNTS - 1, density, 0.0)
 
 
-def draw(numbers: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+def draw(numbers: Tensor, u: Tensor, *, spread: bool = False) -> tuple[Tensor, Tensor]:
     """Draws counts by inversion.
 
     Args:
         numbers: of the distributions, (6, B, H, W).
         u: a uniform in [0, 1) a pixel, (B, H, W).
+        spread: whether a drawn 1, 2 or 3 is spread evenly from half below to half above it.
 
     Returns:
-        counts, (B, H, W), whole up to 3 and real above; and their means.
+        counts, (B, H, W), whole up to 3 where they are not spread and real above; and their means.
     """
     mean, deviation = _density(numbers)
     odds = numbers[:COUNTS]
@@ -279,17 +280,23 @@ def draw(numbers: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     weights, more = torch.exp(odds - greatest), torch.exp(-greatest)
     total = weights.sum(0) + more
     counts, cumulative, expected = torch.zeros_like(u), torch.zeros_like(u), torch.zeros_like(u)
+    at = torch.zeros_like(u)
     for k in range(COUNTS):
         probability = weights[k] / total
         cumulative = cumulative + probability
         expected = expected + k * probability
         counts = counts + (u > cumulative).to(u.dtype)
+        if spread and k:
+            # how far u is within its class
+            share = (u - cumulative + probability) / probability.clamp(min=1e-9)
+            at = torch.where((share > 0) & (share <= 1), share - 0.5, 0.0) + at
     left = (more / total).clamp(min=1e-9)
     v = (1 - (1 - u) / left).clamp(1e-4, 1 - 1e-4)
     quantile = (v.pow(0.135) - (1 - v).pow(0.135)) / 0.1975
     large = torch.expm1(mean + deviation * quantile).clamp(min=COUNTS - 0.5)
     expected = expected + more / total * torch.expm1(mean + deviation.square() / 2).clamp(min=float(COUNTS))
-    return torch.where(counts > COUNTS - 1, large, counts), expected
+    small = counts + at if spread else counts
+    return torch.where(counts > COUNTS - 1, large, small), expected
 
 
 def with_sums(drawn: Tensor, mean: Tensor, sums: Tensor, channel: Tensor) -> Tensor:

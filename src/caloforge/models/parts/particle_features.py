@@ -19,6 +19,9 @@ EDGE = 0.1
 VERTEX = 0.01
 """Length, in cm, below which vz is resolved linearly."""
 
+_SMALLEST = 1e-6
+"""Energy below which its logarithm stays as it is."""
+
 _NEEDED = ("energy", "vx", "vy", "vz", "px", "py", "pz", "charge")
 
 
@@ -176,6 +179,83 @@ class BendingFeatures(nn.Module):
         k = charge * 1000 / energy.clamp(min=1)
         side = torch.sign(pz) * k
         return torch.stack([k, k * x, k * y, k * k, side, side * x, side * y], 1).to(conditions.dtype)
+
+
+class GenericFeatures(nn.Module):
+    """Appends to the conditions of any detector what holds of their kind.
+
+    - ln E, where a feature is the particle's energy;
+    - sine and cosine of each angle (unit rad or deg), and for `theta` and `phi` the direction across the axis,
+      sin(theta) cos(phi) and sin(theta) sin(phi).
+
+    No straight line meets a face here, so the first guess of the place is the middle of the image.
+
+    Args:
+        detector: any detector.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        names = detector.features
+        self._middle = tuple((size - 1) / 2 for size in detector.shape)
+        self._energy = None if detector.energy is None else names.index(detector.energy.name)
+        radians = {"rad": 1.0, "deg": math.pi / 180}
+        self._angles = {
+            feature.name: (column, radians[feature.unit])
+            for column, feature in enumerate(detector.conditions)
+            if feature.unit in radians
+        }
+        self._direction = {"theta", "phi"} <= set(self._angles)
+        self.size = len(names) + (self._energy is not None) + 2 * len(self._angles) + 2 * int(self._direction)
+
+    def cell(self, conditions: Tensor) -> Tensor:
+        """Returns the middle of the image in cells from the first, (B, 2)."""
+        return conditions.new_tensor(self._middle).expand(conditions.shape[0], len(self._middle))
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to (B, size)."""
+        derived = []
+        if self._energy is not None:
+            derived.append(torch.log(conditions[:, self._energy].clamp(min=_SMALLEST)))
+        waves = {}
+        for name, (column, scale) in self._angles.items():
+            angle = conditions[:, column] * scale
+            waves[name] = torch.sin(angle), torch.cos(angle)
+            derived.extend(waves[name])
+        if self._direction:
+            derived.extend(waves["theta"][0] * wave for wave in reversed(waves["phi"]))
+        return torch.cat([conditions, *(column[:, None] for column in derived)], 1)
+
+
+class ParticleFeatures(nn.Module):
+    """Describes a particle by what its detector allows.
+
+    Where face, pitch and the features of a ZDC are known these are `ImpactFeatures` and `BendingFeatures`, elsewhere
+    `GenericFeatures`.
+
+    Args:
+        detector: any detector with two axes.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        known = detector.face is not None and detector.pitch is not None
+        self._first = (
+            ImpactFeatures(detector)
+            if known and set(_NEEDED) <= set(detector.features)
+            else GenericFeatures(detector)
+        )
+        self._bend = BendingFeatures(detector) if isinstance(self._first, ImpactFeatures) else None
+        self.size = self._first.size + (self._bend.size if self._bend else 0)
+
+    def cell(self, conditions: Tensor) -> Tensor:
+        """Returns a first guess of where the light is, in cells from the first, (B, 2)."""
+        return self._first.cell(conditions)
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to (B, size)."""
+        features: Tensor = self._first(conditions)
+        return features if self._bend is None else torch.cat([features, self._bend(conditions)], 1)
 
 
 def _impact(needed: Tensor, face: float) -> Tensor:

@@ -2,6 +2,15 @@
 
 As in `models.channel_flow_matching`: with a uniform u, x_1 = standardised sqrt((sums + u) / E), a residual network
 gives the velocity of the straight path from noise, the floor takes u off again.
+
+Energies. A factorised model works on counts. Where the detector measures an energy, a count is a real number of quanta
+
+    q = c E,    c = mean of the response / mean of E / 1000 in the training data,
+
+so that a mean response has a thousand of them whatever its unit and the particle's energy E (a detector without a
+feature energy has one quantum for all). Nothing is rounded. A sum s of quanta is seen as x_1 = standardised
+sqrt(s + u), u uniform for s = 0 and 1 otherwise; x_1^2 - 1 is read back, and what is below 0 is a channel without
+energy. Cells below the detector's threshold are set to 0 at the end, and the others of their channel get their energy.
 """
 
 from __future__ import annotations
@@ -20,7 +29,7 @@ from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import BatchRandom, Stage
 from caloforge.models.parts.images import channel_sums
 from caloforge.models.parts.inference import spread_rows
-from caloforge.models.parts.particle_features import BendingFeatures, ImpactFeatures
+from caloforge.models.parts.particle_features import ParticleFeatures
 from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, conditioned, solve
@@ -29,6 +38,9 @@ from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.runtime.noise import standard_normals
 from caloforge.transforms import Standardize
+
+QUANTA = 1000.0
+"""Quanta of a mean response, where a detector measures energies."""
 
 
 class SumsConfig(BaseModel):
@@ -61,11 +73,14 @@ class Sums(nn.Module):
     """Draws channel sums, and gives the features of a particle that later factors use too.
 
     Args:
-        detector: a detector with a face and a pitch, and the ZDC's features.
-        channels: channel map of the sums.
+        detector: a detector with two axes.
+        channels: channel map of the sums, in which every cell has one channel.
         config: sizes, solver and training.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events of each validation.
+
+    Raises:
+        ValueError: the detector has another number of axes, or cells in no channel or in several.
     """
 
     def __init__(
@@ -74,31 +89,67 @@ class Sums(nn.Module):
         super().__init__()
         self.detector, self.channels, self.config = detector, channels, config
         self.average, self.validation_events = average, validation_events
+        check_factors(detector, channels)
         self.outputs = len(detector.channel_map(channels).labels)
-        self.derive, self.bend = ImpactFeatures(detector), BendingFeatures(detector)
-        self.features = self.derive.size + self.bend.size
+        self.derive = ParticleFeatures(detector)
+        self.features = self.derive.size
         self.standardize = Standardize(self.features)
         self.standardize_sums = Standardize(self.outputs)
         self.network = VelocityNetwork(self.outputs, self.features, config.width, config.blocks)
         self.solver = BespokeSolver(config.bespoke.steps) if config.bespoke.steps else None
-        self._energy = detector.features.index("energy")
+        self._energy = None if detector.energy is None else detector.features.index(detector.energy.name)
+        if not detector.counts:
+            self.quantum: Tensor
+            self.register_buffer("quantum", torch.ones(1))
 
     def describe(self, conditions: Tensor) -> Tensor:
         """Returns standardised features of particles, (B, features)."""
-        derived = torch.cat([self.derive(conditions), self.bend(conditions)], 1)
         # the tails of the inputs are long
-        features: Tensor = self.standardize(derived).clamp(-10, 10)
+        features: Tensor = self.standardize(self.derive(conditions)).clamp(-10, 10)
         return features
 
     def forward(self, conditions: Tensor, features: Tensor, noise: Tensor) -> Tensor:
-        """Draws sums, whole numbers, (B, K), from conditions (B, F), their `describe` and noise (B, K)."""
+        """Draws sums, whole photons or quanta, (B, K), from conditions (B, F), their `describe` and noise (B, K)."""
         x1 = solve(self.velocity(features), noise, self.config.solver, self.solver)
         return self.read(x1, conditions)
 
     def read(self, x1: Tensor, conditions: Tensor) -> Tensor:
-        """Returns the sums at the end of a path, (B, K)."""
+        """Returns the sums at the end of a path, photons or quanta, (B, K)."""
         scaled = self.standardize_sums.inverse(x1).clamp(min=0)
+        if not self.detector.counts:
+            return (scaled.square() - 1).clamp(min=0)
         return torch.floor(scaled.square() * self._energies(conditions))
+
+    def counted(self, values: Tensor, conditions: Tensor) -> Tensor:
+        """Returns responses or sums, (B, *), as counts: photons as they are, energies in quanta."""
+        return values if self.detector.counts else values / self._quanta(values, conditions)
+
+    def respond(self, counts: Tensor, sums: Tensor, conditions: Tensor, channel: Tensor) -> Tensor:
+        """Turns counts into responses in the detector's unit, those below its threshold 0.
+
+        Args:
+            counts: photons or quanta, (B, cells).
+            sums: of the channels, likewise, (B, K).
+            conditions: physical units, (B, F).
+            channel: channel of each cell, (cells,).
+
+        Returns:
+            responses, (B, cells); their sums are `sums` but in channels of which all is below the threshold.
+        """
+        if self.detector.counts:
+            return counts
+        responses = counts * self._quanta(counts, conditions)
+        if self.detector.threshold <= 0:
+            return responses
+        responses = torch.where(responses < self.detector.threshold, 0.0, responses)
+        totals = responses.new_zeros(sums.shape).index_add(1, channel, responses)
+        target = sums.to(responses.dtype) * self._quanta(responses, conditions)
+        return responses * (target / totals.clamp(min=1e-12))[:, channel]
+
+    def _quanta(self, values: Tensor, conditions: Tensor) -> Tensor:
+        """Returns one quantum in the detector's unit for each event, of as many axes as values, (B, 1, ..)."""
+        quanta = self.quantum * self._energies(conditions).clamp(min=1e-6)
+        return quanta.to(values.dtype).view(-1, *(1 for _ in values.shape[1:]))
 
     def velocity(self, features: Tensor) -> Velocity:
         """Returns the velocity for particles by their `describe`."""
@@ -115,8 +166,14 @@ class Sums(nn.Module):
         """
         conditions = torch.from_numpy(train.primaries.conditions)
         counts = torch.from_numpy(channel_sums(train, self.channels))
-        self.standardize.refit(torch.cat([self.derive(conditions), self.bend(conditions)], 1))
-        self.standardize_sums.refit(torch.sqrt((counts + 0.5) / self._energies(conditions)))
+        self.standardize.refit(self.derive(conditions))
+        if self.detector.counts:
+            scaled = torch.sqrt((counts + 0.5) / self._energies(conditions))
+        else:
+            mean = counts.sum(1).mean() / self._energies(conditions).double().mean()
+            self.quantum.copy_((mean / QUANTA).clamp(min=1e-30))
+            scaled = self._root(self.counted(counts, conditions), torch.full_like(counts, 0.5))
+        self.standardize_sums.refit(scaled)
         stages: list[Stage] = [self._velocity_stage(len(train), augment)]
         if self.solver is not None:
             bespoke = self.config.bespoke
@@ -137,6 +194,8 @@ class Sums(nn.Module):
         with torch.no_grad():
             features = self.describe(conditions)
             drawn = [self(conditions, features, torch.from_numpy(one).to(conditions.device)) for one in noise]
+            if not self.detector.counts:
+                drawn = [values * self._quanta(values, conditions) for values in drawn]
         sums = torch.stack(drawn).double().cpu().numpy()
         return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
 
@@ -145,9 +204,11 @@ class Sums(nn.Module):
             batch = augment(batch, rng) if augment else batch
             conditions = self._conditions(batch)
             counts = torch.from_numpy(self.detector.readout(batch.responses, self.channels)).float()
-            scaled = torch.sqrt(
-                (counts.to(conditions.device) + rng.uniform(self.outputs)) / self._energies(conditions)
-            )
+            counts, u = counts.to(conditions.device), rng.uniform(self.outputs)
+            if self.detector.counts:
+                scaled = torch.sqrt((counts + u) / self._energies(conditions))
+            else:
+                scaled = self._root(self.counted(counts, conditions), u)
             embedding = network.condition(self.describe(conditions))
             x0, t = rng.normal(self.outputs), rng.uniform()
             return cfm_loss(lambda x, time: network(x, time, embedding), x0, self.standardize_sums(scaled), t)
@@ -160,5 +221,26 @@ class Sums(nn.Module):
     def _conditions(self, events: Events) -> Tensor:
         return torch.from_numpy(events.conditions).to(self.standardize.mean.device)
 
+    @staticmethod
+    def _root(sums: Tensor, u: Tensor) -> Tensor:
+        """Returns sqrt(s + 1) of sums in quanta, and sqrt(u) where there is no energy."""
+        return torch.sqrt(sums + torch.where(sums > 0, 1.0, u))
+
     def _energies(self, conditions: Tensor) -> Tensor:
+        if self._energy is None:
+            return torch.ones_like(conditions[:, :1])
         return conditions[:, self._energy : self._energy + 1]
+
+
+def check_factors(detector: Detector, channels: str) -> None:
+    """Refuses a detector whose responses have no two axes, and channels that share cells or leave some out."""
+    if len(detector.shape) != 2:
+        raise ValueError(
+            f"factorised models need a detector with two axes, {detector.name} has {len(detector.shape)}"
+        )
+    several = np.count_nonzero(detector.channel_map(channels).matrix.sum(0) != 1)
+    if several:
+        raise ValueError(
+            f"factorised models need every cell in exactly one channel, {several} of the {detector.cells} cells of "
+            f"{detector.name} are in none or several of {channels!r}"
+        )
