@@ -375,10 +375,10 @@ def views_of(config: ClassifierConfig, detector: Detector) -> tuple[View, ...]:
 def parts_of(config: ClassifierConfig, detector: Detector, rows: int) -> tuple[int, int, int]:
     """Returns the training, validation and test rows of a set of `rows` showers."""
     if config.parts == "challenge":
-        wanted = ROWS.get(data_set(detector) or "", ROWS["ds2"])
-        if rows >= sum(wanted):
-            return wanted
-        shares = [number / sum(wanted) for number in wanted]
+        published = ROWS.get(data_set(detector) or "", ROWS["ds2"])
+        if rows >= sum(published):
+            return published
+        shares = [number / sum(published) for number in published]
     else:
         shares = list(config.parts)
     first, second = (round(share * rows) for share in shares[:2])
@@ -612,20 +612,23 @@ def classifier_scores(
         if beside:
             half = SomeInputs(truth, first)
             pairs |= {"floor": (half, SomeInputs(truth, second)), "control": (half, inputs["smeared"])}
-        found: dict[str, list[Verdict]] = {}
+        verdicts_of: dict[str, list[Verdict]] = {}
         for kind, (ours, theirs) in pairs.items():
             for number in range(config.seeds):
                 report(f"classifier {view}, {kind} {number + 1}")
-                found.setdefault(kind, []).append(
+                verdicts_of.setdefault(kind, []).append(
                     classify(ours, theirs, view, detector, config, seed + number, device)
                 )
-        weights[view] = weight_histograms(found["scores"])
+        weights[view] = weight_histograms(verdicts_of["scores"])
         notes = {
             "floor": f"classifiers of {len(first)} against {len(second)} rows of the reference",
             "control": f"the same with layer energies of the second half smeared by {CONTROL:.0%}",
         }
         for name in ("auc", "jsd", "auc_raw", "jsd_raw"):
-            values = {kind: [getattr(one, name) for one in verdicts] for kind, verdicts in found.items()}
+            values = {
+                kind: [getattr(verdict, name) for verdict in verdicts]
+                for kind, verdicts in verdicts_of.items()
+            }
             beneath = {
                 kind: {**_mean_and_std(values[kind]), "splits": config.seeds, "note": note}
                 for kind, note in notes.items()
@@ -651,11 +654,11 @@ def _rows_note(config: ClassifierConfig, detector: Detector, rows: int) -> str:
     """Says where the challenge's classifiers have fewer rows than the challenge; empty where they have not."""
     if config.parts != "challenge":
         return ""
-    wanted = ROWS.get(data_set(detector) or "", ROWS["ds2"])
-    if rows >= sum(wanted):
+    published = ROWS.get(data_set(detector) or "", ROWS["ds2"])
+    if rows >= sum(published):
         return ""
     parts = parts_of(config, detector, rows)
-    here, there = (" / ".join(f"{number:,}" for number in numbers) for numbers in (parts, wanted))
+    here, there = (" / ".join(f"{number:,}" for number in numbers) for numbers in (parts, published))
     return f"classifiers: {here} training, validation and test rows of each set, the challenge {there}"
 
 

@@ -35,7 +35,7 @@ def response_likelihoods(run: str | Path, source: EventSource) -> NDArray[np.flo
         raise ValueError(
             f"{recipe.name} has no likelihood; models of type autoregressive_flow have, such as zn-maf"
         )
-    found = source.primaries.detector.name
-    if found != model.detector.name:
-        raise ValueError(f"{recipe.name} needs events of {model.detector.name}, got {found}")
+    name = source.primaries.detector.name
+    if name != model.detector.name:
+        raise ValueError(f"{recipe.name} needs events of {model.detector.name}, got {name}")
     return model.log_likelihoods(source)

@@ -63,13 +63,13 @@ def rows_to_score(source: EventSource, origin: dict[str, Any]) -> Selected:
     Raises:
         ValueError: there are none.
     """
-    kept = of_particles(source, origin["particles"])
-    rows = judged(kept, origin["split"], origin["split_seed"])
+    chosen = of_particles(source, origin["particles"])
+    rows = judged(chosen, origin["split"], origin["split_seed"])
     if len(rows) == 0:
         raise ValueError(
-            f"the reference has {len(kept)} events, none of them in the test part of the {origin['split']} split"
+            f"the reference has {len(chosen)} events, none of them in the test part of the {origin['split']} split"
         )
-    return Selected(source, kept.rows[rows] if isinstance(kept, Selected) else rows)
+    return Selected(source, chosen.rows[rows] if isinstance(chosen, Selected) else rows)
 
 
 @dataclass
@@ -151,7 +151,7 @@ class _Voxels:
     def score(self, generated: Sequence[Any], report: Callable[[str], None]) -> dict[str, Any]:
         """Returns the groups of scores.json."""
         groups = score_showers(self._reference, generated, self._control, self._seed, self._sizes, report)
-        apart = wasserstein(*(np.log10(one.incident) for one in (self._reference, generated[0])))
+        apart = wasserstein(*(np.log10(showers.incident) for showers in (self._reference, generated[0])))
         if apart > ENERGIES_APART + 1 / math.sqrt(min(len(self._reference), len(generated[0]))):
             note = "the incident energies of the two sets differ, and with them everything else"
             groups["all"]["note"] = "; ".join(filter(None, [groups["all"]["note"], note]))
@@ -203,8 +203,8 @@ class _Task:
         for stem, (files, test, judge) in self.tests.items():
             generated = []
             for repeat in range(self.repeats):
-                kept = keep(stem) if repeat == 0 else None
-                generated.append(self._generate(model, forward, test, self.seed + repeat, kept, judge))
+                target = keep(stem) if repeat == 0 else None
+                generated.append(self._generate(model, forward, test, self.seed + repeat, target, judge))
                 report(f"{label}{stem}", repeat + 1, self.repeats)
             groups = judge.score(generated, lambda what: report(what, 0, 1))
             _say_negative(groups, {path.name: file for path, file in files.items()})
@@ -303,17 +303,17 @@ def evaluate_run(
     changed = _changed(path, settings, sweeps, trust)
     if true_sums and not isinstance(model, TakesPhotons):
         raise ValueError(f"{recipe.name} cannot be given photon sums; what can are the autoregressive flows")
-    kept = isinstance(model, Generator) and not true_sums
+    with_events = isinstance(model, Generator) and not true_sums
     tests = _tests(run, model, references, seed, sizes, training, events_folder or path)
     task = _Task(tests, repeats, seed, batch_size, device, true_sums)
 
     folder = events_folder or run.generated("").parent
 
     def keep(stem: str) -> Path | None:
-        return folder / f"{stem}.h5" if kept else None
+        return folder / f"{stem}.h5" if with_events else None
 
     sets, milliseconds = task.sets(model, "", report, keep)
-    if kept:
+    if with_events:
         for stem, entry in sets.items():
             entry["generated"] = f"{folder.name}/{stem}.h5"
             if classifiers is not None:
@@ -468,12 +468,14 @@ def _classify(
     detector = reference.primaries.detector
     if not detector.layers:
         raise ValueError(f"classifiers are for detectors of voxels, and {detector.name} has no layers")
-    found = classifier_scores(
+    judged_by = classifier_scores(
         reference, generated, classifiers, seed, device, lambda what: report(what, 0, 1), beside, folder
     )
-    entry["groups"]["all"]["metrics"] |= found["metrics"]
-    entry["groups"]["all"]["weights"] = found["weights"]
-    entry["groups"]["all"]["note"] = "; ".join(filter(None, [entry["groups"]["all"]["note"], found["note"]]))
+    entry["groups"]["all"]["metrics"] |= judged_by["metrics"]
+    entry["groups"]["all"]["weights"] = judged_by["weights"]
+    entry["groups"]["all"]["note"] = "; ".join(
+        filter(None, [entry["groups"]["all"]["note"], judged_by["note"]])
+    )
 
 
 @dataclass(frozen=True)
@@ -504,12 +506,16 @@ def parse_sweep(text: str) -> Sweep:
     """
     *settings, swept = text.split() or [""]
     path, _, values = swept.partition("=")
-    found = Sweep(path, tuple(values.split(",")), tuple(settings))
-    if not path or not all(found.values) or not all(all(one.partition("=")) for one in settings):
+    swept_values = Sweep(path, tuple(values.split(",")), tuple(settings))
+    if (
+        not path
+        or not all(swept_values.values)
+        or not all(all(setting.partition("=")) for setting in settings)
+    ):
         raise ValueError(
             f"a sweep must read path.to.key=value,value,..., before it other settings and spaces, got {text!r}"
         )
-    return found
+    return swept_values
 
 
 def _number(text: str) -> int | float | str:
@@ -568,10 +574,11 @@ def evaluate_events(
         raise ValueError(
             f"events of a model of the {origin['split']} split are scored against one reference, got {len(references)}"
         )
-    files = {one: open_to_judge(one, detector) for one in references}
+    files = {reference_path: open_to_judge(reference_path, detector) for reference_path in references}
     source: EventSource = Joined(list(files.values())) if len(files) > 1 else next(iter(files.values()))
     known_content = {
-        content_hash(open_to_judge(one, source.primaries.detector)): one.name for one in training
+        content_hash(open_to_judge(reference_path, source.primaries.detector)): reference_path.name
+        for reference_path in training
     }
     check_other_content(files, {**origin.get("trained_on", {}), **known_content})
     opened = open_to_judge(path, source.primaries.detector)
@@ -591,7 +598,9 @@ def evaluate_events(
     report(path.name, 1, 1)
     entry = _entry(files, source, groups)
     entry["generated"] = str(path.resolve())
-    _say_negative(groups, {**{one.name: file for one, file in files.items()}, path.name: opened})
+    _say_negative(
+        groups, {**{reference_path.name: file for reference_path, file in files.items()}, path.name: opened}
+    )
     if classifiers is not None:
         del judge  # and the voxels that it keeps
         _classify(entry, source, generated, classifiers, seed, device, report, folder=folder)
@@ -612,7 +621,7 @@ def evaluate_events(
             "seed": origin.get("seed"),
             "repeats": 1,
             "settings": {},
-            "sets": {"+".join(one.stem for one in files): entry},
+            "sets": {"+".join(reference_path.stem for reference_path in files): entry},
             "timing": None,
             "sweep": [],
         },

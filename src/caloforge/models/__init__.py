@@ -83,12 +83,12 @@ def model_class(recipe: Recipe, *, trust: bool = True) -> Any:
     if name in tables:
         return tables[name]
     if ":" in name:
-        found = outside(name, type, trust=trust)
-        if not issubclass(found, Model):
+        kind = outside(name, type, trust=trust)
+        if not issubclass(kind, Model):
             raise ValueError(
-                f"model.type {name!r} must be a Generator, a Readout or a Classifier, got {found}"
+                f"model.type {name!r} must be a Generator, a Readout or a Classifier, got {kind}"
             )
-        return found
+        return kind
     raise ValueError(f"model.type: no model {name!r}{nearest(name, tables)} (there are {', '.join(tables)})")
 
 

@@ -352,11 +352,11 @@ class JointEnergies(Energies):
         """Returns the velocity of the total, (B, 1), and the posterior of the layers."""
         time = t[:, None]
         near = torch.cat([x[:, :1], (x[:, 1:] - time * centre).clamp(-8, 8)], 1)
-        found = self.network(near, t, condition)
-        numbers = found[:, 1:].view(-1, NUMBERS * LAYER_DENSITIES, centre.shape[1])
+        outputs = self.network(near, t, condition)
+        numbers = outputs[:, 1:].view(-1, NUMBERS * LAYER_DENSITIES, centre.shape[1])
         odds, means, spreads = numbers.chunk(NUMBERS, 1)
         shifted = torch.cat([odds, means + centre[:, None], spreads], 1)
-        return found[:, :1], Posterior(shifted, x[:, 1:], time)
+        return outputs[:, :1], Posterior(shifted, x[:, 1:], time)
 
     def loss(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> Tensor:
         """The loss of the velocity, and the likelihood of the layers."""
@@ -475,8 +475,8 @@ class VelocityShapes(Shapes):
         """What the transformer gives."""
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            found: Tensor = network(x[:, None], t, repeated(context.features, x))
-            return found[:, 0]
+            speeds: Tensor = network(x[:, None], t, repeated(context.features, x))
+            return speeds[:, 0]
 
         return velocity
 
@@ -738,8 +738,8 @@ class CaloDream(Generator):
         def loss(vae: VoxelVAE, batch: Events, rng: BatchRandom) -> Tensor:
             incident, voxels, energies = self._tensors(batch)
             features = self.context(incident, energies).features
-            wanted = shares(voxels, energies).float()
-            return vae_loss(vae, wanted, features, rng.normal(*vae.shape), config.divergence)
+            target = shares(voxels, energies).float()
+            return vae_loss(vae, target, features, rng.normal(*vae.shape), config.divergence)
 
         def scores(source: EventSource) -> Mapping[str, float]:
             events = self._validation(source)
@@ -796,10 +796,10 @@ class CaloDream(Generator):
                 noise = torch.from_numpy(standard_normals(seed, numbers, self.energy.noise_dim))
                 drawn.append(self.draw_energies(incident, noise.to(incident.device)).cpu().numpy())
         unit, energy = self.config.unit, reference.conditions[:, 0].astype(np.float64)
-        found = np.stack(drawn)
+        generated = np.stack(drawn)
         return {
-            "energy_score": energy_score(np.log1p(true / unit), np.log1p(found / unit)),
-            "w1_total": wasserstein(true.sum(1) / energy, found[0].sum(1) / energy),
+            "energy_score": energy_score(np.log1p(true / unit), np.log1p(generated / unit)),
+            "w1_total": wasserstein(true.sum(1) / energy, generated[0].sum(1) / energy),
         }
 
     def shape_scores(self, source: EventSource) -> Mapping[str, float]:
@@ -810,10 +810,10 @@ class CaloDream(Generator):
         showers = generate_in_memory(self, reference.conditions, seed=0, batch_size=128)
         self.shape.train(was)
         true = observe_showers(reference)
-        found = observe_showers(with_responses(reference.primaries, showers), true.edges)
+        observed = observe_showers(with_responses(reference.primaries, showers), true.edges)
         spread = true.features.std(0)
         distances = [
-            wasserstein(true.features[:, k], found.features[:, k]) / spread[k]
+            wasserstein(true.features[:, k], observed.features[:, k]) / spread[k]
             for k in np.flatnonzero(spread > 0)
         ]
         lit = [np.count_nonzero(responses) for responses in (reference.responses, showers)]
@@ -832,13 +832,13 @@ def with_energies(voxels: Tensor, energies: Tensor, cut: float) -> Tensor:
         voxels [MeV], (B, L, A, R) float64.
     """
     flat = voxels.flatten(2)
-    kept = torch.where(flat <= LayerEnergies.CUT, 0.0, flat)
-    expected = kept * (energies / kept.sum(2).clamp(min=LayerEnergies.TINY))[:, :, None]
+    lit = torch.where(flat <= LayerEnergies.CUT, 0.0, flat)
+    expected = lit * (energies / lit.sum(2).clamp(min=LayerEnergies.TINY))[:, :, None]
     # the largest stays, whatever it is: a layer with energy has a voxel
     largest = flat == flat.amax(2, keepdim=True)
-    kept = torch.where(expected >= cut, kept, 0.0)
-    kept = torch.where(largest, kept.clamp(min=LayerEnergies.CUT), kept)
-    return (kept * (energies / kept.sum(2))[:, :, None]).view_as(voxels)
+    lit = torch.where(expected >= cut, lit, 0.0)
+    lit = torch.where(largest, lit.clamp(min=LayerEnergies.CUT), lit)
+    return (lit * (energies / lit.sum(2))[:, :, None]).view_as(voxels)
 
 
 def turned(voxels: Tensor, u: Tensor) -> Tensor:

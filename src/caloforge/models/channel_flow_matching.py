@@ -100,8 +100,8 @@ class ChannelFlowMatching(Readout):
         self.detector, self.config, self.channels = detector, config, config.channels
         outputs = len(detector.channel_map(config.channels).labels)
         self.noise_dim = outputs
-        for wanted, needs in ((config.scale == "root", {"energy"}), (config.mirror, {"vy", "py"})):
-            if wanted and not needs <= set(detector.features):
+        for asked, needs in ((config.scale == "root", {"energy"}), (config.mirror, {"vy", "py"})):
+            if asked and not needs <= set(detector.features):
                 raise ValueError(
                     "model.scale = 'root' needs the condition energy and model.mirror needs vy and py; "
                     f"{detector.name} has {', '.join(detector.features)}"

@@ -129,8 +129,10 @@ def schedule(left: Tensor, steps: int, eta: float) -> Tensor:
     a = left[places]
     after = torch.cat([a[1:], torch.ones(1, dtype=a.dtype)])
     fresh = eta * ((1 - after) / (1 - a)).sqrt() * (1 - a / after).sqrt()
-    kept = (1 - after - fresh**2).clamp(min=0).sqrt()
-    return torch.stack([torch.tensor(places) / total, a.sqrt(), (1 - a).sqrt(), after.sqrt(), kept, fresh], 1)
+    remaining = (1 - after - fresh**2).clamp(min=0).sqrt()
+    return torch.stack(
+        [torch.tensor(places) / total, a.sqrt(), (1 - a).sqrt(), after.sqrt(), remaining, fresh], 1
+    )
 
 
 class Diffusion(Generator):

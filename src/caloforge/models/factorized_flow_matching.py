@@ -228,8 +228,8 @@ class FactorizedFlowMatching(Generator):
             velocity, noise.view(-1, *self.detector.shape), self.config.image.solver, end, shares=True
         )
         _, light = self.image(x, torch.full_like(x[:, 0, 0], end), features, around)
-        shares, found = self._shares(light.double())
-        expected = shares * (sums.double() / found)[:, self.channel]
+        shares, within = self._shares(light.double())
+        expected = shares * (sums.double() / within)[:, self.channel]
         expected = self.sums.respond(expected, sums, conditions, self.channel)
         if self.config.rounding == "systematic":
             expected = systematic_rounding(expected, normal_to_uniform(rounding), self.order)
@@ -263,24 +263,25 @@ class FactorizedFlowMatching(Generator):
     def _place_stage(self, events: int) -> Stage:
         def distance(network: torch.nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
             conditions, responses, counts = batch
-            found = network(
+            predicted = network(
                 self.sums.derive.cell(conditions), self._with_sums(self.sums.describe(conditions), counts)
             )
             photons = responses.sum((1, 2)).clamp(min=1)
             axes = [
-                torch.arange(size, device=found.device, dtype=found.dtype) for size in responses.shape[1:]
+                torch.arange(size, device=predicted.device, dtype=predicted.dtype)
+                for size in responses.shape[1:]
             ]
             middle = [responses.sum(2) @ axes[0], responses.sum(1) @ axes[1]]
             true = torch.stack(middle, 1) / photons[:, None]
-            return torch.nn.functional.huber_loss(found, true, reduction="none").sum(1)
+            return torch.nn.functional.huber_loss(predicted, true, reduction="none").sum(1)
 
         def loss(network: PlaceNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             return distance(network, self._batch(batch, rng))
 
         def scores(source: EventSource) -> Mapping[str, float]:
             with torch.no_grad():
-                found = distance(self.place, self._tensors(self._validation(source)))
-            return {"distance": float(found.mean())}
+                distances = distance(self.place, self._tensors(self._validation(source)))
+            return {"distance": float(distances.mean())}
 
         config, average = self.config.place, self.config.average
         return LossStage("place", self.place, loss, scores, config, events, average=average)
@@ -296,8 +297,8 @@ class FactorizedFlowMatching(Generator):
             x1, x0, t = torch.log1p(responses), rng.normal(*self.detector.shape), rng.uniform().sqrt()
             image, light = network(on_path(x0, x1, t), t, features, around)
             error = (image - x1).square().flatten(1).mean(1) / (1 - t).clamp(min=0.05).square()
-            shares, found = self._shares(light)
-            likelihood = (responses.flatten(1) * shares.log()).sum(1) - (counts * found.log()).sum(1)
+            shares, within = self._shares(light)
+            likelihood = (responses.flatten(1) * shares.log()).sum(1) - (counts * within.log()).sum(1)
             each: Tensor = error - config.likelihood * likelihood / counts.sum(1).clamp(min=1)
             return each
 
@@ -321,8 +322,8 @@ class FactorizedFlowMatching(Generator):
             features = self._with_sums(self.sums.describe(conditions), counts)
 
             def at(network: PatchNetwork, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-                found: tuple[Tensor, Tensor] = network(x, torch.full_like(x[:, 0, 0], t), features, around)
-                return found
+                ends: tuple[Tensor, Tensor] = network(x, torch.full_like(x[:, 0, 0], t), features, around)
+                return ends
 
             def step(network: PatchNetwork, x: Tensor, t: float, following: float) -> Tensor:
                 return x + (following - t) / (1 - t) * (at(network, x, t)[0] - x)
@@ -334,16 +335,16 @@ class FactorizedFlowMatching(Generator):
                 for t, following in pairwise(fine):
                     x = step(teacher, x, t, following)
                     points.append(x)
-                shares, found = self._shares(at(teacher, x, end)[1])
-                expected = shares * (counts / found)[:, self.channel]
+                shares, within = self._shares(at(teacher, x, end)[1])
+                expected = shares * (counts / within)[:, self.channel]
             each = torch.zeros_like(counts[:, 0])
             for (t, start), (following, stop) in pairwise(
                 zip(fine[:: config.teacher], points[:: config.teacher], strict=True)
             ):
                 error = step(student, start, t, following) - stop
                 each = each + error.square().flatten(1).mean(1) / (1 - end) ** 2
-            shares, found = self._shares(at(student, x, end)[1])
-            light = (expected * shares.log()).sum(1) - (counts * found.log()).sum(1)
+            shares, within = self._shares(at(student, x, end)[1])
+            light = (expected * shares.log()).sum(1) - (counts * within.log()).sum(1)
             return each - likelihood * light / counts.sum(1).clamp(min=1)
 
         return LossStage(

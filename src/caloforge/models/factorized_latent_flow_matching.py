@@ -296,8 +296,8 @@ class FactorizedLatentFlowMatching(Generator):
         middle = torch.stack([responses.sum(2) @ axes[0], responses.sum(1) @ axes[1]], 1)
         middle = middle / responses.sum((1, 2)).clamp(min=1)[:, None]
         places = torch.stack([self.sums.derive.cell(conditions), middle], 1)
-        found: tuple[Tensor, Tensor] = network.encoder(torch.log1p(responses), places, known)
-        return found
+        code: tuple[Tensor, Tensor] = network.encoder(torch.log1p(responses), places, known)
+        return code
 
     def _classes(self, responses: Tensor) -> Tensor:
         """Returns counts as the decoder's distribution knows them: quanta rounded up to 3, real above, (B, *shape)."""

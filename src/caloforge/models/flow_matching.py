@@ -150,12 +150,12 @@ class FlowMatching(Generator):
             output: Tensor = network(x, t, condition)
             if config.prediction == "velocity":
                 value = velocity_loss(output, x0, x1)
-                found = x + (1 - t)[:, None, None] * output
+                clean = x + (1 - t)[:, None, None] * output
             else:
                 value = (output - x1).square().flatten(1).mean(1) / (1 - t).clamp(min=0.05).square()
-                found = output
+                clean = output
             if config.channels:
-                value = value + config.channels * t.square() * channel_loss(found, x1, readout)
+                value = value + config.channels * t.square() * channel_loss(clean, x1, readout)
             return value
 
         def problem(batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:

@@ -182,11 +182,11 @@ class AdversarialStage:
     ) -> Mapping[str, float]:
         """One update of the discriminator, then one of the generator against it."""
         image, condition = self._inputs(batch)
-        z, made = self._made(condition, rng)
-        values = {"discriminator": self._judge(image, made.detach(), condition, rng, backward)}
+        z, fake = self._made(condition, rng)
+        values = {"discriminator": self._judge(image, fake.detach(), condition, rng, backward)}
 
         with frozen(self._discriminator):
-            loss, logged = self._against(batch, condition, z, made, rng)
+            loss, logged = self._against(batch, condition, z, fake, rng)
         self._adams["optimizer"].step(loss, backward)
         self._averaged.follow()
         return {"loss": float(loss.detach()), **values, **logged}
@@ -250,18 +250,18 @@ def selective_diversity(
     Raises:
         ValueError: fewer than two particles have enough responses, or all differ equally.
     """
-    found = f_div(source, repeats)
-    if not len(found.value) or not found.value.max() > found.value.min():
+    diversity = f_div(source, repeats)
+    if not len(diversity.value) or not diversity.value.max() > diversity.value.min():
         raise ValueError(
             f"the SDI-GAN needs particles with at least {repeats} responses that differ in their diversity, "
-            f"got {len(found.value)} particles; model.repeats may be lower, or model.diversity 0"
+            f"got {len(diversity.value)} particles; model.repeats may be lower, or model.diversity 0"
         )
-    low, high = found.value.min(), found.value.max()
-    scaled = ((found.value - low) / (high - low)).astype(np.float32)
+    low, high = diversity.value.min(), diversity.value.max()
+    scaled = ((diversity.value - low) / (high - low)).astype(np.float32)
 
     def of(group: NDArray[np.integer]) -> NDArray[np.float32]:
-        place = np.searchsorted(found.group, group).clip(max=len(scaled) - 1)
-        return np.where(found.group[place] == group, scaled[place], np.float32(0))
+        place = np.searchsorted(diversity.group, group).clip(max=len(scaled) - 1)
+        return np.where(diversity.group[place] == group, scaled[place], np.float32(0))
 
     return of
 

@@ -174,13 +174,13 @@ class IAF(Generator):
             path = weights().get(name, path)
         run = Run(path)
         tensors = {name: torch.from_numpy(array) for name, array in read_weights(run.weights).items()}
-        mine = {f"images.{name}" for name in self.images.state_dict()} | {
+        names = {f"images.{name}" for name in self.images.state_dict()} | {
             f"flow.{name}" for name in self.teacher.state_dict()
         }
-        if mine != set(tensors):
+        if names != set(tensors):
             raise ValueError(
                 f"the teacher {path} must be a run of autoregressive_flow with the sizes of the model section; "
-                f"{len(mine - set(tensors))} weights are missing, {len(set(tensors) - mine)} are others'"
+                f"{len(names - set(tensors))} weights are missing, {len(set(tensors) - names)} are others'"
             )
         try:
             for part, module in (("images", self.images), ("flow", self.teacher)):
@@ -194,14 +194,14 @@ class IAF(Generator):
     def _student_stage(self, train: EventSource) -> Stage:
         config = self.config.distillation
         diversity = DiversityWeights(train, config.epsilon) if config.diversity else None
-        wanted = min(config.events or len(train), len(train))
+        events = min(config.events or len(train), len(train))
 
         def prepare(source: EventSource) -> None:
             if not self.config.teacher:
                 self.flow.load_state_dict(self.teacher.state_dict())
 
         def batches(source: EventSource, batch_size: int, rng: np.random.Generator) -> Iterator[Events]:
-            return islice(shuffled_batches(source, batch_size, rng), max(wanted // batch_size, 1))
+            return islice(shuffled_batches(source, batch_size, rng), max(events // batch_size, 1))
 
         def loss(_: AutoregressiveFlow, batch: Events, rng: BatchRandom) -> Tensor:
             conditions, counts = self.images.batch(batch, rng)
@@ -215,7 +215,7 @@ class IAF(Generator):
             loss,
             generation_scores(self, self.config.validation_events),
             config,
-            wanted,
+            events,
             prepare=prepare,
             batches=batches,
         )
@@ -232,24 +232,24 @@ class IAF(Generator):
         config = self.config.distillation
         photons = counts.sum(1)
         with torch.no_grad():
-            given = self.images.given(conditions, photons)
+            particle = self.images.given(conditions, photons)
             image, _ = self.images.prepare(counts, u)
-            teachers = self.teacher.contexts(*given)
+            teachers = self.teacher.contexts(*particle)
             taught = self.teacher.to_noise(image, teachers)
-        contexts = self.flow.contexts(*given)
-        found = self.flow.to_data(taught.points[-1], contexts)
-        total = self._mismatch(taught, found)
+        contexts = self.flow.contexts(*particle)
+        taught_points = self.flow.to_data(taught.points[-1], contexts)
+        total = self._mismatch(taught, taught_points)
         if config.channel:
-            total = total + config.channel_weight * self.channel_loss(image, found.points[0], photons)
-        made = self.flow.to_data(z, contexts)
+            total = total + config.channel_weight * self.channel_loss(image, taught_points.points[0], photons)
+        drawn = self.flow.to_data(z, contexts)
         with frozen(self.teacher):
-            total = total + self._mismatch(self.teacher.to_noise(made.points[0], teachers), made)
+            total = total + self._mismatch(self.teacher.to_noise(drawn.points[0], teachers), drawn)
         return total
 
     def channel_loss(self, image: Tensor, found: Tensor, photons: Tensor) -> Tensor:
         """Returns L_channel of each event, (B,), of prepared images, (B, cells), and photon sums, (B,)."""
-        wanted, got = (self.images.shares(one, photons) for one in (image, found))
-        sums = [one / one.sum(1, keepdim=True) @ self.readout for one in (wanted, got)]
+        true_shares, got = (self.images.shares(shares, photons) for shares in (image, found))
+        sums = [shares / shares.sum(1, keepdim=True) @ self.readout for shares in (true_shares, got)]
         return (sums[0] - sums[1]).square().sum(1)
 
     def _mismatch(self, one: Chain, other: Chain) -> Tensor:
@@ -274,8 +274,8 @@ class DiversityWeights:
     """
 
     def __init__(self, train: EventSource, epsilon: float) -> None:
-        found = f_div_inv_w(f_div(train), epsilon)
-        self._group, self._weight = found.group, found.value
+        weights = f_div_inv_w(f_div(train), epsilon)
+        self._group, self._weight = weights.group, weights.value
 
     def __call__(self, batch: Events) -> Tensor:
         """Returns the weights of a batch, (B,); 1 for a particle without one."""

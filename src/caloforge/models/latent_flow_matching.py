@@ -214,9 +214,9 @@ class LatentFlowMatching(Generator):
         ) -> tuple[Tensor, Tensor, Tensor, Mapping[str, float]]:
             image = self._image(batch)
             mean, log_variance = self.vae.encode(image)
-            found = self.vae.decoder(self._latents(mean, log_variance, rng))
+            decoded = self.vae.decoder(self._latents(mean, log_variance, rng))
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-            return image, found, config.kl * kl, {"kl": float(kl.detach())}
+            return image, decoded, config.kl * kl, {"kl": float(kl.detach())}
 
         return AutoencoderStage(
             "vae",
@@ -267,12 +267,12 @@ class LatentFlowMatching(Generator):
     def _velocity_stage(self, events: int) -> Stage:
         config = self.config
         readout = channel_matrix(self.detector).to(self.order.device)
-        kept: list[Encoded] = []
+        encoded_once: list[Encoded] = []
 
         def encoded(source: EventSource) -> Encoded:
-            if not kept:  # the encoder stays as it is
-                kept.append(self._encoded(source))
-            return kept[0]
+            if not encoded_once:  # the encoder stays as it is
+                encoded_once.append(self._encoded(source))
+            return encoded_once[0]
 
         def prepare(source: EventSource) -> None:
             self._standardise(encoded(source))
@@ -296,9 +296,9 @@ class LatentFlowMatching(Generator):
             value = velocity_loss(velocity, x0, x1)
             if config.channels:
                 with frozen(self.vae):
-                    found = self._decode(x + (1 - t)[:, None, None, None] * velocity)
-                    wanted = self._decode(x1)
-                value = value + config.channels * t.square() * channel_loss(found, wanted, readout)
+                    decoded = self._decode(x + (1 - t)[:, None, None, None] * velocity)
+                    true = self._decode(x1)
+                value = value + config.channels * t.square() * channel_loss(decoded, true, readout)
             return value
 
         return LossStage(

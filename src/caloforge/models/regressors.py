@@ -82,8 +82,8 @@ def _training(train: EventSource, channels: str, standardize: Standardize) -> _T
     standardize.refit(conditions)
     particles = np.unique(primaries.group)
     chosen = np.random.Generator(np.random.Philox(0)).permutation(particles)
-    held = np.isin(primaries.group, chosen[: round(HELD_OUT * len(particles))])
-    return _Training(standardize(conditions).cpu().numpy(), np.log1p(channel_sums(train, channels)), held)
+    held_out = np.isin(primaries.group, chosen[: round(HELD_OUT * len(particles))])
+    return _Training(standardize(conditions).cpu().numpy(), np.log1p(channel_sums(train, channels)), held_out)
 
 
 def _best(
@@ -93,16 +93,16 @@ def _best(
     fit: Callable[[Candidate, _Training, int], Predict],
 ) -> Candidate:
     """Returns the candidate whose fit to the other rows is nearest to the held-out ones in W1 of the sums."""
-    rest, held = _rows(training, ~training.held), _rows(training, training.held)
-    if not len(held.features) or not len(rest.features):
+    rest, held_out = _rows(training, ~training.held), _rows(training, training.held)
+    if not len(held_out.features) or not len(rest.features):
         raise ValueError(
             "choosing settings needs training events of some ten particles, "
-            f"got {len(training.features)} events with {len(held.features)} of them held out"
+            f"got {len(training.features)} events with {len(held_out.features)} of them held out"
         )
-    true = np.expm1(held.targets[:, channel])
+    true = np.expm1(held_out.targets[:, channel])
 
     def score(candidate: Candidate) -> float:
-        predicted = fit(candidate, rest, channel)(held.features)
+        predicted = fit(candidate, rest, channel)(held_out.features)
         return wasserstein(true, np.maximum(np.expm1(predicted), 0.0))
 
     return min(candidates, key=score)
@@ -218,8 +218,10 @@ class NearestNeighbours(Readout):
             raise ValueError(f"{self.config.most} neighbours need as many training events, got {rest} to fit")
         # The means over 1 to `most` neighbours come from one search, which all candidates and channels share.
         features, targets = torch.from_numpy(training.features), torch.from_numpy(training.targets)
-        held = torch.from_numpy(training.held)
-        means = _neighbour_means(features[held], features[~held], targets[~held], self.config.most).numpy()
+        held_out = torch.from_numpy(training.held)
+        means = _neighbour_means(
+            features[held_out], features[~held_out], targets[~held_out], self.config.most
+        ).numpy()
 
         def fit(k: int, _: _Training, channel: int) -> Predict:
             return lambda _: means[:, k - 1, channel]
@@ -576,10 +578,10 @@ class ChannelMLP(Readout):
         config, device = self.config, self.standardize.mean.device
         sums = torch.from_numpy(self.detector.readout(batch.responses, self.channels)).float().to(device)
         features = self.standardize(torch.from_numpy(batch.conditions).to(device))
-        kept = None
+        masks = None
         if config.dropout:
-            kept = (rng.uniform(config.layers, config.width) >= config.dropout) / (1 - config.dropout)
-        predicted: Tensor = network(features, kept)
+            masks = (rng.uniform(config.layers, config.width) >= config.dropout) / (1 - config.dropout)
+        predicted: Tensor = network(features, masks)
         return (predicted - torch.log1p(sums)).square().mean(1)
 
     def _scores(self, source: EventSource) -> Mapping[str, float]:

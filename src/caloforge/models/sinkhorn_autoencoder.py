@@ -154,15 +154,15 @@ class SinkhornAutoencoder(Generator):
         def loss(network: Autoencoder, batch: Events, rng: BatchRandom) -> Tensor:
             image, condition = log_images(batch, self.standardize)
             code = network.encode(image, kept_units(network.encoder, dropout, rng))
-            made = network.noise_generator(rng.normal(config.latent), condition)
-            found = network.decoder(code, None, kept_units(network.decoder, dropout, rng))
+            drawn = network.noise_generator(rng.normal(config.latent), condition)
+            decoded = network.decoder(code, None, kept_units(network.decoder, dropout, rng))
             of_codes, of_made = sinkhorn_divergence(
                 torch.cat([code, condition], 1),
-                torch.cat([made, condition], 1),
+                torch.cat([drawn, condition], 1),
                 config.blur,
                 config.scaling,
             )
-            error: Tensor = (found - image).square().flatten(1).sum(1)
+            error: Tensor = (decoded - image).square().flatten(1).sum(1)
             return error + config.sinkhorn * (of_codes + of_made)
 
         scores = generation_scores(self, config.validation_events)

@@ -119,9 +119,9 @@ class ViTVAE(Generator):
             image, condition = log_images(batch, self.standardize)
             mean, log_variance = vae.encode(image, condition, kept_units(vae.encoder, dropout, rng))
             z = mean + torch.exp(log_variance / 2) * rng.normal(config.latent)
-            found = vae.decoder(z, condition, kept_units(vae.decoder, dropout, rng))
+            decoded = vae.decoder(z, condition, kept_units(vae.decoder, dropout, rng))
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
-            each: Tensor = (found - image).square().flatten(1).sum(1) + config.kl * kl
+            each: Tensor = (decoded - image).square().flatten(1).sum(1) + config.kl * kl
             return each
 
         scores = generation_scores(self, config.validation_events)

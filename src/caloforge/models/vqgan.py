@@ -208,10 +208,10 @@ class ConditionCodes(nn.Module):
         z = self.encode(features)
         tokens = self.codebook(z)
         code = self.codebook.lookup(tokens)
-        found = self.decoder(straight_through(z, code).flatten(1))
+        decoded = self.decoder(straight_through(z, code).flatten(1))
         commitment, codebook = (z - code.detach()).square(), (z.detach() - code).square()
         projection = self.codebook.agreement(z, tokens).mean(1)
-        each: Tensor = (found - features).square().mean(1)
+        each: Tensor = (decoded - features).square().mean(1)
         each = each + (config.commitment * commitment + config.codebook * codebook).flatten(1).mean(1)
         return each + config.codebook * projection
 
@@ -275,9 +275,9 @@ class VQGAN(Generator):
         self, tokens: Tensor, place: Tensor, noise: Tensor, past: Sequence[Past], seen: Tensor | None
     ) -> tuple[Tensor, list[Past]]:
         """Draws the image token after one place, (B,), from one normal an event, (B,); the rest as `GPT.step`."""
-        logits, made = self.prior.step(tokens, place, past, seen)
+        logits, entries = self.prior.step(tokens, place, past, seen)
         u = normal_to_uniform(noise)
-        return invert(logits, u, self.config.temperature, self.config.top_k), made
+        return invert(logits, u, self.config.temperature, self.config.top_k), entries
 
     def nothing_seen(self, events: int) -> list[Past]:
         """Returns room for keys and values of all places, zeros, for so many events."""
@@ -311,11 +311,11 @@ class VQGAN(Generator):
             z = F.normalize(self.image.encode(image), dim=-1)
             indices = self.image.codebook(z)
             code = self.image.codebook.lookup(indices)
-            found = self.image.decode(straight_through(z, code))
+            decoded = self.image.decode(straight_through(z, code))
             commitment = (z - code).square().mean()
             chosen = rng.uniform(config.codes)[0]
             self.image.codebook.follow(z.detach().flatten(0, 1), indices.flatten(), chosen)
-            return image, found, config.commitment * commitment, {"commitment": float(commitment.detach())}
+            return image, decoded, config.commitment * commitment, {"commitment": float(commitment.detach())}
 
         readout = channel_matrix(self.detector)
         return AutoencoderStage(
@@ -333,9 +333,9 @@ class VQGAN(Generator):
     def _reconstruction_scores(self, source: EventSource) -> Mapping[str, float]:
         """Compares reconstructions: Wasserstein-1 of the channels, photon sums, share of codes in use, perplexity."""
         reference = spread_rows(source, self.config.validation_events)
-        found, tokens = self.reconstruct(reference)
+        decoded, tokens = self.reconstruct(reference)
         used, perplexity = usage(tokens, self.config.image.codes)
-        return {**channel_scores(reference, found), "codes_used": used, "perplexity": perplexity}
+        return {**channel_scores(reference, decoded), "codes_used": used, "perplexity": perplexity}
 
     @torch.no_grad()
     def reconstruct(self, events: Events) -> tuple[NDArray[np.float32], Tensor]:
@@ -344,8 +344,8 @@ class VQGAN(Generator):
         for start in range(0, len(events), 256):
             image = self._image(events.slices(slice(start, start + 256)))
             tokens.append(self.image.codebook(self.image.encode(image)))
-            found = self.image.decode(self.image.codebook.lookup(tokens[-1]))
-            parts.append(self._counts(found, torch.zeros(len(image), device=image.device)).cpu().numpy())
+            decoded = self.image.decode(self.image.codebook.lookup(tokens[-1]))
+            parts.append(self._counts(decoded, torch.zeros(len(image), device=image.device)).cpu().numpy())
         return np.concatenate(parts), torch.cat(tokens)
 
     def _condition_stage(self, events: int) -> Stage:
@@ -359,8 +359,8 @@ class VQGAN(Generator):
             features = self._features(spread_rows(source, 4096))
             tokens = self.condition(features)
             used, perplexity = usage(tokens, config.codes)
-            found = self.condition.decoder(self.condition.codebook.lookup(tokens).flatten(1))
-            error = float((found - features).square().mean())
+            decoded = self.condition.decoder(self.condition.codebook.lookup(tokens).flatten(1))
+            error = float((decoded - features).square().mean())
             return {"error": error, "codes_used": used, "perplexity": perplexity}
 
         return LossStage("condition_tokens", self.condition, loss, scores, config, events)
@@ -372,11 +372,11 @@ class VQGAN(Generator):
         compare = generation_scores(self, self.config.validation_events)
 
         def loss(_: nn.Module, batch: Events, rng: BatchRandom) -> Tensor:
-            kept = None
+            mask = None
             if dropout:
                 shape = (self.prior.masks, len(self.prior.positions), width)
-                kept = (rng.uniform(*shape) >= dropout).float() / (1 - dropout)
-            return self._cross_entropy(batch, kept)
+                mask = (rng.uniform(*shape) >= dropout).float() / (1 - dropout)
+            return self._cross_entropy(batch, mask)
 
         def scores(source: EventSource) -> Mapping[str, float]:
             with torch.no_grad():
@@ -388,11 +388,13 @@ class VQGAN(Generator):
     def _cross_entropy(self, batch: Events, kept: Tensor | None) -> Tensor:
         """Returns the mean cross entropy of an event's targets, (B,)."""
         with torch.no_grad():
-            given = self.condition(self._features(batch))
+            prefix = self.condition(self._features(batch))
             tokens = self.image.codebook(self.image.encode(self._image(batch)))
-        first, second = self.prior(given, tokens, kept)
-        pairs = ((first, given[:, 1:]), (second, tokens))
-        each = [F.cross_entropy(one.transpose(1, 2), wanted, reduction="none") for one, wanted in pairs]
+        first, second = self.prior(prefix, tokens, kept)
+        pairs = ((first, prefix[:, 1:]), (second, tokens))
+        each = [
+            F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") for logits, targets in pairs
+        ]
         return torch.cat(each, 1).mean(1)
 
     def _image(self, events: Events) -> Tensor:

@@ -145,11 +145,11 @@ class ZeroResponse(Classifier):
             observed = cast(Trials, batch)
             device = self.standardize.mean.device
             counts = torch.from_numpy(observed.outcomes()).float().to(device)
-            kept = None
+            masks = None
             if config.dropout:
-                kept = (rng.uniform(config.layers, config.width) >= config.dropout) / (1 - config.dropout)
+                masks = (rng.uniform(config.layers, config.width) >= config.dropout) / (1 - config.dropout)
             conditions = torch.from_numpy(observed.conditions).to(device)
-            logarithms = self._logarithms(network, conditions, kept)
+            logarithms = self._logarithms(network, conditions, masks)
             weights = (1 + (counts.sum(1) - 1) * config.correlation) * mean
             return -(counts * logarithms).sum(1) / weights
 

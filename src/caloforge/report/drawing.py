@@ -77,8 +77,8 @@ def style(number: int, label: str) -> Style:
 def figure(width: float, height: float) -> Figure:
     """Returns an empty figure of a size in inches."""
     matplotlib = require("matplotlib.figure", "report")
-    made: Figure = matplotlib.Figure(figsize=(width, height))
-    return made
+    empty: Figure = matplotlib.Figure(figsize=(width, height))
+    return empty
 
 
 def axes(figure: Figure, left: float, bottom: float, width: float, height: float, **options: Any) -> Axes:

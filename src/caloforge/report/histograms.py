@@ -68,15 +68,15 @@ def growing_edges(top: float, factor: float = 1.33) -> Values:
 
 def merged_edges(counts: Values, edges: Values, least: int = 8) -> Values:
     """Leaves out edges from the right until every bin holds `least` entries, so that its ratio says something."""
-    kept, held = [float(edges[-1])], 0.0
+    borders, entries = [float(edges[-1])], 0.0
     for edge, count in zip(edges[-2::-1], counts[::-1], strict=True):
-        held += count
-        if held >= least:
-            kept.append(float(edge))
-            held = 0.0
-    if kept[-1] != edges[0]:
-        kept[max(len(kept) - 1, 1) :] = [float(edges[0])]
-    return np.asarray(kept[::-1])
+        entries += count
+        if entries >= least:
+            borders.append(float(edge))
+            entries = 0.0
+    if borders[-1] != edges[0]:
+        borders[max(len(borders) - 1, 1) :] = [float(edges[0])]
+    return np.asarray(borders[::-1])
 
 
 def fill(values: Values, edges: Values) -> Bins:

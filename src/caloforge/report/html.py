@@ -104,7 +104,7 @@ class _Writer:
             alone: Line = []
             for inner in _listed(section.blocks):
                 if within := _listed(inner.blocks):
-                    yield [self._entry(3, inner), *(self._entry(4, one) for one in within)]
+                    yield [self._entry(3, inner), *(self._entry(4, inside) for inside in within)]
                 else:
                     alone.append(self._entry(3, inner))
             if alone:

@@ -45,10 +45,10 @@ def samples_of(detector: str) -> list[Path]:
     Raises:
         ValueError: none ship for it.
     """
-    found = [sample(name) for name in SAMPLES if name.partition("_")[0] == detector]
-    if not found:
+    names = [sample(name) for name in SAMPLES if name.partition("_")[0] == detector]
+    if not names:
         raise ValueError(f"no sample of {detector!r} ships with the package: name data files")
-    return found
+    return names
 
 
 def weights() -> dict[str, Path]:

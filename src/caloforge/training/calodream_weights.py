@@ -264,11 +264,13 @@ def read_state(path: Path) -> State:
     if (
         not isinstance(content, Mapping)
         or not content
-        or not all(isinstance(one, Tensor) for one in content.values())
+        or not all(isinstance(tensor, Tensor) for tensor in content.values())
     ):
         raise ValueError(f"{path} must hold a dictionary of tensors, at its top or under 'net'")
-    state = {str(name).removeprefix("module.").removeprefix("net."): one for name, one in content.items()}
-    return {name.replace("x_embedder.1.", "x_embedder."): one for name, one in state.items()}
+    state = {
+        str(name).removeprefix("module.").removeprefix("net."): tensor for name, tensor in content.items()
+    }
+    return {name.replace("x_embedder.1.", "x_embedder."): tensor for name, tensor in state.items()}
 
 
 def kind_of(state: State, path: Path) -> str:
@@ -428,16 +430,16 @@ def _mapped(model: Generator, states: Mapping[str, State], places: Mapping[str, 
         where = f"{places[kind]}, {kind}"
         check_names(states[kind], [entry.theirs for entry in entries], where)
         ours = {name.removeprefix(prefix): tensor for name, tensor in own.items() if name.startswith(prefix)}
-        found = ours_of(states[kind], entries, ours, where)
-        mapped |= {f"{prefix}{name}": tensor for name, tensor in found.items()}
+        tensors = ours_of(states[kind], entries, ours, where)
+        mapped |= {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
     if latent is not None:
         where, number = f"{places[AUTOENCODER]}, {AUTOENCODER}", len(latent.channels)
         check_names(states[AUTOENCODER], autoencoder_names(number), where)
         for name, tensor in autoencoder_state(states[AUTOENCODER], number).items():
-            wanted = own[f"shape.vae.{name}"].shape
-            if tensor.shape != wanted:
+            shape = own[f"shape.vae.{name}"].shape
+            if tensor.shape != shape:
                 raise ValueError(
-                    f"{where}: our {name} has shape {tuple(wanted)} with the sizes of the recipe, theirs gives "
+                    f"{where}: our {name} has shape {tuple(shape)} with the sizes of the recipe, theirs gives "
                     f"{tuple(tensor.shape)}: change sizes by --set, or the recipe by --recipe"
                 )
             mapped[f"shape.vae.{name}"] = tensor

@@ -22,15 +22,15 @@ def check_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"no device {name!r}: wanted cpu, cuda, cuda:N or mps") from None
-    found = {
+    counts = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }
-    if device.type not in found:
+    if device.type not in counts:
         raise ValueError(f"no device {name!r}: wanted cpu, cuda, cuda:N or mps")
-    if (device.index or 0) >= found[device.type]:
-        there = ", ".join(f"{count} of {kind}" for kind, count in found.items() if count)
+    if (device.index or 0) >= counts[device.type]:
+        there = ", ".join(f"{count} of {kind}" for kind, count in counts.items() if count)
         raise ValueError(f"this machine has no device {name!r}: PyTorch finds {there}")
     return device
 

@@ -72,8 +72,8 @@ def training_data(recipe: Recipe, *, trials: bool = False) -> dict[str, EventSou
     detector = detector_named(recipe.detector)
     if trials:
         paths = [Path(file) for file in recipe.data.files] or [sample(TRIALS)]
-        found = {str(path): cast(EventSource, open_trials(path, detector)) for path in paths}
-        return {path: of_particles(source, recipe.data.particles) for path, source in found.items()}
+        sources = {str(path): cast(EventSource, open_trials(path, detector)) for path in paths}
+        return {path: of_particles(source, recipe.data.particles) for path, source in sources.items()}
     paths = [Path(file) for file in recipe.data.files] or samples_of(recipe.detector)
     layout = layout_of_recipe(recipe.data)
     return {
@@ -84,7 +84,9 @@ def training_data(recipe: Recipe, *, trials: bool = False) -> dict[str, EventSou
 def joined(sources: Iterable[EventSource], *, trials: bool) -> EventSource:
     """Joins sources of events, or of trials, end to end."""
     if trials:
-        return cast(EventSource, joined_trials([cast(Trials, one.slices(slice(None))) for one in sources]))
+        return cast(
+            EventSource, joined_trials([cast(Trials, source.slices(slice(None))) for source in sources])
+        )
     return Joined(list(sources))
 
 

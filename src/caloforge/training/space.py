@@ -47,20 +47,21 @@ def parse_space(values: Mapping[str, Any]) -> Space:
     parameters = values.get("parameters", {})
     if not isinstance(parameters, Mapping):
         raise ValueError(f"parameters must be a section, got {parameters!r}")
-    found = {path: _parameter(path, one) for path, one in _by_path(parameters).items()}
-    return validated(Space, {**values, "parameters": found}, "")
+    ranges = {path: _parameter(path, values_of) for path, values_of in _by_path(parameters).items()}
+    return validated(Space, {**values, "parameters": ranges}, "")
 
 
 def _by_path(section: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     """Returns what nested sections hold by its path; a section with a key of a range is a range."""
-    found: dict[str, Any] = {}
-    for key, one in section.items():
+    by_path: dict[str, Any] = {}
+    for key, inner_section in section.items():
         path = f"{at}.{key}" if at else key
-        inner = isinstance(one, Mapping) and not any(
-            name in one and not isinstance(one[name], Mapping) for name in ("type", "low", "high", "choices")
+        inner = isinstance(inner_section, Mapping) and not any(
+            name in inner_section and not isinstance(inner_section[name], Mapping)
+            for name in ("type", "low", "high", "choices")
         )
-        found |= _by_path(one, path) if inner else {path: one}
-    return found
+        by_path |= _by_path(inner_section, path) if inner else {path: inner_section}
+    return by_path
 
 
 def _parameter(path: str, values: Any) -> Parameter:
@@ -72,13 +73,13 @@ def _parameter(path: str, values: Any) -> Parameter:
     kind = str(values.get("type"))
     if kind not in KINDS:
         raise ValueError(f"{where}.type must be {', '.join(KINDS)}, got {kind}{nearest(kind, KINDS)}")
-    found = validated(KINDS[kind], values, where)
-    if not isinstance(found, Choices):
-        if not found.low < found.high:
-            raise ValueError(f"{where}: low must be less than high, got {found.low} and {found.high}")
-        if found.log and found.low <= 0:
-            raise ValueError(f"{where}: a logarithmic range must begin above 0, got {found.low}")
-    return found
+    parameter = validated(KINDS[kind], values, where)
+    if not isinstance(parameter, Choices):
+        if not parameter.low < parameter.high:
+            raise ValueError(f"{where}: low must be less than high, got {parameter.low} and {parameter.high}")
+        if parameter.log and parameter.low <= 0:
+            raise ValueError(f"{where}: a logarithmic range must begin above 0, got {parameter.low}")
+    return parameter
 
 
 def check(space: Space, recipe: Recipe) -> None:

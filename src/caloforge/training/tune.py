@@ -227,8 +227,8 @@ class _Worker:
         if len(done) < IMPORTANCE or len({trial.value for trial in done}) < 2:
             return
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found = optuna.importance.get_param_importances(self.study, evaluator=evaluator)
-        self.importance = {path: round(float(value), 4) for path, value in found.items()}
+        shares = optuna.importance.get_param_importances(self.study, evaluator=evaluator)
+        self.importance = {path: round(float(value), 4) for path, value in shares.items()}
 
     def fail_orphans(self) -> None:
         """Ends the trials of workers that are gone from this machine; those of other machines are left.
@@ -280,8 +280,8 @@ def _trial_recipe(recipe: Recipe, parameters: Mapping[str, Any]) -> Recipe:
         _UnfitError: the model cannot be built or does not generate.
     """
     try:
-        found = resolved(with_parameters(recipe, parameters))
-        model = build(found)
+        of_trial = resolved(with_parameters(recipe, parameters))
+        model = build(of_trial)
         features = model.conditions if isinstance(model, Generator) else model.detector.conditions
         with torch.no_grad():
             if isinstance(model, Classifier):
@@ -290,7 +290,7 @@ def _trial_recipe(recipe: Recipe, parameters: Mapping[str, Any]) -> Recipe:
                 model(torch.ones(2, len(features)), torch.zeros(2, model.noise_dim))
     except (ValueError, RuntimeError) as error:
         raise _UnfitError(str(error)) from error
-    return found
+    return of_trial
 
 
 def tune(
@@ -411,8 +411,8 @@ def _open(storage: str, name: str, recipe: Recipe, space: Space, out: Path) -> o
             load_if_exists=True,
         )
         definition = _definition(recipe, space)
-        held = study.user_attrs.get("definition")
-        if held is None:
+        agreed = study.user_attrs.get("definition")
+        if agreed is None:
             study.set_user_attr("definition", json.dumps(definition))
             return study
     except ValueError:
@@ -420,7 +420,7 @@ def _open(storage: str, name: str, recipe: Recipe, space: Space, out: Path) -> o
     except Exception as error:  # what the drivers of databases raise has no common class
         kind = storage.partition("://")[0] if "://" in storage else storage  # a URL may hold a password
         raise ValueError(f"cannot open the storage {kind}: {error}".splitlines()[0]) from error
-    differing = _differences(json.loads(held), definition)
+    differing = _differences(json.loads(agreed), definition)
     if differing:
         raise ValueError(
             f"the study {name!r} was begun with another {', '.join(differing)}: "
@@ -464,14 +464,14 @@ def _database(url: str) -> Any:
 
 def _differences(held: Mapping[str, Any], wanted: Mapping[str, Any], at: str = "") -> list[str]:
     """Lists the paths in which two definitions differ."""
-    found = []
+    paths = []
     for key in dict.fromkeys([*held, *wanted]):
-        one, other, path = held.get(key), wanted.get(key), f"{at}.{key}" if at else key
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += _differences(one, other, path)
-        elif one != other:
-            found.append(path)
-    return found
+        place, other, path = held.get(key), wanted.get(key), f"{at}.{key}" if at else key
+        if isinstance(place, Mapping) and isinstance(other, Mapping):
+            paths += _differences(place, other, path)
+        elif place != other:
+            paths.append(path)
+    return paths
 
 
 def _ended(study: optuna.Study) -> int:

@@ -176,12 +176,12 @@ def score_showers(
     if not generated:
         raise ValueError("scores need at least one set of generated showers, got none")
     sizes = sizes or Sizes()
-    rows = min(len(reference), *(len(one) for one in generated))
+    rows = min(len(reference), *(len(observed) for observed in generated))
     large = rows > sizes.large
     scores = []
-    for number, one in enumerate(generated):
+    for number, observed in enumerate(generated):
         report(f"scores {number + 1}")
-        scores.append(compare(reference, one, seed, sizes))
+        scores.append(compare(reference, observed, seed, sizes))
     levels: dict[str, dict[str, list[Result]]] = {kind: {} for kind in ("floor", "matched_floor", "control")}
     for number in range(sizes.splits):
         slow = number < (1 if large else sizes.slow_splits)
@@ -207,7 +207,7 @@ def score_showers(
     }
     entries = {}
     for name in SHOWER_METRICS:
-        results = [one[name] for one in scores]
+        results = [observed[name] for observed in scores]
         values = [result.value for result in results]
         entries[name] = {
             "values": [finite(value) for value in values],

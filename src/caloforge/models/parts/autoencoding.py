@@ -210,13 +210,13 @@ class AutoencoderStage:
         self, batch: Events, rng: BatchRandom, backward: Callable[[Tensor], None]
     ) -> Mapping[str, float]:
         """One update of the autoencoder, then one of the discriminator."""
-        image, found, added, logged = self._reconstruct(batch, rng)
-        leaf = found.detach().requires_grad_(True)
+        image, decoded, added, logged = self._reconstruct(batch, rng)
+        leaf = decoded.detach().requires_grad_(True)
         terms = self._terms(image, leaf)
         weights = {name: getattr(self._losses, name) for name in terms}
         pull = sum(normalized_gradient(term, leaf, weights[name]) for name, term in terms.items())
         # its gradient at the reconstruction is the pull
-        self._adams["optimizer"].step((found * pull).sum() + added, backward)
+        self._adams["optimizer"].step((decoded * pull).sum() + added, backward)
         values = {name: float(term.detach()) for name, term in terms.items()}
         if self._discriminator is not None:
             values["discriminator"] = self._judge(self._discriminator, image, leaf.detach(), backward)

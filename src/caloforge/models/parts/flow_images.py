@@ -171,12 +171,12 @@ class FlowImages(nn.Module):
 
     def _place_stage(self, events: int) -> Stage:
         def distance(conditions: Tensor, counts: Tensor) -> Tensor:
-            _, found = self.given(conditions, counts.sum(1))
+            _, predicted = self.given(conditions, counts.sum(1))
             image = counts.view(-1, *self.shape)
             total = image.sum((1, 2)).clamp(min=1)
-            rows, columns = (torch.arange(size, device=found.device).float() for size in self.shape)
+            rows, columns = (torch.arange(size, device=predicted.device).float() for size in self.shape)
             middle = torch.stack([image.sum(2) @ rows, image.sum(1) @ columns], 1) / total[:, None]
-            return nn.functional.huber_loss(found, middle, reduction="none").sum(1)
+            return nn.functional.huber_loss(predicted, middle, reduction="none").sum(1)
 
         def loss(_: nn.Module, batch: Events, rng: BatchRandom) -> Tensor:
             return distance(*self.batch(batch, rng))

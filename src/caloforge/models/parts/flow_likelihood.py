@@ -56,15 +56,15 @@ def log_likelihood(
 @torch.no_grad()
 def log_likelihoods(images: FlowImages, flow: AutoregressiveFlow, source: EventSource) -> NDArray[np.float64]:
     """Returns `log_likelihood` of events in nats, (N,), with the noise of events 0, 1, ... for u."""
-    found = [np.empty(0)]
+    parts = [np.empty(0)]
     first = 0
     for events in in_slices(source, 128):
         conditions, counts = images.tensors(events)
         rows = np.arange(first, first + len(events))
         u = normal_to_uniform(torch.from_numpy(standard_normals(0, rows, counts.shape[1])).to(counts.device))
-        found.append(log_likelihood(images, flow, conditions, counts, u).double().cpu().numpy())
+        parts.append(log_likelihood(images, flow, conditions, counts, u).double().cpu().numpy())
         first += len(events)
-    return np.concatenate(found)
+    return np.concatenate(parts)
 
 
 def flow_stage(

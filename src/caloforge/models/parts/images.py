@@ -71,7 +71,7 @@ def channel_loss(found: Tensor, wanted: Tensor, readout: Tensor) -> Tensor:
     """
     sums = [torch.expm1(image.clamp(max=12)).flatten(1) @ readout.T for image in (found, wanted)]
     # the root's derivative has no bound at 0, and the sum of an image below 0 may be negative
-    roots = [(one.clamp(min=0) + 0.1).sqrt() for one in sums]
+    roots = [(sum_of_channel.clamp(min=0) + 0.1).sqrt() for sum_of_channel in sums]
     return (roots[0] - roots[1]).square().mean(1)
 
 

@@ -37,8 +37,8 @@ def given_photons(model: Generator | Readout) -> Forward:
 
     @torch.no_grad()
     def forward(conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-        given = torch.from_numpy(conditions).to(device)
-        output = model.with_photons(given[:, :-1], given[:, -1], torch.from_numpy(noise).to(device))
+        inputs = torch.from_numpy(conditions).to(device)
+        output = model.with_photons(inputs[:, :-1], inputs[:, -1], torch.from_numpy(noise).to(device))
         return np.asarray(output.float().cpu().numpy())
 
     return forward

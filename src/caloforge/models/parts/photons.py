@@ -145,9 +145,9 @@ class Photons(nn.Module):
 
     def _map(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns shift (B,), ln scale (B,) and the parameters of the spline, (B, 3 bins - 1)."""
-        found = self.network(features)
-        scale: Tensor = 5 * torch.tanh(found[:, 1] / 5)
-        return found[:, 0], scale, found[:, 2:]
+        outputs = self.network(features)
+        scale: Tensor = 5 * torch.tanh(outputs[:, 1] / 5)
+        return outputs[:, 0], scale, outputs[:, 2:]
 
     def _energies(self, conditions: Tensor) -> Tensor:
         return conditions[:, self._energy : self._energy + 1]

@@ -193,7 +193,9 @@ class Sums(nn.Module):
         noise = [standard_normals(seed, numbers, self.outputs) for seed in range(4)]
         with torch.no_grad():
             features = self.describe(conditions)
-            drawn = [self(conditions, features, torch.from_numpy(one).to(conditions.device)) for one in noise]
+            drawn = [
+                self(conditions, features, torch.from_numpy(draw).to(conditions.device)) for draw in noise
+            ]
             if not self.detector.counts:
                 drawn = [values * self._quanta(values, conditions) for values in drawn]
         sums = torch.stack(drawn).double().cpu().numpy()

@@ -81,9 +81,9 @@ def mean_shower(
         unit: unit of a cell's content.
         limit: relative error of the reference's mean from which a cell has no difference, but is grey.
     """
-    means = [image_of(one.mean) for one in (reference, *(model for _, model in models))]
+    means = [image_of(values.mean) for values in (reference, *(model for _, model in models))]
     differences = [image_of(relative_difference(model, reference, limit)) for _, model in models]
-    seen = np.abs(np.concatenate([one[np.isfinite(one)] for one in differences]))
+    seen = np.abs(np.concatenate([values[np.isfinite(values)] for values in differences]))
     reach = min(1.0, max(0.1, math.ceil(10 * float(np.quantile(seen, 0.98))) / 10)) if seen.size else 1.0
     top = float(means[0].max()) or 1.0
     least = max(float(means[0][means[0] > 0].min()) if means[0].any() else 0.1, top / 1e4)
@@ -152,7 +152,7 @@ def _colour_bar(figure: Figure, shown: Any, panels: Sequence[Axes], label: str, 
     """Puts a colour bar beside the last of some panels, as high as all of them."""
     corners = [panel.get_position() for panel in panels]
     across, _ = figure.get_size_inches()
-    bottom, top = min(one.y0 for one in corners), max(one.y1 for one in corners)
+    bottom, top = min(corner.y0 for corner in corners), max(corner.y1 for corner in corners)
     place = figure.add_axes((corners[-1].x1 + 0.1 / across, bottom, 0.12 / across, top - bottom))
     figure.colorbar(shown, cax=place, label=label, **options).minorticks_off()
 

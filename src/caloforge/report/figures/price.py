@@ -39,8 +39,8 @@ def quality_against_time(panels: Sequence[PricePanel], image: Literal["svg", "pn
         panels: one a metric, side by side.
         image: format of the image.
     """
-    found = {point.look: point.kind for panel in panels for point in panel.points}
-    runs = dict(sorted(found.items(), key=lambda pair: list(MARKS).index(pair[1])))
+    kinds = {point.look: point.kind for panel in panels for point in panel.points}
+    runs = dict(sorted(kinds.items(), key=lambda pair: list(MARKS).index(pair[1])))
     numbers = {look: str(number) for number, look in enumerate(runs, 1)} if len(runs) > len(COLOURS) else {}
     lines = require("matplotlib.lines", "report")
     columns = 1 + (len(runs) > LEGEND_ROWS)
@@ -79,10 +79,10 @@ def _price_panel(axes: Axes, panel: PricePanel, numbers: Mapping[Style, str]) ->
     floor_line(axes, panel.floor)
     for kind, options in FRONTIERS.items():
         best = frontier(point for point in shown if point.kind == kind)
-        axes.plot([one.ms for one in best], [one.value for one in best], linewidth=1, zorder=3, **options)
+        axes.plot([dot.ms for dot in best], [dot.value for dot in best], linewidth=1, zorder=3, **options)
     for look in dict.fromkeys(point.look for point in panel.points):
-        swept = sorted((one.ms, one.value) for one in shown if one.look == look and one.setting)
-        times, values = ([one[column] for one in swept] for column in (0, 1))
+        swept = sorted((dot.ms, dot.value) for dot in shown if dot.look == look and dot.setting)
+        times, values = ([dot[column] for dot in swept] for column in (0, 1))
         axes.plot(times, values, color=look.colour, linewidth=2.5, alpha=0.25)
     for point in panel.points:
         beyond = point.value > top

@@ -82,20 +82,20 @@ def layer_maps(detector: Detector, showers: Sequence[tuple[str, Values]], layers
         layers: places of the layers to show.
     """
     starts = np.cumsum([0, *(layer.cells for layer in detector.layers)])
-    shown = np.concatenate([one[starts[k] : starts[k + 1]] for _, one in showers for k in layers])
+    shown = np.concatenate([voxels[starts[k] : starts[k + 1]] for _, voxels in showers for k in layers])
     top = float(shown.max()) or 1.0
     least = max(float(shown[shown > 0].min()) if (shown > 0).any() else top / 10, top / 1e5)
     with drawing.settings():
         norm = require("matplotlib.colors", "report").LogNorm(least, max(top, least * 10))
         side, rows, columns = 1.25, len(showers), len(layers)
         figure = drawing.figure(1.0 + (side + 0.08) * columns + 0.8, 0.3 + (side + 0.08) * rows + 0.1)
-        for i, (name, one) in enumerate(showers):
+        for i, (name, voxels) in enumerate(showers):
             bottom = 0.1 + (side + 0.08) * (rows - 1 - i)
             for j, k in enumerate(layers):
                 layer = detector.layers[k]
                 axes = drawing.axes(figure, 1.0 + (side + 0.08) * j, bottom, side, side, projection="polar")
                 axes.set_axis_off()
-                cells = one[starts[k] : starts[k + 1]].reshape(layer.angles, layer.radii)
+                cells = voxels[starts[k] : starts[k + 1]].reshape(layer.angles, layer.radii)
                 # rings of one angle are drawn as many: a mesh of one cell would be a line
                 turns = max(layer.angles, 32) // layer.angles
                 cells = np.repeat(cells, turns, axis=0)
@@ -136,21 +136,21 @@ def displays(detector: Detector, showers: Sequence[tuple[str, Values]], most: in
         ]
     )
     reach = max(layer.edges[-1] for layer in detector.layers)
-    top = max(float(one.max()) for _, one in showers) or 1.0
+    top = max(float(voxels.max()) for _, voxels in showers) or 1.0
     with drawing.settings():
         require("mpl_toolkits.mplot3d", "report")
         norm = require("matplotlib.colors", "report").LogNorm(top / 1e5, top)
         width = 3.2
         figure = drawing.figure(width * len(showers) + 1.1, 2.8)
         shown: Any = None
-        for number, (name, one) in enumerate(showers):
+        for number, (name, voxels) in enumerate(showers):
             axes: Any = drawing.axes(figure, width * number + 0.05, 0.1, width - 0.4, 2.5, projection="3d")
-            order = np.argsort(one)[-most:]
-            order = order[one[order] > 0]
-            size = 1 + 25 * np.clip(np.log10(one[order] / top) / 5 + 1, 0, 1) ** 2
+            order = np.argsort(voxels)[-most:]
+            order = order[voxels[order] > 0]
+            size = 1 + 25 * np.clip(np.log10(voxels[order] / top) / 5 + 1, 0, 1) ** 2
             z, eta, phi = places[order].T
             shown = axes.scatter(
-                z, eta, phi, s=size, c=one[order], norm=norm, cmap="inferno_r", linewidth=0, alpha=0.75
+                z, eta, phi, s=size, c=voxels[order], norm=norm, cmap="inferno_r", linewidth=0, alpha=0.75
             )
             axes.set(
                 xlim=(0, float(places[:, 0].max())), ylim=(-reach, reach), zlim=(-reach, reach),

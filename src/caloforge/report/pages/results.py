@@ -307,7 +307,7 @@ def _data(parts: Sequence[Comparison], maps: Mapping[str, NDArray[np.float64]]) 
     features = [
         figures.Quantity(
             f"{feature.name} [{feature.unit}]",
-            {stem: one.feature(feature.name).astype(np.float64) for stem, one in primaries.items()},
+            {stem: values.feature(feature.name).astype(np.float64) for stem, values in primaries.items()},
             log=feature == detector.energy,
         )
         for feature in detector.conditions
@@ -315,7 +315,7 @@ def _data(parts: Sequence[Comparison], maps: Mapping[str, NDArray[np.float64]]) 
     readings = [
         figures.Quantity(
             f"channel {label} [{detector.unit}]",
-            {stem: one[:, number] for stem, one in sums.items()},
+            {stem: values[:, number] for stem, values in sums.items()},
         )
         for number, label in enumerate(channels.labels)
     ]
@@ -329,8 +329,8 @@ def _data(parts: Sequence[Comparison], maps: Mapping[str, NDArray[np.float64]]) 
         figures.histograms(readings),
         "Channel sums of the test events, share of events; the outermost 0.5 % are left out.",
     )
-    for stem, one in primaries.items():
-        kinds = [particle_name(int(pdg)) for pdg in one.pdg]
+    for stem, values in primaries.items():
+        kinds = [particle_name(int(pdg)) for pdg in values.pdg]
         names, counts = np.unique(kinds, return_counts=True)
         order = np.argsort(-counts, kind="stable")[:12]
         yield _figure(
@@ -341,7 +341,7 @@ def _data(parts: Sequence[Comparison], maps: Mapping[str, NDArray[np.float64]]) 
             f"Particle types among the test rows of {stem}.",
         )
         if stem in maps:
-            shown = [kinds[row] for row in map_rows(one)]
+            shown = [kinds[row] for row in map_rows(values)]
             yield _figure(
                 f"{stem}-map",
                 figures.embedding(maps[stem], shown),

@@ -62,10 +62,15 @@ def _compare(
     """Draws the histogram of one number a shower, models scaled to as many showers as the reference has."""
     bins = histograms.fill(of(reference), edges)
     others = [
-        (run.look, _scaled(histograms.fill(of(one), edges), len(reference) / len(one))) for run, one in models
+        (run.look, _scaled(histograms.fill(of(showers), edges), len(reference) / len(showers)))
+        for run, showers in models
     ]
     drawn = figures.compare(bins, others, label, "showers / bin", **options)
-    beyond = [f"{run.name} {count:,}" for run, one in models if (count := histograms.outside(of(one), edges))]
+    beyond = [
+        f"{run.name} {count:,}"
+        for run, showers in models
+        if (count := histograms.outside(of(showers), edges))
+    ]
     caption = f"Outside the axis: {', '.join(beyond)}." if beyond else ""
     return _half(drawn, f"{title}, with ratios", title, caption)
 
@@ -145,12 +150,12 @@ def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _spectrum(reference: Showers, models: Observed) -> Figure:
     unit = reference.primaries.detector.unit
 
-    def bins(one: Showers) -> Bins:
-        counts = one.spectrum.astype(np.float64)
-        return _scaled(Bins(one.edges, counts.sum(0), (counts**2).sum(0)), len(reference) / len(one))
+    def bins(showers: Showers) -> Bins:
+        counts = showers.spectrum.astype(np.float64)
+        return _scaled(Bins(showers.edges, counts.sum(0), (counts**2).sum(0)), len(reference) / len(showers))
 
     drawn = figures.compare(
-        bins(reference), [(run.look, bins(one)) for run, one in models], f"voxel [{unit}]", "voxels / bin",
+        bins(reference), [(run.look, bins(showers)) for run, showers in models], f"voxel [{unit}]", "voxels / bin",
         x="log", y="log",
     )  # fmt: skip
     return _half(drawn, "Voxel spectrum, with ratios", "Voxel energies")
@@ -162,26 +167,32 @@ def _profiles(reference: Showers, models: Observed) -> list[Block]:
     wide = np.arange(len(wide_layers(detector)) + 1) - 0.5
     incident = "E_l / E_inc"
     quantities: list[tuple[str, str, Callable[[Showers], NDArray[np.float64]], Any, Any]] = [
-        ("Longitudinal profile", incident, lambda one: one.layers / one.incident[:, None], edges, "log"),
-        ("Sparsity", "share of empty voxels", lambda one: one.sparsity, edges, "linear"),
+        (
+            "Longitudinal profile",
+            incident,
+            lambda showers: showers.layers / showers.incident[:, None],
+            edges,
+            "log",
+        ),
+        ("Sparsity", "share of empty voxels", lambda showers: showers.sparsity, edges, "linear"),
     ]
     if len(wide) > 1:
         quantities += [
             (
                 "Width in eta",
                 "width [mm]",
-                lambda one: one.widths[:, wide_layers(detector), 0],
+                lambda showers: showers.widths[:, wide_layers(detector), 0],
                 wide,
                 "linear",
             ),
-            ("Mean radius", "centre r [mm]", lambda one: one.centres[:, :, 2], edges, "linear"),
+            ("Mean radius", "centre r [mm]", lambda showers: showers.centres[:, :, 2], edges, "linear"),
         ]
     blocks = []
     for title, label, of, borders, scale in quantities:
         drawn = figures.profile(
             borders,
             mean_of(of(reference)),
-            [(run.look, mean_of(of(one))) for run, one in models],
+            [(run.look, mean_of(of(showers))) for run, showers in models],
             "layer",
             label,
             y=scale,
@@ -196,13 +207,14 @@ def _response(reference: Showers, models: Observed) -> list[Block]:
     scale, unit = _energy_unit(reference.primaries.detector)
     edges = np.geomspace(incident.min(), incident.max() * (1 + 1e-9), ENERGY_BINS + 1)
     if np.unique(incident).size < 2 or any(
-        np.histogram(one.incident, edges)[0].min() < 5 for one in (reference, *(one for _, one in models))
+        np.histogram(showers.incident, edges)[0].min() < 5
+        for showers in (reference, *(showers for _, showers in models))
     ):
         return [missing("Too few showers in some bin of the energy: no response against energy.")]
 
-    def of(one: Showers, spread: bool) -> Points:
-        place = np.digitize(one.incident, edges[1:-1])
-        parts = [one.ratio[place == k] for k in range(ENERGY_BINS)]
+    def of(showers: Showers, spread: bool) -> Points:
+        place = np.digitize(showers.incident, edges[1:-1])
+        parts = [showers.ratio[place == k] for k in range(ENERGY_BINS)]
         count = np.array([len(part) for part in parts])
         mean, std = (np.array([getattr(part, name)() for part in parts]) for name in ("mean", "std"))
         if spread:
@@ -217,7 +229,7 @@ def _response(reference: Showers, models: Observed) -> list[Block]:
         drawn = figures.profile(
             edges * scale,
             of(reference, spread),
-            [(run.look, of(one, spread)) for run, one in models],
+            [(run.look, of(showers, spread)) for run, showers in models],
             f"E_inc [{unit}]",
             label,
             x="log",
@@ -263,9 +275,9 @@ def layer_numbers(detector: Detector, shower: NDArray[np.float64], count: int = 
     """Chooses layers to show by the places where the mean of showers, (cells,), has given 2, 25, 50, 75 and 95 %."""
     sizes = [layer.cells for layer in detector.layers]
     energies = np.array([part.sum() for part in np.split(shower, np.cumsum(sizes)[:-1])])
-    held = np.cumsum(energies) / max(energies.sum(), 1e-12)
-    found = [int(np.searchsorted(held, share)) for share in np.linspace(0.02, 0.95, count)]
-    return list(dict.fromkeys(min(number, len(sizes) - 1) for number in found))
+    share_before = np.cumsum(energies) / max(energies.sum(), 1e-12)
+    numbers = [int(np.searchsorted(share_before, share)) for share in np.linspace(0.02, 0.95, count)]
+    return list(dict.fromkeys(min(number, len(sizes) - 1) for number in numbers))
 
 
 def _voxels(source: Any, row: int) -> NDArray[np.float64]:
