@@ -453,7 +453,7 @@ def test_the_scores_show_what_the_page_says(scores):
     assert scores["settings"] == {"brightest": "50"}
     conditional = groups["all"]["metrics"]["conditional_w1"]
     assert conditional["mean"] is None
-    assert "impact position" in conditional["reason"]
+    assert "no bin of PDG id x thirds of energy, x, y has 30 events" in conditional["reason"]
     assert conditional["floor"] is None
 
 

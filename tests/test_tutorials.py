@@ -23,6 +23,7 @@ def steps(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_tutorial_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "runs").mkdir()
     names = {"__name__": "__main__"}
     for language, text in steps(page):

@@ -18,6 +18,7 @@ OPTIONS = {
     "compare": "out --plan --data --only --shipped --page",
     "demo": "--out --detector",
     "info": "",
+    "detector new": "name --cells --unit --conditions --channels --title --pitch --threshold --out",
     "import calodream": "files --out --data --recipe --normalization --set",
     "data inspect": "file --detector --columns --tree --remember",
     "data convert": "source out --particles --detector --columns --tree",

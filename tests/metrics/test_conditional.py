@@ -72,13 +72,18 @@ def test_bins_need_enough_events(observables):
     assert few.reason == "no bin of PDG id x energy x position has 30 events in both sets"
 
 
-def test_a_detector_without_positions_has_no_conditional_w1(tiny):
+def test_a_detector_without_positions_has_bins_of_thirds(tiny):
     beam = dataclasses.replace(
         tiny, name="beam", conditions=(Feature("incident_energy", "MeV", ""),), face=None
     )
-    primaries = Primaries(beam, np.ones((40, 1)), np.full(40, 22))
-    seen = Observables(primaries, np.zeros((40, 2)))
-    assert conditional_w1(seen, seen).reason == "beam has no impact position to bin by"
+    primaries = Primaries(beam, np.arange(1.0, 91.0)[:, None], np.full(90, 22))
+    seen = Observables(primaries, np.repeat([[0.0], [10.0], [20.0]], 30, axis=0))
+    assert conditional_w1(seen, seen).value == 0
+    # the same sums, of other particles: 20 apart in the outer thirds, 0 in the middle
+    other = Observables(primaries, seen.channels[::-1])
+    assert conditional_w1(seen, other).value == pytest.approx(40 / 3)
+    reason = "no bin of PDG id x thirds of incident_energy has 31 events in both sets"
+    assert conditional_w1(seen, seen, minimum=31).reason == reason
     with pytest.raises(ValueError, match="an impact position needs a face"):
         impact(primaries)
 

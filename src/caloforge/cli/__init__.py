@@ -23,6 +23,7 @@ from caloforge.cli import (
     compare,
     data,
     demo,
+    detector,
     evaluate,
     export,
     generate,
@@ -90,6 +91,11 @@ _data = typer.Typer(
     cls=Verbs, help="Look at data files, convert and merge them.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(_data, name="data")
+_detector = typer.Typer(
+    cls=Verbs, help="Write the file of a detector of your own.", no_args_is_help=True, rich_markup_mode=None
+)
+_detector.command("new", cls=Verb)(detector.new)
+app.add_typer(_detector, name="detector")
 _import = typer.Typer(
     cls=Verbs, help="Bring weights that others trained.", no_args_is_help=True, rich_markup_mode=None
 )

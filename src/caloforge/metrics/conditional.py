@@ -17,11 +17,15 @@ edges below were chosen once, on training folds, and are fixed: about thirds of 
 cm), where the four quadrant channels differ, and in x two more for the ZP, which neutral particles hit at
 about 16 to 38 cm; energies that part gammas (90 % below 1.4 TeV) and nucleons (mostly above 1 TeV). Of 5,000
 ZN rows some 80 % lie in bins that count, of 1,100 ZP rows about half.
+
+Where a detector has no impact position, the bins are PDG id x thirds of each of the first three conditions, with edges
+at the quantiles 1/3 and 2/3 of the reference.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +48,9 @@ X_EDGES = (-1.0, 1.0, 12.0, 26.0)
 
 Y_EDGES = (-1.0, 1.0)
 """Straight-line impact position, y [cm]."""
+
+THIRDS = 3
+"""Conditions whose thirds make the bins where there is no impact position."""
 
 _NEEDED = {"energy", "vx", "vy", "vz", "px", "py", "pz"}
 
@@ -87,6 +94,16 @@ def bins(primaries: Primaries) -> NDArray[np.int64]:
     return number
 
 
+def _thirds(
+    primaries: Primaries, features: Sequence[str], edges: Sequence[NDArray[np.float64]]
+) -> NDArray[np.int64]:
+    """Numbers the bin of PDG id x thirds of some features each particle falls in, (N,)."""
+    number = primaries.pdg.astype(np.int64)
+    for name, cuts in zip(features, edges, strict=True):
+        number = number * (len(cuts) + 1) + np.digitize(primaries.feature(name), cuts)
+    return number
+
+
 def conditional_w1(reference: Observables, generated: Observables, minimum: int = BIN_MINIMUM) -> Result:
     """Averages `w1` within bins of like particles, weighted by their occupancy.
 
@@ -103,8 +120,19 @@ def conditional_w1(reference: Observables, generated: Observables, minimum: int 
     """
     detector = reference.primaries.detector
     if detector.face is None or not set(detector.features) >= _NEEDED:
-        return Result(math.nan, 0, f"{detector.name} has no impact position to bin by")
-    rows_of, others_of = _rows_by(bins(reference.primaries)), _rows_by(bins(generated.primaries))
+        features = detector.features[:THIRDS]
+        names = f"PDG id x thirds of {', '.join(features)}"
+        edges = [
+            np.quantile(reference.primaries.feature(name).astype(np.float64), (1 / 3, 2 / 3))
+            for name in features
+        ]
+        first, second = (
+            _thirds(observables.primaries, features, edges) for observables in (reference, generated)
+        )
+    else:
+        names = "PDG id x energy x position"
+        first, second = bins(reference.primaries), bins(generated.primaries)
+    rows_of, others_of = _rows_by(first), _rows_by(second)
     distances, occupancy, used = [], [], []
     for number, rows in rows_of.items():
         others = others_of.get(number)
@@ -114,7 +142,7 @@ def conditional_w1(reference: Observables, generated: Observables, minimum: int 
         occupancy.append(len(rows))
         used.append(rows)
     if not used:
-        return Result(math.nan, 0, f"no bin of PDG id x energy x position has {minimum} events in both sets")
+        return Result(math.nan, 0, f"no bin of {names} has {minimum} events in both sets")
     particles = np.unique(reference.primaries.group[np.concatenate(used)])
     return Result(float(np.average(distances, weights=occupancy)), len(particles))
 
