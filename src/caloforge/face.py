@@ -474,6 +474,7 @@ def evaluate(
     seed: int = 0,
     settings: Sequence[str] = (),
     trust: bool = False,
+    out: str | Path | None = None,
 ) -> Scores:
     """Scores a model on rows that it was not trained on, or a file of generated events.
 
@@ -484,25 +485,32 @@ def evaluate(
         seed: of the first repeat.
         settings: of a model, what may be changed after the training.
         trust: run code outside the package that the run names.
+        out: a file for the scores, such as `scores.json` of the run folder, which `write_report` reads; the events of a
+            model's first repeat are kept in a folder beside it. Nothing is written where not given.
 
     Returns:
         what `scores.json` holds.
     """
     import tempfile
 
-    from caloforge.evaluation.scoring import evaluate_events, evaluate_run
+    from caloforge.evaluation.scoring import evaluate_events, evaluate_run, folder_of_events
+    from caloforge.io.typed import write_typed
 
     files = [reference] if isinstance(reference, str | Path) else reference
     references = [samples.located(file) for file in files]
-    if Path(target).is_file():
-        return evaluate_events(Path(target), references, seed=seed)
-    with tempfile.TemporaryDirectory() as folder:  # nothing is left where the run lies
-        return evaluate_run(
-            run_path(target),
-            references,
-            repeats=repeats,
-            seed=seed,
-            settings=settings,
-            events_folder=Path(folder),
-            trust=trust,
-        )
+    with tempfile.TemporaryDirectory() as temporary:
+        if Path(target).is_file():
+            scores = evaluate_events(Path(target), references, seed=seed)
+        else:
+            scores = evaluate_run(
+                run_path(target),
+                references,
+                repeats=repeats,
+                seed=seed,
+                settings=settings,
+                events_folder=Path(temporary) if out is None else folder_of_events(Path(out)),
+                trust=trust,
+            )
+    if out is not None:
+        write_typed(out, scores)
+    return scores

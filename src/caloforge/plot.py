@@ -2,7 +2,7 @@
 
     cf.plot.event(events)                            # event displays
     cf.plot.mean_shower(simulated, events)           # mean responses and their relative difference
-    cf.plot.channels(simulated, model=events)        # histograms of channel sums with their ratio
+    cf.plot.channels(simulated, events)              # histograms of channel sums with their ratio
 
 Every function returns a `Plot`, which a notebook shows and `save` writes. The extra `report` has what they need.
 """
@@ -19,6 +19,7 @@ import numpy as np
 
 from caloforge.events import Events
 from caloforge.io.files import replacing
+from caloforge.particles import particle_name
 from caloforge.report import figures, histograms
 from caloforge.report.drawing import Style, Values, style
 
@@ -101,7 +102,7 @@ def event(events: Events, rows: Sequence[int] | None = None) -> Plot:
     if not all(-len(events) <= row < len(events) for row in chosen):
         raise ValueError(f"rows must be within the {len(events)} events, got {chosen}")
     detector, responses = events.detector, [events.responses[row] for row in chosen]
-    titles = [f"event {row}" for row in chosen]
+    titles = [_title(events, row) for row in chosen]
     if detector.layers:
         voxels = [np.asarray(response, np.float64).ravel() for response in responses]
         drawn = figures.displays(detector, list(zip(titles, voxels, strict=True)))
@@ -116,7 +117,7 @@ def mean_shower(reference: Events, *others: Events, names: Sequence[str] = ()) -
     Args:
         reference: simulated events; of a detector with two axes.
         others: events to compare with it.
-        names: of the others; "events 1", ... where not given.
+        names: of all sets; "reference", "events 1", ... where not given.
 
     Raises:
         ValueError: events of different detectors, of layers, none, or another number of names.
@@ -124,17 +125,18 @@ def mean_shower(reference: Events, *others: Events, names: Sequence[str] = ()) -
     _check(reference, others)
     if reference.detector.layers:
         raise ValueError(f"{reference.detector.name} has layers and no image: use event, or channels")
-    titles = _names(others, names)
+    first, *titles = _names(others, names)
     mean = histograms.mean_response(reference)
     if not others:
         drawn = figures.gallery(
-            [[mean.mean]], ["mean"], _axes(reference), f"{reference.detector.unit} a cell"
+            [[mean.mean]], [first if names else "mean"], _axes(reference), f"{reference.detector.unit} a cell"
         )
     else:
         models = [
             (title, histograms.mean_response(events)) for title, events in zip(titles, others, strict=True)
         ]
-        drawn = figures.mean_shower(mean, models, _axes(reference), reference.detector.unit)
+        unit = f"{reference.detector.unit} a cell"
+        drawn = figures.mean_shower(mean, models, _axes(reference), unit, reference_name=first)
     return Plot((Panel("mean response", "png", drawn),))
 
 
@@ -150,7 +152,7 @@ def channels(
     Args:
         reference: simulated events, grey.
         others: events to compare with them, scaled to as many.
-        names: of the others; "events 1", ... where not given.
+        names: of all sets; "reference", "events 1", ... where not given.
         channels: name of the channel map; the detector's default where not given.
         bins: largest number of bins.
 
@@ -158,11 +160,13 @@ def channels(
         ValueError: events of different detectors, none, another number of names, or no such channel map.
     """
     _check(reference, others)
-    titles = _names(others, names)
+    first, *titles = _names(others, names)
     sums = [events.channels(channels) for events in (reference, *others)]
     panels = []
     for label in sums[0]:
         edges = _edges([columns[label] for columns in sums], reference.detector.counts, bins)
+        width = float(edges[1] - edges[0])
+        edges = histograms.merged_edges(histograms.fill(sums[0][label], edges).counts, edges)
         filled = [histograms.fill(columns[label], edges) for columns in sums]
         models: list[tuple[Style, histograms.Bins]] = []
         for number, (title, histogram, source) in enumerate(zip(titles, filled[1:], others, strict=True)):
@@ -170,7 +174,9 @@ def channels(
             same = histograms.Bins(edges, histogram.counts * scale, histogram.variances * scale**2)
             models.append((style(number, title), same))
         xlabel = f"{label} [{reference.detector.unit}]"
-        drawn = figures.compare(filled[0], models, xlabel, "events / bin", y="log")
+        drawn = figures.compare(
+            filled[0], models, xlabel, f"events / {width:g}", y="log", per=width, legend=first
+        )
         panels.append(Panel(label, "svg", drawn))
     return Plot(tuple(panels))
 
@@ -197,6 +203,17 @@ def _check(reference: Events, others: Sequence[Events]) -> None:
 
 
 def _names(others: Sequence[Events], names: Sequence[str]) -> list[str]:
-    if names and len(names) != len(others):
-        raise ValueError(f"wanted a name for each of the {len(others)} other sets, got {len(names)}")
-    return list(names) or [f"events {number}" for number in range(1, len(others) + 1)]
+    if names and len(names) != len(others) + 1:
+        raise ValueError(f"wanted a name for each of the {len(others) + 1} sets, got {len(names)}")
+    return list(names) or ["reference", *(f"events {number}" for number in range(1, len(others) + 1))]
+
+
+def _title(events: Events, row: int) -> str:
+    """Returns the row's number, its particle and, where the detector has one, its energy."""
+    energy = events.detector.energy
+    second = particle_name(int(events.pdg[row]))
+    if energy is not None:
+        value = float(events.feature(energy.name)[row])
+        larger = {"MeV": "GeV", "GeV": "TeV"}.get(energy.unit) if value >= 1000 else None
+        second += f", {value / 1000 if larger else value:.3g} {larger or energy.unit}"
+    return f"event {row}\n{second}"

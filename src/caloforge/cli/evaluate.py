@@ -95,7 +95,7 @@ def evaluate(
 ) -> None:
     """Score a model on rows it was not trained on, or a file of generated events against a reference."""
     from caloforge.evaluation.classifier import suite
-    from caloforge.evaluation.scoring import evaluate_events, evaluate_run, parse_sweep
+    from caloforge.evaluation.scoring import evaluate_events, evaluate_run, folder_of_events, parse_sweep
     from caloforge.io.typed import write_typed
     from caloforge.training.devices import check_device
 
@@ -129,7 +129,7 @@ def evaluate(
         if is_classifier(path):
             _evaluate_classifier(path, references, out, trust)
             return
-        events_folder = _events_folder(out) if shipped else None
+        events_folder = folder_of_events(out) if shipped else None
         changes = [parse_sweep(text) for text in sweep or []]
         with counting_each("repeats") as count:
             scores = evaluate_run(
@@ -207,20 +207,6 @@ def _evaluate_classifier(path: Path, references: list[Path], out: Path, trust: b
             table.add_row(name, f"{rows.trials:,}", *cells)
         Console(width=max(output.width, 120), highlight=False, markup=False).print(table)
     output.print(f"wrote {out}")
-
-
-def _events_folder(scores: Path) -> Path:
-    """Returns the folder beside a file of scores that keeps the events that were scored.
-
-    Raises:
-        ValueError: a folder of that name is there, and no scores beside it that it could belong to.
-    """
-    folder = scores.with_name(f"{scores.stem}.events")
-    if folder.exists() and not scores.is_file():
-        raise ValueError(
-            f"{folder} is there already, and no {scores.name} that it belongs to: choose another --out"
-        )
-    return folder
 
 
 def _print_scores(scores: Scores, trust: bool) -> None:

@@ -247,6 +247,20 @@ def _entry(files: Iterable[Path], test: EventSource, groups: dict[str, Any]) -> 
     return {"reference": reference, "generated": None, "groups": groups}
 
 
+def folder_of_events(scores: Path) -> Path:
+    """Returns the folder beside a file of scores that keeps the events that were scored.
+
+    Raises:
+        ValueError: a folder of that name is there, and no scores beside it that it could belong to.
+    """
+    folder = scores.with_name(f"{scores.stem}.events")
+    if folder.exists() and not scores.is_file():
+        raise ValueError(
+            f"{folder} is there already, and no {scores.name} that it belongs to: choose another file for the scores"
+        )
+    return folder
+
+
 def evaluate_run(
     path: Path,
     references: Sequence[Path],

@@ -59,9 +59,11 @@ def gallery(
                     "transform": panel.transAxes,
                 }
                 behind = {"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 1}
-                panel.text(0.04, 0.96, f"Σ {image.sum():,.0f}", bbox=behind, **words)
+                # right of the ticks, which would look like a minus
+                panel.text(0.07, 0.96, f"Σ {image.sum():,.0f}", bbox=behind, **words)
         _label_images(panels, names, axes_names)
-        _colour_bar(figure, shown, [row[-1] for row in panels], unit)
+        plain = require("matplotlib.ticker", "report").FuncFormatter(plainly)
+        _colour_bar(figure, shown, [row[-1] for row in panels], unit, format=plain)
         return drawing.png(figure)
 
 
@@ -71,6 +73,7 @@ def mean_shower(
     axes_names: Sequence[str],
     unit: str,
     limit: float = 0.25,
+    reference_name: str = "GEANT",
 ) -> bytes:
     """Draws mean responses on one log scale and, below, their relative differences to the reference, as PNG.
 
@@ -80,6 +83,7 @@ def mean_shower(
         axes_names: names of the two axes.
         unit: unit of a cell's content.
         limit: relative error of the reference's mean from which a cell has no difference, but is grey.
+        reference_name: what the reference is called.
     """
     means = [image_of(values.mean) for values in (reference, *(model for _, model in models))]
     differences = [image_of(relative_difference(model, reference, limit)) for _, model in models]
@@ -87,7 +91,7 @@ def mean_shower(
     reach = min(1.0, max(0.1, math.ceil(10 * float(np.quantile(seen, 0.98))) / 10)) if seen.size else 1.0
     top = float(means[0].max()) or 1.0
     least = max(float(means[0][means[0] > 0].min()) if means[0].any() else 0.1, top / 1e4)
-    names = [drawing.wrapped(title) for title in ("GEANT", *(name for name, _ in models))]
+    names = [drawing.wrapped(title) for title in (reference_name, *(name for name, _ in models))]
     with drawing.settings():
         colours, ticker = require("matplotlib.colors", "report"), require("matplotlib.ticker", "report")
         figure, panels, _ = _image_grid(2, len(means), means[0].shape, _lift(names))
@@ -116,7 +120,10 @@ def mean_shower(
             "fontsize": 8.5,
             "transform": panels[1][0].transAxes,
         }
-        panels[1][0].text(0.72, 0.5, "(model − GEANT)\n/ GEANT", **words)
+        difference_of = f"(model − {reference_name})\n/ {reference_name}"
+        if len(difference_of) > 40:  # a long name does not fit twice
+            difference_of = "relative\ndifference"
+        panels[1][0].text(0.72, 0.5, difference_of, **words)
         return drawing.png(figure)
 
 
@@ -154,7 +161,9 @@ def _colour_bar(figure: Figure, shown: Any, panels: Sequence[Axes], label: str, 
     across, _ = figure.get_size_inches()
     bottom, top = min(corner.y0 for corner in corners), max(corner.y1 for corner in corners)
     place = figure.add_axes((corners[-1].x1 + 0.1 / across, bottom, 0.12 / across, top - bottom))
-    figure.colorbar(shown, cax=place, label=label, **options).minorticks_off()
+    bar = figure.colorbar(shown, cax=place, **options)
+    bar.set_label(label, fontsize=8.5)
+    bar.minorticks_off()
 
 
 def _show(panel: Axes, image: Any, **options: Any) -> Any:

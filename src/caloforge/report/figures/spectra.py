@@ -24,6 +24,7 @@ def compare(
     x: Literal["linear", "log", "symlog"] = "linear",
     y: Literal["linear", "log"] = "linear",
     per: float | None = None,
+    legend: str = "",
 ) -> bytes:
     """Draws histograms of reference and models, and the ratio of each model to the reference, as SVG.
 
@@ -35,6 +36,7 @@ def compare(
         x: scale of the axis; "symlog" is linear below 1.
         y: scale of the entries.
         per: show entries for each `per` of the axis; None for entries a bin.
+        legend: name of the reference in a legend of all; no legend where empty.
     """
     edges = reference.edges
     shown = [
@@ -72,6 +74,8 @@ def compare(
             main.set_xscale("symlog", linthresh=1, linscale=0.4)
         if x != "linear":
             main.xaxis.set_major_formatter(require("matplotlib.ticker", "report").FuncFormatter(plainly))
+        if legend:
+            _legend(main, legend, [look for look, _ in models])
         low.set_ylim(*window)
         low.set_yticks([window[0], 1.0, window[1]])
         low.set_xlim(edges[0], edges[-1])
@@ -80,6 +84,17 @@ def compare(
             axes.set_ylabel(label)
             axes.yaxis.set_label_coords(-0.155, 0.5)
         return drawing.svg(figure)
+
+
+def _legend(axes: Axes, reference: str, looks: Sequence[Style]) -> None:
+    """Names the reference and the models, above the histograms where there is least in the way."""
+    lines, patches = require("matplotlib.lines", "report"), require("matplotlib.patches", "report")
+    handles = [patches.Patch(facecolor=FAINT, edgecolor=INK, linewidth=1.1, label=drawing.wrapped(reference))]
+    for look in looks:
+        line = lines.Line2D([], [], color=look.colour, linestyle=(0, look.dashes) if look.dashes else "-")
+        line.set_label(drawing.wrapped(look.label))
+        handles.append(line)
+    axes.legend(handles=handles, loc="upper right", handlelength=2.2)
 
 
 def _off_window(

@@ -71,16 +71,17 @@ LOG_COLUMNS = ("stage", "epoch", "step", "seconds", "samples_per_second")
 
 
 def write_report(
-    runs: Sequence[Path],
-    out: Path,
-    references: Mapping[str, Path] | None = None,
+    runs: Sequence[str | Path],
+    out: str | Path,
+    references: Mapping[str, str | Path] | None = None,
     trust: bool = False,
     pdf: bool = False,
 ) -> None:
     """Writes the report of one or more runs and studies as one HTML file.
 
     Args:
-        runs: run folders with `scores.json` and study folders with `trials.json`; the order is that of the page.
+        runs: run folders with `scores.json`, files of scores, and study folders with `trials.json`; the order is that
+            of the page.
         out: the page; it appears whole or not at all.
         references: reference files by the name of the set, where they are no longer where the scores say.
         trust: run code outside the package that the scores name.
@@ -90,16 +91,18 @@ def write_report(
         ValueError: no runs, no scores, a reference that is missing or is another file, generated events that do not
             belong to its rows, or no browser that prints.
     """
+    out = Path(out)
     if pdf:
         browser()  # to learn that there is none, nobody should wait for the page
         if out.suffix == ".pdf":
             raise ValueError(f"--out names the page of HTML, and the PDF goes beside it, got {out}")
-    studies = [read_study(path) for path in runs if is_study(path)]
-    folders = [path for path in runs if not is_study(path)]
+    paths = [Path(path) for path in runs]
+    studies = [read_study(path) for path in paths if is_study(path)]
+    folders = [path for path in paths if not is_study(path)]
     evaluated = read_runs(folders) if folders or not studies else []
     for run in evaluated:
         detector_named(run.scores.detector, trust=trust)  # once allowed, the name may be repeated
-    parts = comparisons(evaluated, references or {})
+    parts = comparisons(evaluated, {name: Path(path) for name, path in (references or {}).items()})
     write_text(out, html.write(page_of(evaluated, parts, studies)))
     if pdf:
         write_pdf(out, out.with_suffix(".pdf"))

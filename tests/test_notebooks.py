@@ -1,0 +1,76 @@
+"""The notebooks run from top to bottom, in an empty folder, and are stored without what they gave."""
+
+import ast
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
+BY_NOTEBOOK = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def run_cell(text, name, names):
+    """Runs a cell; returns the value of its last expression, which a notebook would show."""
+    tree = ast.parse(text, name)
+    shown = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, name, "exec"), names)
+    return eval(compile(ast.Expression(shown.value), name, "eval"), names) if shown else None
+
+
+@pytest.mark.slow
+@BY_NOTEBOOK
+def test_a_notebook_runs_and_shows_what_it_ends_its_cells_with(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # where a notebook lies it finds modules
+    modules = set(sys.modules)
+    names = {"__name__": "__main__"}
+    try:
+        for number, cell in enumerate(json.loads(path.read_text())["cells"]):
+            if cell["cell_type"] == "code":
+                value = run_cell("".join(cell["source"]), f"{path.name}, cell {number}", names)
+                assert value is None or getattr(value, "_repr_html_", value.__repr__)()
+    finally:
+        for name in set(sys.modules) - modules:
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(tmp_path):
+                del sys.modules[name]
+        importlib.invalidate_caches()
+
+
+def test_there_is_a_notebook_for_each_of_the_first_things_to_do():
+    assert {path.stem for path in NOTEBOOKS} == {"sample", "train", "detector", "judge"}
+
+
+@BY_NOTEBOOK
+def test_a_notebook_is_of_format_4_without_outputs_as_jupyter_writes_it(path):
+    text = path.read_text()
+    notebook = json.loads(text)
+    assert json.dumps(notebook, indent=1, ensure_ascii=False) + "\n" == text
+    assert set(notebook) == {"cells", "metadata", "nbformat", "nbformat_minor"}
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    ids = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[\w-]{1,64}", one) for one in ids)
+    for cell in notebook["cells"]:
+        keys = {"cell_type", "id", "metadata", "source"}
+        if cell["cell_type"] == "code":
+            assert set(cell) == keys | {"execution_count", "outputs"}
+            assert (cell["execution_count"], cell["outputs"]) == (None, [])
+        else:
+            assert (cell["cell_type"], set(cell)) == ("markdown", keys)
+        assert "".join(cell["source"]).splitlines(keepends=True) == cell["source"] != []
+
+
+@BY_NOTEBOOK
+def test_the_links_of_a_notebook_resolve(path):
+    text = "\n".join(
+        "".join(cell["source"])
+        for cell in json.loads(path.read_text())["cells"]
+        if cell["cell_type"] == "markdown"
+    )
+    targets = re.findall(r"\]\(([^)#\s]+)", text)
+    assert targets
+    assert [target for target in targets if not (path.parent / target).exists()] == []
