@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import json
 import re
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -22,6 +23,7 @@ templates_path = ["_templates"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 exclude_patterns = ["_build", "_templates"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext", ".ipynb": "markdown"}
 autodoc_member_order = "bysource"
 # types stand in signatures, once; a line an argument where they are long
 autodoc_typehints = "signature"
@@ -99,9 +101,21 @@ def _remove_pages_of_modules_that_are_gone(app):
             page.unlink()
 
 
+def _notebook(app, docname, source):
+    """Turns a notebook into Markdown: its texts, its code, and a link to the file."""
+    path = Path(app.env.doc2path(docname))
+    if path.suffix != ".ipynb":
+        return
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(source[0])["cells"]]
+    parts = [f"```python\n{text}\n```" if kind == "code" else text for kind, text in cells]
+    link = f"This page is a notebook: {{download}}`{path.name}`. Its cells run as they stand."
+    source[0] = "\n\n".join([parts[0], link, *parts[1:]])
+
+
 def setup(app):
-    """Reads docstrings before napoleon, which writes markup of its own, and types of attributes after it."""
+    """Reads notebooks, docstrings before napoleon, which writes markup of its own, and types of attributes after it."""
     app.connect("autodoc-process-docstring", _plain, priority=400)
     app.connect("autodoc-process-docstring", _typed, priority=600)
     app.connect("autodoc-process-signature", _short)
+    app.connect("source-read", _notebook)
     app.connect("builder-inited", _remove_pages_of_modules_that_are_gone, priority=100)

@@ -124,7 +124,9 @@ def band(axes: Axes, centre: Values, half: Values, edges: Values, colour: str, a
 
 
 def wrapped(title: str, width: int = 18) -> str:
-    """Breaks a name that is wider than its panel after a hyphen or an underscore."""
+    """Breaks each line of a name that is wider than its panel after a hyphen, an underscore or a space."""
+    if "\n" in title:
+        return "\n".join(wrapped(line, width) for line in title.split("\n"))
     if len(title) <= width:
         return title
     cut = max(title.rfind(mark, 0, width) for mark in "-_ ")
