@@ -124,9 +124,13 @@ def test_events_as_columns_and_files(tmp_path):
 
 def test_train_and_evaluate(tmp_path):
     run = cf.train("zn-linear", tmp_path / "linear", settings=["seed=1"])
-    scores = cf.evaluate(run, "sample:zn")
+    scores = cf.evaluate(run, "sample:zn", repeats=1)
     assert scores.sets["zn"].all.metrics["w1"].mean > 0
     assert not (run / "scores.json").exists()
+    again = cf.evaluate(run, "sample:zn", repeats=1, out=run / "scores.json")
+    stored = read_scores(run / "scores.json")
+    assert stored.sets == again.sets
+    assert again.sets["zn"].all.metrics == scores.sets["zn"].all.metrics
 
 
 def test_sums_are_those_of_the_responses_also_in_a_file(model, tmp_path):

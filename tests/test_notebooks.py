@@ -1,15 +1,18 @@
-"""The notebooks run from top to bottom, in an empty folder, and are stored without what they gave."""
+"""The notebooks and the gallery run from top to bottom, in an empty folder; notebooks are stored without outputs."""
 
 import ast
 import importlib
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 BY_NOTEBOOK = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -74,3 +77,24 @@ def test_the_links_of_a_notebook_resolve(path):
     targets = re.findall(r"\]\(([^)#\s]+)", text)
     assert targets
     assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+# --- the gallery -------------------------------------------------------------------------------------------
+
+
+def pictures():
+    return {path.name: path.stat().st_size for path in (DOCS / "images" / "gallery").iterdir()}
+
+
+def test_the_gallery_shows_every_picture_of_its_folder_and_they_are_small():
+    text = (DOCS / "gallery.md").read_text()
+    assert sorted(re.findall(r"\]\(images/gallery/(\S+)\)", text)) == sorted(pictures())
+    assert sum(pictures().values()) < 600_000
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_gallery_make_its_pictures(tmp_path):
+    runpy.run_path(str(ROOT / "tools" / "pictures.py"))["gallery"](tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(pictures())
+    for path in tmp_path.iterdir():
+        assert path.stat().st_size > 10_000

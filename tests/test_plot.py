@@ -5,6 +5,8 @@ import pytest
 
 import caloforge as cf
 from caloforge import plot
+from caloforge.particles import particle_name
+from caloforge.report import drawing
 from made import made_events
 from made_showers import made_showers
 
@@ -37,6 +39,21 @@ def test_mean_responses(events):
         assert plot.mean_shower(events, *others).panels[0].content.startswith(PNG)
     with pytest.raises(ValueError, match="has layers and no image"):
         plot.mean_shower(made_showers())
+
+
+def test_every_set_has_its_name_in_the_picture(events):
+    for draw in (plot.mean_shower, plot.channels):
+        first, other = (draw(events, names=[name]) for name in ("a", "c"))
+        assert all(a.content != c.content for a, c in zip(first.panels, other.panels, strict=True))
+    first, other = (plot.mean_shower(events, events, names=[name, "b"]) for name in ("a", "c"))
+    assert first.panels[0].content != other.panels[0].content
+
+
+def test_titles_have_particle_and_energy(events):
+    particle = particle_name(int(events.pdg[0]))
+    assert plot._title(events, 0).startswith(f"event 0\n{particle}, ")
+    assert plot._title(events, 0).endswith((" GeV", " TeV"))
+    assert drawing.wrapped(f"event 0\n{'a' * 9} {'b' * 10}") == f"event 0\n{'a' * 9} \n{'b' * 10}"
 
 
 def test_channels_have_a_panel_each_and_equal_sets_a_ratio_of_one(events, tmp_path):

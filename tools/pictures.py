@@ -1,18 +1,23 @@
-"""Draws the figures of the documentation: the first one, quality against time, and what the trials of a study reach.
+"""Draws the figures of the documentation: the first one, quality against time, studies, the gallery.
 
     python tools/pictures.py events zn-factorized_flow_matching --reference sample:zn --out docs/images/events.png
     python tools/pictures.py time RUN... --panels zn_wide:w1 zn_wide:conditional_w1 zn:mae_c --out time.svg
     python tools/pictures.py study STUDY --out docs/images/study.svg
+    python tools/pictures.py gallery --out docs/images/gallery
 
 `events` draws test particles of several types, one shot of the simulation above one of the surrogate, and the photon
 sums of all test rows; of each type it takes the particle that was simulated most often. The runs of `time` are
-evaluated run folders, on the sets that the panels name; every setting of their sweeps is drawn too.
+evaluated run folders, on the sets that the panels name; every setting of their sweeps is drawn too. `gallery` runs the
+Python of docs/gallery.md in a folder and keeps there the pictures that the page shows.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -107,6 +112,26 @@ def study(folder: Path) -> bytes:
     return figures.cumulative(values, len(ended), finished, study.label)
 
 
+GALLERY = Path(__file__).parents[1] / "docs" / "gallery.md"
+
+
+def gallery(folder: Path) -> None:
+    """Runs the Python blocks of the gallery in one namespace; pictures that the page does not show are removed."""
+    text = GALLERY.read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    shown = {Path(name).name for name in re.findall(r"\]\((images/gallery/[^)]+)\)", text)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with contextlib.chdir(folder):
+        for number, block in enumerate(blocks):
+            exec(compile(block, f"{GALLERY.name}, block {number}", "exec"), names)
+    for picture in folder.iterdir():
+        if picture.name not in shown:
+            picture.unlink()
+
+
 def main() -> None:
     """Reads the arguments and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -119,15 +144,18 @@ def main() -> None:
     of_runs.add_argument("--panels", nargs="+", required=True)
     of_study = kinds.add_parser("study")
     of_study.add_argument("study", type=Path)
-    for kind in (of_events, of_runs, of_study):
+    of_gallery = kinds.add_parser("gallery")
+    for kind in (of_events, of_runs, of_study, of_gallery):
         kind.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     if arguments.kind == "events":
         arguments.out.write_bytes(events(arguments.surrogate, arguments.reference))
     elif arguments.kind == "time":
         arguments.out.write_bytes(time(arguments.runs, arguments.panels))
-    else:
+    elif arguments.kind == "study":
         arguments.out.write_bytes(study(arguments.study))
+    else:
+        gallery(arguments.out)
 
 
 if __name__ == "__main__":

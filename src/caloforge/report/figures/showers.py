@@ -140,11 +140,15 @@ def displays(detector: Detector, showers: Sequence[tuple[str, Values]], most: in
     with drawing.settings():
         require("mpl_toolkits.mplot3d", "report")
         norm = require("matplotlib.colors", "report").LogNorm(top / 1e5, top)
-        width = 3.2
-        figure = drawing.figure(width * len(showers) + 1.1, 2.8)
+        width = 3.4
+        names = [drawing.wrapped(name, 40) for name, _ in showers]
+        lift = 0.12 + 0.16 * max(name.count("\n") + 1 for name in names)
+        figure = drawing.figure(width * len(showers) + 1.0, 2.25 + lift)
+        across, up = figure.get_size_inches()
         shown: Any = None
-        for number, (name, voxels) in enumerate(showers):
-            axes: Any = drawing.axes(figure, width * number + 0.05, 0.1, width - 0.4, 2.5, projection="3d")
+        for number, (name, (_, voxels)) in enumerate(zip(names, showers, strict=True)):
+            # of the square of 3D axes the wide box fills the middle: the rest may lie outside of the figure
+            axes: Any = drawing.axes(figure, width * number - 0.05, -0.3, 3.1, 2.9, projection="3d")
             order = np.argsort(voxels)[-most:]
             order = order[voxels[order] > 0]
             size = 1 + 25 * np.clip(np.log10(voxels[order] / top) / 5 + 1, 0, 1) ** 2
@@ -154,16 +158,22 @@ def displays(detector: Detector, showers: Sequence[tuple[str, Values]], most: in
             )
             axes.set(
                 xlim=(0, float(places[:, 0].max())), ylim=(-reach, reach), zlim=(-reach, reach),
-                xlabel="z [mm]" if detector.layer_depth else "layer", ylabel="eta [mm]", zlabel="phi [mm]",
             )  # fmt: skip
+            axes.set_xlabel("z [mm]" if detector.layer_depth else "layer", fontsize=8.5)
+            axes.set_ylabel("eta [mm]", fontsize=8.5)
+            axes.set_zlabel("phi [mm]", fontsize=8.5)
             axes.tick_params(labelsize=6.5, pad=-2)
             axes.xaxis.labelpad = axes.yaxis.labelpad = axes.zaxis.labelpad = -6
             axes.locator_params(nbins=4)
             axes.set_box_aspect((2, 1, 1), zoom=1.0)
             axes.view_init(18, -65)
-            axes.set_title(name, fontsize=8.5, pad=-2)
-        place = drawing.axes(figure, width * len(showers) + 0.25, 0.5, 0.12, 1.9)
-        figure.colorbar(shown, cax=place, label=f"voxel [{detector.unit}]").minorticks_off()
+            middle = (width * number + 1.5) / across
+            figure.text(middle, 1 - 0.06 / up, name, fontsize=8.5, ha="center", va="top")
+        place = drawing.axes(figure, width * len(showers) + 0.1, 0.4, 0.12, 1.7)
+        ticker = require("matplotlib.ticker", "report")
+        bar = figure.colorbar(shown, cax=place, format=ticker.FuncFormatter(drawing.plainly))
+        bar.set_label(f"voxel [{detector.unit}]", fontsize=8.5)
+        bar.minorticks_off()
         return drawing.png(figure)
 
 
