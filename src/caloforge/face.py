@@ -419,10 +419,11 @@ def recipe_of(
     data: Sequence[str | Path],
     settings: Sequence[str],
     reference: Sequence[str | Path] = (),
+    start: str | Path | None = None,
 ) -> recipes.Recipe:
     """Returns a recipe, its file's or that which ships by its name, with other data and settings.
 
-    Files that judge, `reference`, make it one of the split `files`.
+    Files that judge, `reference`, make it one of the split `files`; `start` are trained weights to begin with.
     """
     values: Mapping[str, Any] = (
         recipe.model_dump() if isinstance(recipe, recipes.Recipe) else recipes.read(recipe)
@@ -434,6 +435,9 @@ def recipe_of(
     if reference:
         files = [str(samples.located(file).resolve()) for file in reference]
         values = {**values, "data": {**values.get("data", {}), "reference": files, "split": "files"}}
+    if start is not None:
+        folder = Path(start)
+        values = {**values, "start": str(folder.resolve()) if folder.is_dir() else str(start)}
     return recipes.parse(values)
 
 
@@ -444,6 +448,7 @@ def train(
     data: Sequence[str | Path] = (),
     reference: Sequence[str | Path] = (),
     settings: Sequence[str] = (),
+    start: str | Path | None = None,
     resume: bool = False,
 ) -> Path:
     """Trains a model and leaves a run folder, which is returned.
@@ -455,6 +460,7 @@ def train(
         reference: files that judge: then every row of the training data trains, but for a small share that chooses the
             weights.
         settings: changes, such as "model.epochs=3".
+        start: trained weights to begin with: the name of weights that ship, or a run folder; what fits is taken.
         resume: go on from the folder's checkpoint.
 
     Raises:
@@ -462,7 +468,7 @@ def train(
     """
     from caloforge.training.run import train as run_training
 
-    run_training(recipe_of(recipe, data, settings, reference), Path(out), resume=resume)
+    run_training(recipe_of(recipe, data, settings, reference, start), Path(out), resume=resume)
     return Path(out)
 
 

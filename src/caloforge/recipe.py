@@ -96,13 +96,24 @@ def _folder_name(name: str) -> str:
 
 
 class Recipe(BaseModel):
-    """A whole run."""
+    """A whole run.
+
+    Attributes:
+        name: of the run, and of its folder where no other is given.
+        detector: its name.
+        seed: of weights, batches, noise and splits.
+        start: trained weights to begin with: the name of weights that ship, or a run folder.
+        data: what it is trained on.
+        model: the model's section.
+        training: how.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, AfterValidator(_folder_name)]
     detector: str
     seed: int = Field(0, ge=0, lt=2**63)
+    start: str | None = None
     data: DataConfig = DataConfig()
     model: dict[str, Any]
     training: TrainingConfig = TrainingConfig()

@@ -8,7 +8,7 @@ from caloforge import cli
 
 OPTIONS = {
     "simulate": "detector out --events --energy --particle --spectrum --theta --phi --jobs --seed --cut --physics --scoring --layers --sampling-fraction --part --fast --g4data --download --resume --keep",
-    "train": "recipe --data --reference --out --set --resume --columns --tree",
+    "train": "recipe --data --reference --out --set --start --resume --columns --tree",
     "tune": "recipe --space --trials --timeout --out --storage --study --data --set --keep",
     "sample": "run primaries out --seed --first-event --batch-size --device --set --threads --exact --readout --on-outside --trust --columns --tree",
     "generate": "primaries out --bundle --seed --first-event --readout --jobs --shard --resume --part --on-outside --dask --write-submit --shards --transfer --trust",

@@ -111,12 +111,16 @@ def detector_of(name: str | None) -> Detector | None:
 
 
 def recipe_of(
-    name: str, files: list[str] | None, settings: list[str] | None, reference: list[str] | None = None
+    name: str,
+    files: list[str] | None,
+    settings: list[str] | None,
+    reference: list[str] | None = None,
+    start: str | None = None,
 ) -> Recipe:
     """Reads a recipe with the changes of the command line."""
     from caloforge import face
 
-    return face.recipe_of(name, files or [], settings or [], reference or [])
+    return face.recipe_of(name, files or [], settings or [], reference or [], start)
 
 
 def is_classifier(path: Path) -> bool:

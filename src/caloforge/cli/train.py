@@ -28,6 +28,14 @@ def train(
         Path | None, typer.Option(help="The run folder [default: runs/NAME].", show_default=False)
     ] = None,
     settings: Settings = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="Trained weights to begin with: a name of those that ship, or a run folder. What fits is taken.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     columns: Columns = None,
     tree: Tree = None,
@@ -37,7 +45,7 @@ def train(
     if layout is not None:
         named = [f"data.columns.{name}={json.dumps(value)}" for name, value in layout.columns]
         settings = [*(settings or []), *named, *([f"data.tree={json.dumps(tree)}"] if tree else [])]
-    parsed = recipe_of(recipe, files, settings, reference)
+    parsed = recipe_of(recipe, files, settings, reference, start)
     folder = out or Path("runs") / parsed.name
 
     from caloforge.training.run import train as run_training

@@ -42,6 +42,22 @@ class JudgingFile(Section):
     content: str
 
 
+class StartedFrom(Section):
+    """The weights that a training began with.
+
+    Attributes:
+        name: of their run.
+        weights: SHA-256 of them.
+        taken: arrays that fitted.
+        arrays: arrays of the model.
+    """
+
+    name: str
+    weights: str
+    taken: int
+    arrays: int
+
+
 class Budget(Section):
     """What a training took.
 
@@ -76,6 +92,7 @@ class Card(TypedFile):
         reference: the files that judge; of the split `files`.
         particles: PDG names it keeps to; empty for all.
         seed: of the split, the weights and the batches.
+        start: the trained weights that it began with; None where there were none.
         rounding: how counts become whole.
         made_with: what the training used besides events; empty where it was nothing.
         parameters: trained parameters.
@@ -101,6 +118,7 @@ class Card(TypedFile):
     reference: tuple[JudgingFile, ...] | None = None
     particles: tuple[str, ...]
     seed: int
+    start: StartedFrom | None = None
     rounding: str = ""
     made_with: Mapping[str, Any] | None = None
     parameters: int

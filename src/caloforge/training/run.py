@@ -56,6 +56,7 @@ from caloforge.training.fit import (
     unreported,
     unwatched,
 )
+from caloforge.training.start import start_folder, start_from
 from caloforge.trials import Trials, joined_trials
 
 
@@ -121,7 +122,8 @@ def train(
         resume: go on from the folder's checkpoint.
         reporter: makes what shows the progress, in the process that shows it.
         watch: called after each validation, in that process; what it raises ends the training.
-        say: called once with what trains and what judges; empty but for the split `files`.
+        say: called with what trains and what judges, empty but for the split `files`; and with what was taken of the
+            weights that a recipe starts from.
 
     Raises:
         ValueError: a recipe or data that do not fit, a folder that holds another run, nothing to resume.
@@ -130,6 +132,8 @@ def train(
     config = configuration(recipe)  # a bad model section is an error before any data are touched
     recipe = resolved(recipe, config)
     model = _untrained(recipe, config)
+    if recipe.start:
+        Run(start_folder(recipe.start)).card()  # an error before any data are touched
     run = Run(out)
     _check_folder(run, recipe, resume)
     fabric = _fabric(recipe.training)
@@ -141,7 +145,7 @@ def train(
             warnings.warn(doubt, stacklevel=2)
     # processes of their own build the model themselves: not every model can be sent to them
     here = model if recipe.training.devices == 1 else None
-    fabric.launch(_Training(recipe, config, here, run, resume, reporter, watch))
+    fabric.launch(_Training(recipe, config, here, run, resume, reporter, watch, say))
 
 
 def _untrained(recipe: Recipe, config: BaseModel) -> Model:
@@ -185,6 +189,7 @@ class _Training:
         resume: go on from the folder's checkpoint.
         reporter: makes what shows the progress.
         watch: called after each validation.
+        say: called with what was taken of the weights that the recipe starts from.
     """
 
     recipe: Recipe
@@ -194,6 +199,7 @@ class _Training:
     resume: bool
     reporter: Callable[[], Reporter]
     watch: Watcher
+    say: Callable[[str], None]
 
     def __call__(self, fabric: Fabric) -> None:
         """Trains the stages one after the other and writes the card."""
@@ -216,6 +222,12 @@ class _Training:
         started = time.monotonic()
         stages = model.stages(in_beam_spot(train_part, recipe, "normalization"))
         prepared = time.monotonic() - started
+        origin = None
+        if recipe.start:
+            begun = start_from(model, start_folder(recipe.start))
+            origin = begun.origin
+            if fabric.is_global_zero and not resume:
+                self.say(str(begun))
         if resume:
             model.load_state_dict(state["model"])
             history.seconds += prepared
@@ -225,7 +237,8 @@ class _Training:
                 save_weights(model, run.weights)
                 history.seconds = prepared
             card = card_of(recipe, model, files, hashes, source, parts, history)
-            run.write_card(card.model_copy(update={"weights": sha256(run.weights)}))
+            further = {"start": origin} if origin else {}
+            run.write_card(card.model_copy(update={**further, "weights": sha256(run.weights)}))
 
     def _fit(
         self,
