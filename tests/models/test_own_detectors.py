@@ -12,6 +12,7 @@ from caloforge.models import MODELS, configuration
 from caloforge.models.base import BatchRandom
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.particle_features import GenericFeatures
+from caloforge.nn.patch_network import posterior, posterior_draw
 from caloforge.recipe import Recipe
 
 FLOW = {"width": 16, "blocks": 1, "solver": {"steps": 2}, "batch_size": 16}
@@ -120,13 +121,14 @@ def test_the_sums_of_energies_are_those_drawn_first(name):
     events = events_of(CRYSTALS)
     model, _ = trained(name, CRYSTALS, events)
     conditions, noise = torch.from_numpy(events.conditions[:16]), torch.randn(16, model.noise_dim)
+    first = 400 + (4 if "latent" in name else 0)
     with torch.no_grad():
-        sums = model.sums(conditions, model.sums.describe(conditions), noise[:, -2:-1])
+        sums = model.sums(conditions, model.sums.describe(conditions), noise[:, first : first + 1])
         energies = sums / model.sums.counted(torch.ones_like(sums), conditions)
         responses = model(conditions, noise)
     np.testing.assert_allclose(CRYSTALS.readout(responses.numpy()), energies.numpy(), rtol=1e-4, atol=1e-4)
     mean = events.responses.sum() / events.conditions[:, 0].sum()
-    np.testing.assert_allclose(float(model.sums.quantum), mean / 1000, rtol=1e-5)
+    np.testing.assert_allclose(float(model.sums.quantum), mean / 3000, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -200,3 +202,21 @@ def test_only_what_can_be_mirrored_is():
     with pytest.raises(ValueError, match="mirror needs an axis y and the conditions vy and py, crystals has"):
         MODELS[NAMES[0]](CRYSTALS, configured(NAMES[0], CRYSTALS, mirror=True))
     assert MODELS[NAMES[0]](ZN, configured(NAMES[0], ZN, mirror=True)).config.mirror
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("t", [0.0, 0.5, 0.9])
+def test_quanta_are_drawn_with_the_mean_and_the_share_of_dark_cells_that_the_posterior_says(t):
+    numbers = torch.tensor([1.0, 0.5, -0.5, 0.0, 0.4, -0.6, 0.7]).view(7, 1, 1, 1)
+    x, time = torch.full((1, 1, 1), 0.8), torch.full((1, 1, 1), t)
+    u = ((torch.arange(40_000) + 0.5) / 40_000)[:, None, None]
+    drawn = torch.exp(posterior_draw(x, time, numbers, u) - 0.7)
+    _, logs = posterior(x, time, numbers)
+    np.testing.assert_allclose(float(drawn.mean()), float(torch.exp(logs - 0.7)), rtol=0.03)
+    values = torch.log1p(torch.arange(4.0))
+    odds = numbers[:4].flatten() - 0.5 * ((0.8 - t * values) / (1 - t)) ** 2
+    mean, spread = 1.8 + 0.4, 0.5 * np.exp(-1.2)
+    total = t * t * spread + (1 - t) ** 2
+    more = -0.5 * ((0.8 - t * mean) ** 2 / total + np.log(total / (1 - t) ** 2))
+    dark = torch.softmax(torch.cat([odds, torch.tensor([more], dtype=torch.float32)]), 0)[0]
+    np.testing.assert_allclose(float((drawn < 1e-3).float().mean()), float(dark), atol=2e-3)

@@ -32,10 +32,13 @@ undoing the logarithm of a mean would take light from cells that are faint or un
 photon is as likely as none. p has no such bias. The expected counts are rounded by systematic sampling channel by
 channel (`nn.rounding`): the sums of the image equal the sums drawn first, exactly.
 
-Energies. A detector that measures energies has quanta for counts, real numbers (`models.parts.sums`): the expected
-ones are the response.
+Energies. A detector that measures energies has quanta for counts, real numbers (`models.parts.sums`). They are not
+rounded but drawn, from what the network says of each cell at t = `end`, a mixture of none, 1, 2, 3 (each spread evenly
+by half to either side) and a normal density of ln(1 + n) (`nn.patch_network.posterior_draw`), and scaled to the sums.
+Their mean would lose what is faint: cells far from the shower would all stay below the detector's threshold.
 
-Noise: the image's starting point, one normal a cell; K normals for the sums; one for the rounding.
+Noise: the image's starting point, one normal a cell; K normals for the sums; one for the rounding; for energies one
+more a cell for the drawing.
 """
 
 from __future__ import annotations
@@ -181,7 +184,7 @@ class FactorizedFlowMatching(Generator):
         self.detector, self.config = detector, config
         channel_map = detector.channel_map(config.channels)
         self.outputs = len(channel_map.labels)
-        self.noise_dim = detector.cells + self.outputs + 1
+        self.noise_dim = detector.cells + self.outputs + 1 + (0 if detector.counts else detector.cells)
         self.sums = Sums(detector, config.channels, config.sums, config.average, config.validation_events)
         features = self.sums.features
         self.standardize_logs = Standardize(self.outputs)
@@ -194,14 +197,26 @@ class FactorizedFlowMatching(Generator):
         self.register_buffer("order", torch.from_numpy(cell_order(detector, config.channels)))
 
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
-        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, cells + K + 1)."""
+        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, D)."""
         cells = self.detector.cells
         features = self.sums.describe(conditions)
-        sums = self.sums(conditions, features, noise[:, cells:-1])
-        return self.draw_image(conditions, features, sums, noise[:, :cells], noise[:, -1])
+        image, of_sums, rounding = (
+            noise[:, :cells],
+            noise[:, cells : cells + self.outputs],
+            cells + self.outputs,
+        )
+        sums = self.sums(conditions, features, of_sums)
+        drawing = None if self.detector.counts else noise[:, rounding + 1 :]
+        return self.draw_image(conditions, features, sums, image, noise[:, rounding], drawing)
 
     def draw_image(
-        self, conditions: Tensor, features: Tensor, sums: Tensor, noise: Tensor, rounding: Tensor
+        self,
+        conditions: Tensor,
+        features: Tensor,
+        sums: Tensor,
+        noise: Tensor,
+        rounding: Tensor,
+        drawing: Tensor | None = None,
     ) -> Tensor:
         """Generates an image with given sums.
 
@@ -211,6 +226,7 @@ class FactorizedFlowMatching(Generator):
             sums: channel sums, photons or quanta, (B, K).
             noise: the starting point, (B, cells).
             rounding: one normal an event, (B,).
+            drawing: one normal a cell, (B, cells), from which quanta are drawn; None takes the expected counts.
 
         Returns:
             responses, (B, *shape).
@@ -227,7 +243,11 @@ class FactorizedFlowMatching(Generator):
         x = integrate(
             velocity, noise.view(-1, *self.detector.shape), self.config.image.solver, end, shares=True
         )
-        _, light = self.image(x, torch.full_like(x[:, 0, 0], end), features, around)
+        at_end = torch.full_like(x[:, 0, 0], end)
+        if drawing is None:
+            _, light = self.image(x, at_end, features, around)
+        else:
+            light = self.image.draw(x, at_end, features, around, normal_to_uniform(drawing).view_as(x))
         shares, within = self._shares(light.double())
         expected = shares * (sums.double() / within)[:, self.channel]
         expected = self.sums.respond(expected, sums, conditions, self.channel)

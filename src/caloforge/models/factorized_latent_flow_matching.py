@@ -23,7 +23,7 @@ its photons where they were expected.
 
 Energies. A detector that measures energies has quanta for counts (`models.parts.sums`). The decoder learns them rounded
 up to 3 and as they are above; a drawn 1, 2 or 3 stands for the energies that are rounded to it, evenly. What is below
-half a quantum, 1 / 2000 of a mean response, comes out as 0.
+half a quantum, 1 / 6000 of a mean response, comes out as 0.
 
 Noise: one normal a cell for the photons; one for each number of the code; K for the sums; one for the rounding.
 """

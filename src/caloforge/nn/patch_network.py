@@ -156,6 +156,22 @@ class PatchNetwork(nn.Module):
             conditions: standardised, (B, C).
             around: what `around` gives for the places.
         """
+        return posterior(x, t[:, None, None], self._numbers(x, t, conditions, around))
+
+    def draw(self, x: Tensor, t: Tensor, conditions: Tensor, around: Tensor, u: Tensor) -> Tensor:
+        """Draws counts given the noisy image, real numbers, and returns their logarithm, (B, H, W), corrected.
+
+        Args:
+            x: as for `forward`, and so on.
+            t: likewise.
+            conditions: likewise.
+            around: likewise.
+            u: a uniform in [0, 1) a pixel, (B, H, W).
+        """
+        return posterior_draw(x, t[:, None, None], self._numbers(x, t, conditions, around), u)
+
+    def _numbers(self, x: Tensor, t: Tensor, conditions: Tensor, around: Tensor) -> Tensor:
+        """Returns the numbers of the prior, (7, B, H, W)."""
         b, (height, width), p = x.shape[0], self.shape, self.patch
         rows, columns = self.centres.shape[1:]
         tiles = F.pad(x, (0, columns * p - width, 0, rows * p - height)).view(b, rows, p, columns, p)
@@ -168,8 +184,8 @@ class PatchNetwork(nn.Module):
         shift, scale = self.modulation(embedding)[:, None, None].chunk(2, -1)
         tiles = self.last(_norm(tokens) * (1 + scale) + shift).view(b, rows, columns, OUTPUTS, p, p)
         numbers = tiles.permute(3, 0, 1, 4, 2, 5).reshape(OUTPUTS, b, rows * p, columns * p)
-        image, logs = posterior(x, t[:, None, None], numbers[:, :, :height, :width])
-        return image, logs
+        inside: Tensor = numbers[:, :, :height, :width]
+        return inside
 
 
 def posterior(x: Tensor, t: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,22 +200,64 @@ def posterior(x: Tensor, t: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         E[ln(1 + n)] and ln E[n] plus the correction, both (B, H, W).
     """
-    odds, (mean, spread, correction) = numbers[:COUNTS], numbers[COUNTS:]
+    weights, more_weight, mu, variance = _classes(x, t, numbers)
+    values = _values(x)
+    more = torch.expm1((mu + 0.5 * variance).clamp(0, 12))
+    every = weights.sum(0) + more_weight
+    image = ((weights * values).sum(0) + more_weight * mu) / every
+    counts = ((weights * torch.expm1(values)).sum(0) + more_weight * more) / every
+    return image, torch.log(counts + FAINT) + numbers[-1]
+
+
+def posterior_draw(x: Tensor, t: Tensor, numbers: Tensor, u: Tensor) -> Tensor:
+    """Draws real counts from what Bayes' theorem says of each pixel, by inversion of one uniform.
+
+    A drawn 1, 2 or 3 is spread evenly from half below to half above it. The quantile of the density is that of Tukey's
+    lambda distribution, as in `nn.patch_autoencoder`.
+
+    Args:
+        x: as for `posterior`, and so on.
+        t: likewise.
+        numbers: likewise.
+        u: uniforms in [0, 1), (B, H, W).
+
+    Returns:
+        the logarithm of the counts plus the correction, (B, H, W); a millionth of the expected counts stands for 0.
+    """
+    weights, more_weight, mu, variance = _classes(x, t, numbers)
+    every = weights.sum(0) + more_weight
+    below, drawn, mean = weights[0] / every, torch.zeros_like(u), torch.zeros_like(u)
+    for k in range(1, COUNTS):
+        probability = weights[k] / every
+        share = (u - below) / probability.clamp(min=1e-9)
+        drawn = torch.where((share > 0) & (share <= 1), k - 0.5 + share, drawn)
+        mean, below = mean + k * probability, below + probability
+    left = (more_weight / every).clamp(min=1e-9)
+    v = (1 - (1 - u) / left).clamp(1e-4, 1 - 1e-4)
+    quantile = (v.pow(0.135) - (1 - v).pow(0.135)) / 0.1975
+    more = torch.expm1((mu + variance.sqrt() * quantile).clamp(0, 12))
+    drawn = torch.where(u > below, more, drawn)
+    mean = mean + left * torch.expm1((mu + 0.5 * variance).clamp(0, 12))
+    return torch.log(drawn + 1e-6 * (mean + FAINT)) + numbers[-1]
+
+
+def _values(x: Tensor) -> Tensor:
+    """Returns ln(1 + n) of the counts with odds of their own, (4, 1, 1, 1)."""
+    return torch.log1p(torch.arange(COUNTS, dtype=x.dtype, device=x.device)).view(-1, 1, 1, 1)
+
+
+def _classes(x: Tensor, t: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns the posterior's weights of counts, (4, B, H, W), and density, and the density's mean and variance."""
+    odds, (mean, spread, _) = numbers[:COUNTS], numbers[COUNTS:]
     mean, variance = 1.8 + mean, 0.5 * torch.exp(2 * spread.clamp(-4, 3))
     noise = (1 - t).clamp(min=0.02).square()
     total = t * t * variance + noise
-    values = torch.log1p(torch.arange(COUNTS, dtype=x.dtype, device=x.device)).view(-1, 1, 1, 1)
-    of_counts = odds - 0.5 * (x - t * values).square() / noise
+    of_counts = odds - 0.5 * (x - t * _values(x)).square() / noise
     of_density = -0.5 * ((x - t * mean).square() / total + torch.log(total / noise))
     # a softmax over the first axis, which ONNX Runtime would transpose for
     greatest = torch.maximum(of_counts.amax(0), of_density)
     weights, more_weight = torch.exp(of_counts - greatest), torch.exp(of_density - greatest)
-    every = weights.sum(0) + more_weight
-    mu = (mean * noise + t * variance * x) / total
-    more = torch.expm1((mu + 0.5 * variance * noise / total).clamp(0, 12))
-    image = ((weights * values).sum(0) + more_weight * mu) / every
-    counts = ((weights * torch.expm1(values)).sum(0) + more_weight * more) / every
-    return image, torch.log(counts + FAINT) + correction
+    return weights, more_weight, (mean * noise + t * variance * x) / total, variance * noise / total
 
 
 def _norm(tokens: Tensor) -> Tensor:

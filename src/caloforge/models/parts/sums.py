@@ -5,12 +5,13 @@ gives the velocity of the straight path from noise, the floor takes u off again.
 
 Energies. A factorised model works on counts. Where the detector measures an energy, a count is a real number of quanta
 
-    q = c E,    c = mean of the response / mean of E / 1000 in the training data,
+    q = c E,    c = mean of the response / mean of E / 3000 in the training data,
 
-so that a mean response has a thousand of them whatever its unit and the particle's energy E (a detector without a
+so that a mean response has three thousand of them whatever its unit and the particle's energy E (a detector without a
 feature energy has one quantum for all). Nothing is rounded. A sum s of quanta is seen as x_1 = standardised
 sqrt(s + u), u uniform for s = 0 and 1 otherwise; x_1^2 - 1 is read back, and what is below 0 is a channel without
-energy. Cells below the detector's threshold are set to 0 at the end, and the others of their channel get their energy.
+energy. Cells below the detector's threshold, or a thousandth of a quantum, are set to 0 at the end, and the others of
+their channel get their energy.
 """
 
 from __future__ import annotations
@@ -39,8 +40,12 @@ from caloforge.optim import AdamConfig
 from caloforge.runtime.noise import standard_normals
 from caloforge.transforms import Standardize
 
-QUANTA = 1000.0
+QUANTA = 3000.0
 """Quanta of a mean response, where a detector measures energies."""
+
+
+DARK = 1e-3
+"""Quanta below which a cell is dark."""
 
 
 class SumsConfig(BaseModel):
@@ -139,9 +144,8 @@ class Sums(nn.Module):
         if self.detector.counts:
             return counts
         responses = counts * self._quanta(counts, conditions)
-        if self.detector.threshold <= 0:
-            return responses
-        responses = torch.where(responses < self.detector.threshold, 0.0, responses)
+        dark = (counts < DARK) | (responses < self.detector.threshold)
+        responses = torch.where(dark, 0.0, responses)
         totals = responses.new_zeros(sums.shape).index_add(1, channel, responses)
         target = sums.to(responses.dtype) * self._quanta(responses, conditions)
         return responses * (target / totals.clamp(min=1e-12))[:, channel]
