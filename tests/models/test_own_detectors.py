@@ -209,8 +209,8 @@ def test_only_what_can_be_mirrored_is():
 def test_quanta_are_drawn_with_the_mean_and_the_share_of_dark_cells_that_the_posterior_says(t):
     numbers = torch.tensor([1.0, 0.5, -0.5, 0.0, 0.4, -0.6, 0.7]).view(7, 1, 1, 1)
     x, time = torch.full((1, 1, 1), 0.8), torch.full((1, 1, 1), t)
-    u = ((torch.arange(40_000) + 0.5) / 40_000)[:, None, None]
-    drawn = torch.exp(posterior_draw(x, time, numbers, u) - 0.7)
+    noise = torch.randn(2, 100_000, 1, 1, generator=torch.Generator().manual_seed(0))
+    drawn = torch.exp(posterior_draw(x, time, numbers, noise) - 0.7)
     _, logs = posterior(x, time, numbers)
     np.testing.assert_allclose(float(drawn.mean()), float(torch.exp(logs - 0.7)), rtol=0.03)
     values = torch.log1p(torch.arange(4.0))
@@ -219,4 +219,4 @@ def test_quanta_are_drawn_with_the_mean_and_the_share_of_dark_cells_that_the_pos
     total = t * t * spread + (1 - t) ** 2
     more = -0.5 * ((0.8 - t * mean) ** 2 / total + np.log(total / (1 - t) ** 2))
     dark = torch.softmax(torch.cat([odds, torch.tensor([more], dtype=torch.float32)]), 0)[0]
-    np.testing.assert_allclose(float((drawn < 1e-3).float().mean()), float(dark), atol=2e-3)
+    np.testing.assert_allclose(float((drawn < 1e-3).float().mean()), float(dark), atol=6e-3)

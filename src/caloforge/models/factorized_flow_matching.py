@@ -37,7 +37,7 @@ rounded but drawn, from what the network says of each cell at t = `end`, a mixtu
 by half to either side) and a normal density of ln(1 + n) (`nn.patch_network.posterior_draw`), and scaled to the sums.
 Their mean would lose what is faint: cells far from the shower would all stay below the detector's threshold.
 
-Noise: the image's starting point, one normal a cell; K normals for the sums; one for the rounding; for energies one
+Noise: the image's starting point, one normal a cell; K normals for the sums; one for the rounding; for energies two
 more a cell for the drawing.
 """
 
@@ -184,7 +184,7 @@ class FactorizedFlowMatching(Generator):
         self.detector, self.config = detector, config
         channel_map = detector.channel_map(config.channels)
         self.outputs = len(channel_map.labels)
-        self.noise_dim = detector.cells + self.outputs + 1 + (0 if detector.counts else detector.cells)
+        self.noise_dim = detector.cells + self.outputs + 1 + (0 if detector.counts else 2 * detector.cells)
         self.sums = Sums(detector, config.channels, config.sums, config.average, config.validation_events)
         features = self.sums.features
         self.standardize_logs = Standardize(self.outputs)
@@ -226,7 +226,7 @@ class FactorizedFlowMatching(Generator):
             sums: channel sums, photons or quanta, (B, K).
             noise: the starting point, (B, cells).
             rounding: one normal an event, (B,).
-            drawing: one normal a cell, (B, cells), from which quanta are drawn; None takes the expected counts.
+            drawing: two normals a cell, (B, 2 cells), from which quanta are drawn; None takes the expected counts.
 
         Returns:
             responses, (B, *shape).
@@ -247,7 +247,8 @@ class FactorizedFlowMatching(Generator):
         if drawing is None:
             _, light = self.image(x, at_end, features, around)
         else:
-            light = self.image.draw(x, at_end, features, around, normal_to_uniform(drawing).view_as(x))
+            normals = drawing.view(-1, 2, *self.detector.shape).transpose(0, 1)
+            light = self.image.draw(x, at_end, features, around, normals)
         shares, within = self._shares(light.double())
         expected = shares * (sums.double() / within)[:, self.channel]
         expected = self.sums.respond(expected, sums, conditions, self.channel)
