@@ -105,6 +105,10 @@ def domain_of(train: EventSource, recipe: Recipe) -> Domain:
     return Domain.fit(train.primaries, None if displaced is train else displaced.primaries)
 
 
+def unsaid(line: str) -> None:
+    """Says nothing."""
+
+
 def train(
     recipe: Recipe,
     out: Path,
@@ -112,7 +116,7 @@ def train(
     resume: bool = False,
     reporter: Callable[[], Reporter] = unreported,
     watch: Watcher = unwatched,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = unsaid,
 ) -> None:
     """Trains the model of a recipe and leaves a run folder.
 
@@ -123,7 +127,7 @@ def train(
         reporter: makes what shows the progress, in the process that shows it.
         watch: called after each validation, in that process; what it raises ends the training.
         say: called with what trains and what judges, empty but for the split `files`; and with what was taken of the
-            weights that a recipe starts from.
+            weights that a recipe starts from, where one process trains (the card has it always).
 
     Raises:
         ValueError: a recipe or data that do not fit, a folder that holds another run, nothing to resume.
@@ -144,8 +148,9 @@ def train(
         for doubt in doubts(joined(files.values(), trials=False)):
             warnings.warn(doubt, stacklevel=2)
     # processes of their own build the model themselves: not every model can be sent to them
-    here = model if recipe.training.devices == 1 else None
-    fabric.launch(_Training(recipe, config, here, run, resume, reporter, watch, say))
+    alone = recipe.training.devices == 1
+    here, told = (model, say) if alone else (None, unsaid)
+    fabric.launch(_Training(recipe, config, here, run, resume, reporter, watch, told))
 
 
 def _untrained(recipe: Recipe, config: BaseModel) -> Model:
