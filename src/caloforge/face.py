@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 
 from caloforge import recipe as recipes
 from caloforge import samples
-from caloforge._lookup import nearest
 from caloforge.detectors import Detector
 from caloforge.events import Events, ParticleSource, Primaries
-from caloforge.io import FORMATS, Layout, carried, create, open_events, open_particles, open_primaries
+from caloforge.io import Layout, carried, create, open_events, open_particles, open_primaries
 from caloforge.io.content import trained_on
 from caloforge.io.run import Run
 from caloforge.io.scores import Scores
-from caloforge.io.source import check_file, named_primaries
+from caloforge.io.source import named_primaries
 from caloforge.runtime.bundle import Surrogate, is_bundle, origin_of_bundle
 from caloforge.runtime.domain import Domain, check_choice
+from caloforge.runtime.folders import run_path
 from caloforge.runtime.generate import Generated, Readout, check_readout, generate
 from caloforge.runtime.generate import Particles as ParticlesInFile
 
@@ -168,10 +168,10 @@ class Model:
         Args:
             out: the file, which appears whole or not at all; its suffix names the format.
             particles: a file of any format, or primaries.
-            seed: as in `sample`, like all that follow.
-            first_event: ...
-            batch_size: ...
-            exact: ...
+            seed: 0 to 2^64 - 1; event k is a function of the seed and k.
+            first_event: number of the first particle's event.
+            batch_size: events at once; 256, and of a bundle 32, where not given.
+            exact: of a bundle, fill every batch up, however few events are asked for.
             readout: `responses`, `channels` or `both`: what is written of each event.
             on_outside: `error` refuses particles outside of the domain; `warn` and `flag` mark them in the column
                 `in_domain`.
@@ -361,37 +361,6 @@ def sample(
     return loaded.sample_to(out, particles, **options)
 
 
-def run_path(name: str | Path) -> Path:
-    """Returns the folder of a run or bundle, or of weights that ship by their name.
-
-    Raises:
-        ValueError: neither; the message gives the nearest name.
-    """
-    shipped, path = samples.weights(), Path(name)
-    if path.is_dir():
-        return path
-    if path.is_file():
-        raise ValueError(f"{name} is a file, wanted a run folder, a bundle, or the name of weights that ship")
-    if str(name) in shipped:
-        return shipped[str(name)]
-    if path.suffix.lower() in FORMATS:
-        check_file(path)
-    near = nearest(str(name), [*_runs_in(path.parent), *shipped]) or nearest(
-        str(Path("runs") / path), _runs_in(Path("runs"))
-    )
-    names = near or f" ({', '.join(shipped)})"
-    raise ValueError(f"no run folder {name}, nor weights of that name that ship{names}")
-
-
-def _runs_in(folder: Path) -> list[str]:
-    """Returns the paths of the runs and bundles in a folder."""
-    if not folder.is_dir():
-        return []
-    return [
-        str(path) for path in sorted(folder.iterdir()) if (path / "recipe.toml").is_file() or is_bundle(path)
-    ]
-
-
 def read(path: str | Path, detector: Detector | None = None) -> Events:
     """Reads the events of a file, all at once.
 
@@ -450,6 +419,7 @@ def train(
     settings: Sequence[str] = (),
     start: str | Path | None = None,
     resume: bool = False,
+    **shown: Any,
 ) -> Path:
     """Trains a model and leaves a run folder, which is returned.
 
@@ -462,13 +432,14 @@ def train(
         settings: changes, such as "model.epochs=3".
         start: trained weights to begin with: the name of weights that ship, or a run folder; what fits is taken.
         resume: go on from the folder's checkpoint.
+        shown: what shows the training, `reporter` and `say` of `training.run.train`.
 
     Raises:
         ValueError: a recipe or data that do not fit, a folder that holds another run.
     """
     from caloforge.training.run import train as run_training
 
-    run_training(recipe_of(recipe, data, settings, reference, start), Path(out), resume=resume)
+    run_training(recipe_of(recipe, data, settings, reference, start), Path(out), resume=resume, **shown)
     return Path(out)
 
 
@@ -476,46 +447,85 @@ def evaluate(
     target: str | Path,
     reference: str | Path | Sequence[str | Path],
     *,
+    data: Sequence[str | Path] = (),
     repeats: int = 5,
     seed: int = 0,
+    batch_size: int = 256,
+    device: str = "cpu",
     settings: Sequence[str] = (),
+    sweeps: Sequence[str] = (),
+    detector: Detector | None = None,
+    classifiers: str | None = None,
+    true_sums: bool = False,
     trust: bool = False,
     out: str | Path | None = None,
+    events_folder: str | Path | None = None,
+    report: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Scores:
     """Scores a model on rows that it was not trained on, or a file of generated events.
 
     Args:
         target: weights that ship, a run folder, or a file of events.
         reference: files of simulated events, or `sample:NAME`.
+        data: files that the model was trained on; a reference of their content is refused.
         repeats: how often a model generates every event.
         seed: of the first repeat.
+        batch_size: of a model, events at once.
+        device: PyTorch device.
         settings: of a model, what may be changed after the training.
+        sweeps: of a model, settings and the values each takes in turn, such as "solver.steps=1,2,4".
+        detector: of a file of events, where it does not say it.
+        classifiers: of showers, which classifiers to train: small, paper, full or challenge.
+        true_sums: give the generator the sum of each response of the reference; flows can take it.
         trust: run code outside the package that the run names.
-        out: a file for the scores, such as `scores.json` of the run folder, which `write_report` reads; the events of a
-            model's first repeat are kept in a folder beside it. Nothing is written where not given.
+        out: a file for the scores, such as `scores.json` of the run folder, which `write_report` reads; nothing is
+            written where not given.
+        events_folder: where the events of a model's first repeat are kept; beside `out` where not given.
+        report: called with what is done, how much of it, out of how much.
 
     Returns:
         what `scores.json` holds.
+
+    Raises:
+        ValueError: a target or references that do not fit, or options that are for a model with a file of events.
     """
     import tempfile
 
-    from caloforge.evaluation.scoring import evaluate_events, evaluate_run, folder_of_events
+    from caloforge.evaluation.classifier import suite
+    from caloforge.evaluation.scoring import evaluate_events, evaluate_run, folder_of_events, parse_sweep
     from caloforge.io.typed import write_typed
+    from caloforge.training.devices import check_device
 
+    check_device(device)
     files = [reference] if isinstance(reference, str | Path) else reference
-    references = [samples.located(file) for file in files]
+    shared: dict[str, Any] = {
+        "seed": seed,
+        "device": device,
+        "classifiers": suite(classifiers) if classifiers else None,
+        "training": [samples.located(file) for file in data],
+        "report": report,
+    }
+    references, path = [samples.located(file) for file in files], Path(target)
+    if path.is_file() and (settings or sweeps or true_sums):
+        raise ValueError(f"--set, --sweep and --true-sums need a model, but {path} is an events file")
     with tempfile.TemporaryDirectory() as temporary:
-        if Path(target).is_file():
-            scores = evaluate_events(Path(target), references, seed=seed)
+        if path.is_file():
+            folder = Path(temporary) if out is None else Path(out).absolute().parent
+            scores = evaluate_events(path, references, detector=detector, folder=folder, **shared)
         else:
+            if events_folder is None:
+                events_folder = temporary if out is None else folder_of_events(Path(out))
             scores = evaluate_run(
                 run_path(target),
                 references,
                 repeats=repeats,
-                seed=seed,
+                batch_size=batch_size,
                 settings=settings,
-                events_folder=Path(temporary) if out is None else folder_of_events(Path(out)),
+                sweeps=[parse_sweep(text) for text in sweeps],
+                true_sums=true_sums,
+                events_folder=Path(events_folder),
                 trust=trust,
+                **shared,
             )
     if out is not None:
         write_typed(out, scores)

@@ -94,61 +94,42 @@ def evaluate(
     trust: Trust = False,
 ) -> None:
     """Score a model on rows it was not trained on, or a file of generated events against a reference."""
-    from caloforge.evaluation.classifier import suite
-    from caloforge.evaluation.scoring import evaluate_events, evaluate_run, folder_of_events, parse_sweep
-    from caloforge.io.typed import write_typed
+    from caloforge import face
+    from caloforge.io.run import Run
     from caloforge.training.devices import check_device
 
-    check_device(device)
-    networks = suite(classifiers) if classifiers else None
-
-    references = [samples.located(name) for name in reference]
-    training = [samples.located(name) for name in data or []]
+    events_folder = None
     if Path(target).is_file():
-        path = Path(target)
-        out = out or path.with_suffix(".scores.json")
-        if settings or sweep or true_sums:
-            raise ValueError(f"--set, --sweep and --true-sums need a model, but {path} is an events file")
-        with counting_each("repeats") as count:
-            scores = evaluate_events(
-                path,
-                references,
-                detector=detector_of(detector),
-                seed=seed,
-                classifiers=networks,
-                device=device,
-                report=count,
-                folder=out.absolute().parent,
-                training=training,
-            )
+        out = out or Path(target).with_suffix(".scores.json")
     else:
         path = run_path(target)
         shipped = path == samples.weights().get(target)
         name = "true_sums" if true_sums else "scores"
         out = out or (Path(f"{target}.{name}.json") if shipped else path / f"{name}.json")
         if is_classifier(path):
-            _evaluate_classifier(path, references, out, trust)
+            check_device(device)
+            _evaluate_classifier(path, [samples.located(name) for name in reference], out, trust)
             return
-        events_folder = folder_of_events(out) if shipped else None
-        changes = [parse_sweep(text) for text in sweep or []]
-        with counting_each("repeats") as count:
-            scores = evaluate_run(
-                path,
-                references,
-                repeats=repeats,
-                seed=seed,
-                batch_size=batch_size,
-                device=device,
-                settings=settings or [],
-                sweeps=changes,
-                report=count,
-                classifiers=networks,
-                true_sums=true_sums,
-                events_folder=events_folder,
-                trust=trust,
-                training=training,
-            )
-    write_typed(out, scores)
+        events_folder = None if shipped else Run(path).generated("").parent
+    with counting_each("repeats") as count:
+        scores = face.evaluate(
+            target,
+            reference,
+            data=data or (),
+            repeats=repeats,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+            settings=settings or (),
+            sweeps=sweep or (),
+            detector=detector_of(detector),
+            classifiers=classifiers,
+            true_sums=true_sums,
+            trust=trust,
+            out=out,
+            events_folder=events_folder,
+            report=count,
+        )
     _print_scores(scores, trust)
     output.print(f"wrote {out}")
     if challenge:

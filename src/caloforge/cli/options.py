@@ -98,9 +98,9 @@ def layout_given(columns: list[str] | None, tree: str | None, detector: str | No
 
 def run_path(name: str) -> Path:
     """Returns the folder of a run or bundle, or of weights that ship by their name."""
-    from caloforge import face
+    from caloforge.runtime import folders
 
-    return face.run_path(name)
+    return folders.run_path(name)
 
 
 def detector_of(name: str | None) -> Detector | None:

@@ -48,14 +48,14 @@ def train(
     parsed = recipe_of(recipe, files, settings, reference, start)
     folder = out or Path("runs") / parsed.name
 
-    from caloforge.training.run import train as run_training
+    from caloforge import face
 
     def say(line: str) -> None:
         if line:
             output.print(line)
 
     try:
-        run_training(parsed, folder, resume=resume, reporter=TrainingBar, say=say)
+        face.train(parsed, folder, resume=resume, reporter=TrainingBar, say=say)
     except KeyboardInterrupt:
         messages.print(
             f"interrupted; go on with: caloforge train {recipe} --out {folder} --resume (and the same options)"

@@ -140,6 +140,28 @@ def ink_map() -> Any:
     return require("matplotlib.colors", "report").ListedColormap(colours).with_extremes(bad="black")
 
 
+def ratio_frame(
+    main: Axes, low: Axes, edges: Values, window: tuple[float, float], labels: tuple[str, str], left: float
+) -> None:
+    """Labels a panel and the panel of ratios below it.
+
+    Args:
+        main: the panel.
+        low: the panel of ratios.
+        edges: of the bins, whose ends are those of the axis.
+        window: ends of the ratios.
+        labels: of the axis, and of the entries.
+        left: place of the labels at the side, in widths of the panel.
+    """
+    low.set_ylim(*window)
+    low.set_yticks([window[0], 1.0, window[1]])
+    low.set_xlim(edges[0], edges[-1])
+    low.set_xlabel(labels[0])
+    for axes, label in ((main, labels[1]), (low, "ratio")):
+        axes.set_ylabel(label)
+        axes.yaxis.set_label_coords(left, 0.5)
+
+
 def floor_line(axes: Axes, floor: tuple[float, float] | None) -> None:
     """Draws a floor and its spread, where there is one, as a line with its name."""
     if floor is not None:

@@ -181,15 +181,15 @@ def read_out(source: Generated[Particles], rows: slice, readout: Readout) -> tup
     Raises:
         ValueError: as `Generated`.
     """
-    names = channel_columns(source.detector, source.channel_map)
-    if readout == "channels":
-        primaries, sums = source.sums(rows)
-        return primaries, dict(zip(names, sums.T, strict=True))
-    events = source.slices(rows)
     if readout == "responses":
-        return events, {}
-    sums = source.detector.readout(events.responses, source.channel_map)
-    return events, dict(zip(names, sums.T, strict=True))
+        return source.slices(rows), {}
+    entering: Primaries
+    if readout == "channels":
+        entering, sums = source.sums(rows)
+    else:
+        entering = events = source.slices(rows)
+        sums = source.detector.readout(events.responses, source.channel_map)
+    return entering, dict(zip(channel_columns(source.detector, source.channel_map), sums.T, strict=True))
 
 
 def check_readout(readout: str, source: Generated[Particles]) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 
-from caloforge import samples
-from caloforge._lookup import nearest
 from caloforge.io.card import StartedFrom
 from caloforge.io.run import Run, read_weights
 from caloforge.models import Model
+from caloforge.runtime.folders import run_path
 
 MENTIONED = 4
 """Arrays that a message names."""
@@ -43,14 +42,10 @@ def start_folder(name: str) -> Path:
     Raises:
         ValueError: neither a run folder nor weights that ship.
     """
-    shipped, path = samples.weights(), Path(name)
-    if path.is_dir():
-        return path
-    if name not in shipped:
-        raise ValueError(
-            f"start: no run folder {name}, nor weights of that name that ship{nearest(name, shipped)}"
-        )
-    return shipped[name]
+    try:
+        return run_path(name)
+    except ValueError as error:
+        raise ValueError(f"start: {error}") from None
 
 
 def start_from(model: Model, folder: Path) -> Start:

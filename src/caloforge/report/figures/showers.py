@@ -63,13 +63,7 @@ def profile(
             main.set_xscale("log")
         if y == "log":
             main.set_yscale("log")
-        low.set_ylim(*window)
-        low.set_yticks([window[0], 1.0, window[1]])
-        low.set_xlim(edges[0], edges[-1])
-        low.set_xlabel(xlabel)
-        for axes, label in ((main, ylabel), (low, "ratio")):
-            axes.set_ylabel(label)
-            axes.yaxis.set_label_coords(-0.175, 0.5)
+        drawing.ratio_frame(main, low, edges, window, (xlabel, ylabel), -0.175)
         return drawing.svg(figure)
 
 

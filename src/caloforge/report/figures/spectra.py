@@ -76,13 +76,7 @@ def compare(
             main.xaxis.set_major_formatter(require("matplotlib.ticker", "report").FuncFormatter(plainly))
         if legend:
             _legend(main, legend, [look for look, _ in models])
-        low.set_ylim(*window)
-        low.set_yticks([window[0], 1.0, window[1]])
-        low.set_xlim(edges[0], edges[-1])
-        low.set_xlabel(xlabel)
-        for axes, label in ((main, ylabel), (low, "ratio")):
-            axes.set_ylabel(label)
-            axes.yaxis.set_label_coords(-0.155, 0.5)
+        drawing.ratio_frame(main, low, edges, window, (xlabel, ylabel), -0.155)
         return drawing.svg(figure)
 
 
