@@ -162,3 +162,11 @@ def test_a_table_wider_than_the_page_is_shown_in_pieces_and_no_name_is_cut():
     plain = page.replace("<wbr>", "")
     assert all(plain.count(f'<th scope="col">{name}</th>') == 1 for name in names)
     assert html.write(page_of(TABLE)).count("<table>") == 1
+
+
+@pytest.mark.parametrize(("width", "whole"), [(0, False), (html.COLUMN, False), (html.COLUMN + 1, True)])
+def test_a_figure_wider_than_a_column_has_a_row_of_its_own(width, whole):
+    figure = Figure((Image(b"\x89PNG", "a gallery", width), Image(b"\x89PNG", "another")))
+    page = html.write(Document("Title", "", (Grid((figure,)),)))
+    assert ('<figure class="row">' in page) == whole
+    assert f"minmax(min(100%, {html.COLUMN}rem)" in page

@@ -22,6 +22,9 @@ WIDEST = 145
 GAP = 3
 """Characters between two columns."""
 
+COLUMN = 36
+"""Least width in rem of a column of figures, as page.css has it; a figure that is wider has a row of its own."""
+
 LONG = 26
 """Characters from which a text in a table may be wrapped."""
 
@@ -56,6 +59,7 @@ class _Writer:
     ratio = staticmethod(ratio)
     footnotes = staticmethod(footnotes)
     long = LONG
+    column = COLUMN
 
     def __init__(self, document: Document) -> None:
         self.document = document
