@@ -24,7 +24,12 @@ SMALL = {
     "factorized_latent_flow_matching": {
         "sums": {"width": 16, "blocks": 1, "solver": {"steps": 3}},
         "code": {"network": {"width": 8, "blocks": 1, "code": 4, "embedding": 8}},
-        "flow": {"width": 16, "blocks": 1, "solver": {"steps": 2}},
+        "flow": {
+            "width": 16,
+            "blocks": 1,
+            "average_velocity": {"steps": 2},
+            "solver": {"method": "average_velocity", "steps": 2},
+        },
     },
     "flow_matching": {
         "network": {"patch": 4, "blocks": 1, "multipliers": (1, 2), "attention": (1,)},

@@ -41,6 +41,7 @@ from caloforge.nn.patch_network import PatchNetworkConfig
 from caloforge.nn.transformer import TransformerConfig
 from caloforge.nn.vit import ViTConfig
 from caloforge.nn.voxel_vae import VoxelVAEConfig
+from caloforge.ode.average_velocity import AverageVelocityConfig
 from caloforge.ode.bespoke import BespokeConfig
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
@@ -230,6 +231,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.network]` of `gan`, `vit_vae`, `sinkhorn_autoencoder`": ImageViTConfig,
     "`[model.solver]`": SolverConfig,
     "`[model.bespoke]`": BespokeConfig,
+    "`[model.average_velocity]`": AverageVelocityConfig,
     "`[model.optimizer]`": AdamConfig,
     **{
         f"`[model]` of `{name}`": kind.config_class

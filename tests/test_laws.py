@@ -72,8 +72,8 @@ SMALL = {
         "flow": {
             "width": 16,
             "blocks": 1,
-            "solver": {"method": "bespoke", "steps": 2},
-            "bespoke": {"steps": 2, "reference": 4, "batch_size": 16},
+            "solver": {"method": "average_velocity", "steps": 1},
+            "average_velocity": {"steps": 1, "teacher": 2, "batch_size": 16},
             "batch_size": 16,
         },
         "validation_events": 20,

@@ -1,12 +1,13 @@
 """Begins a run at a later stage, with weights that another run has trained up to it.
 
-    python tools/later_stage.py RECIPE WEIGHTS OUT --stage distillation [--only MODULE...] [--data FILE...] \
+    python tools/later_stage.py RECIPE WEIGHTS OUT --stage STAGE... [--only MODULE...] [--data FILE...] \
         [--set KEY=VALUE...]
     caloforge train RECIPE ... --out OUT --resume
 
 The run is what a training from nothing would be, if its stages before had given these weights: batches and noise of
-a stage depend on the seed and the stage's number alone. With `--only` the weights of these modules are taken and the
-others start from nothing, so that one autoencoder can have several models behind it.
+a stage depend on the seed and the stage's number alone. With one `--stage` all after it are trained too, with several
+these and no others. With `--only` the weights of these modules are taken and the others start from nothing, so that
+one autoencoder can have several models behind it.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("weights", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--stage", required=True)
+    parser.add_argument("--stage", nargs="+", required=True)
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--data", nargs="+", default=[])
     parser.add_argument("--set", dest="settings", nargs="+", default=[])
@@ -47,8 +48,9 @@ def main() -> None:
     train = Selected(source, split(source, recipe.data.split, recipe.seed)["train"])
     stages = model.stages(train)
     numbers = {stage.name: number for number, stage in enumerate(stages)}
-    if arguments.stage not in numbers:
-        parser.error(f"no stage {arguments.stage!r}; there are {', '.join(numbers)}")
+    unknown = [name for name in arguments.stage if name not in numbers]
+    if unknown:
+        parser.error(f"no stage {unknown[0]!r}; there are {', '.join(numbers)}")
     before = Run(arguments.weights)
     if arguments.only:
         kept = {
@@ -59,10 +61,14 @@ def main() -> None:
         model.load_state_dict(kept, strict=False)
     else:
         load_weights(model, before.weights)
-    number = numbers[arguments.stage]
-    rows: list[dict[str, Any]] = [dict(row) for row in before.log() if numbers.get(row["stage"], -1) < number]
+    chosen = sorted(numbers[name] for name in arguments.stage)
+    number = chosen[0]
+    given = [n for n in range(number, len(stages)) if n not in chosen] if len(chosen) > 1 else []
+    rows: list[dict[str, Any]] = [
+        dict(row) for row in before.log() if numbers.get(row["stage"], -1) in {*range(number), *given}
+    ]
     seconds = float(rows[-1]["seconds"]) if rows else 0.0
-    history = History([sha256(path) for path in files], stage=number, seconds=seconds, rows=rows)
+    history = History([sha256(path) for path in files], stage=number, seconds=seconds, rows=rows, given=given)
     run = Run(arguments.out)
     arguments.out.mkdir(parents=True)
     run.write_recipe(recipe)

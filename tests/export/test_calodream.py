@@ -34,6 +34,12 @@ VERSIONS = {
         "cut": 0.01515,
     },
 }
+LEAPS = {"solver": {"method": "average_velocity", "steps": 1}, "average_velocity": {"steps": 1}}
+VERSIONS["leaps"] = {
+    **VERSIONS["small"],
+    "energy": VERSIONS["small"]["energy"] | LEAPS,
+    "shape": VERSIONS["small"]["shape"] | LEAPS,
+}
 
 
 class Nested(nn.Module):

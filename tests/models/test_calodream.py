@@ -170,6 +170,33 @@ def test_a_solver_may_be_fitted_to_some_of_the_events():
     assert np.isin(np.concatenate([b.conditions for b in batches]), events.conditions[spread]).all()
 
 
+@pytest.mark.parametrize("target", ["path", "identity"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_average_velocities_of_every_version(version, target):
+    """Each student starts as its teacher, learns, generates in one evaluation, and leaves the other solvers alone."""
+    average = {"steps": 1, "teacher": 2, "target": target, "batch_size": 8, "average": 0.0}
+    energy = {"average_velocity": average, "solver": {"method": "average_velocity", "steps": 1}}
+    changes = {"shape": energy} if version != "small" else {"shape": energy, "energy": energy}
+    model, events, stages = fitted(version, **changes)
+    disturbed(model)
+    assert stages[-1].name == "shape_average_velocity"
+    with torch.no_grad():
+        before = model.shape.network.last.weight.clone()
+    for stage in stages:
+        if stage.name.endswith("average_velocity"):
+            batch = next(iter(stage.batches(events, np.random.default_rng(0))))
+            losses = [step(stage, batch, number % 2) for number in range(12)]
+            assert np.isfinite(losses).all()
+            # the identity's target moves with the student: its loss says little
+            assert target == "identity" or np.mean(losses[-4:]) < np.mean(losses[:4]), stage.name
+    assert torch.equal(model.shape.network.last.weight, before)
+    calls = []
+    model.shape_average_velocity.register_forward_hook(lambda *_: calls.append(1))
+    showers = generate_in_memory(model, events.conditions, seed=0)
+    assert np.isfinite(showers).all()
+    assert len(calls) == 1
+
+
 def test_turning_keeps_rings_and_neighbours():
     voxels = torch.rand(40, 2, 8, 3)
     found = turned(voxels, torch.rand(40, 2, generator=torch.Generator().manual_seed(0)))
@@ -185,7 +212,7 @@ def test_a_network_that_knows_the_shower_generates_it():
     model, events, _ = fitted("small")
     true = torch.from_numpy(events.responses[:4])
     y = torch.log1p(true / model.config.unit)
-    model.shape._posterior = lambda network, x, t, context: SimpleNamespace(
+    model.shape._posterior = lambda network, x, t, context, s=None: SimpleNamespace(
         mean=lambda: y, likely=lambda: y, lit=lambda: (y > 0).float()
     )
     energies = true.double().sum((2, 3))
@@ -210,5 +237,7 @@ def test_what_does_not_fit_is_an_error():
         CaloDream(ZN, CaloDreamConfig())
     with pytest.raises(ValueError, match=r"latents need shape.prediction = 'velocity', got 'voxels'"):
         CaloDreamConfig.model_validate({"shape": {"prediction": "voxels"}, "latent": {}})
+    with pytest.raises(ValueError, match="drawn at once, network = 'joint', got 'autoregressive'"):
+        CaloDreamConfig.model_validate({"energy": {"average_velocity": {"steps": 1}}})
     with pytest.raises(ValueError, match=r"needs solver\.steps as trained, got 4"):
         CaloDreamConfig.model_validate({"shape": {"solver": {"method": "bespoke", "steps": 4}}})

@@ -60,6 +60,42 @@ def test_given_sums_are_kept_whatever_the_decoder_says():
         np.testing.assert_array_equal(ZN.readout(image.numpy()), sums.numpy())
 
 
+def test_one_leap_learns_to_end_where_the_teacher_ends():
+    """The student starts as its teacher, ends nearer to it after some steps, and leaves it as it is."""
+    average = {"steps": 1, "teacher": 3, "average": 0.0, "optimizer": {"learning_rate": 1e-2}}
+    values = SMALL.model_dump()
+    values["flow"] |= {"average_velocity": average, "solver": {"method": "average_velocity", "steps": 1}}
+    values["sums"] |= {"average_velocity": average, "solver": {"method": "average_velocity", "steps": 1}}
+    config = FactorizedLatentFlowMatchingConfig.model_validate(values)
+    model, events, stages = fitted(ZN, config)
+    names = [stage.name for stage in stages]
+    assert names == ["sums", "sums_average_velocity", "code", "flow", "flow_solver", "flow_average_velocity"]
+    rest = {"method": "midpoint", "steps": 3}
+    precise = FactorizedLatentFlowMatching(
+        ZN,
+        config.model_copy(
+            update={"flow": type(config.flow).model_validate(values["flow"] | {"solver": rest})}
+        ),
+    )
+    _, _, known = model._tensors(events)
+    noise = torch.randn(len(events), 4)
+    for parameter in model.flow.parameters():  # zeros that training would have left
+        torch.nn.init.normal_(parameter, std=0.3)
+    teacher = {name: weights.clone() for name, weights in model.flow.state_dict().items()}
+    next(iter(stages[-1].batches(events, np.random.default_rng(0))))
+    distances = []
+    for step in range(41):
+        if step % 40 == 0:
+            precise.load_state_dict(model.state_dict())
+            with torch.no_grad():
+                ends = [one.draw_code(known, noise) for one in (model, precise)]
+            distances.append(float((ends[0] - ends[1]).square().mean()))
+        random = BatchRandom(step, slice(0, 48), 48)
+        stages[-1].step(events, random, lambda loss: loss.backward())
+    assert distances[1] < 0.5 * distances[0]
+    assert all(torch.equal(weights, teacher[name]) for name, weights in model.flow.state_dict().items())
+
+
 def test_every_stage_lowers_its_loss():
     _, events, stages = fitted(ZN)
     assert [stage.name for stage in stages] == ["sums", "code", "flow", "flow_solver"]

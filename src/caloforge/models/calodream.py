@@ -40,6 +40,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal, Self, cast
 
 import numpy as np
@@ -55,16 +56,18 @@ from caloforge.metrics.showers import observe_showers
 from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.images import channel_sums
 from caloforge.models.parts.inference import generate_in_memory
-from caloforge.models.parts.stage import LossStage, solver_stage
+from caloforge.models.parts.stage import LossStage, average_stage, solver_stage
 from caloforge.nn.transformer import TransformerConfig
 from caloforge.nn.transfusion import Transfusion
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.nn.vit import ViT, ViTConfig
 from caloforge.nn.voxel_posterior import NUMBERS, Posterior, start
 from caloforge.nn.voxel_vae import VoxelVAE, VoxelVAEConfig
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, conditioned, repeated
+from caloforge.ode.average_velocity import Average, AverageVelocityConfig
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, conditioned, repeated
 from caloforge.ode.path import Velocity, cfm_loss, on_path
-from caloforge.ode.solvers import SolverConfig, integrate
+from caloforge.ode.solve import check_solver, solve
+from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.runtime.noise import standard_normals
 from caloforge.transforms import LayerEnergies, Logit, Standardize, StandardizeAlong
@@ -102,13 +105,18 @@ class EnergyConfig(BaseModel):
     blocks: int = Field(6, ge=1)
     solver: SolverConfig = SolverConfig(method="rk4", steps=50)
     bespoke: BespokeConfig = BespokeConfig()
+    average_velocity: AverageVelocityConfig = AverageVelocityConfig()
     optimizer: AdamConfig = AdamConfig(learning_rate=1e-3, eps=1e-6, schedule="cosine", warmup=0.0)
     epochs: int = Field(500, ge=1)
     batch_size: int = Field(4096, ge=1)
 
     @model_validator(mode="after")
     def _solver(self) -> Self:
-        check_solver(self.solver, self.bespoke)
+        check_solver(self.solver, self.bespoke, self.average_velocity)
+        if self.average_velocity.steps and self.network != "joint":
+            raise ValueError(
+                f"average_velocity is of energies drawn at once, network = 'joint', got {self.network!r}"
+            )
         return self
 
 
@@ -134,6 +142,7 @@ class ShapeConfig(BaseModel):
     turn: bool = False
     solver: SolverConfig = SolverConfig(method="rk4", steps=20)
     bespoke: BespokeConfig = BespokeConfig()
+    average_velocity: AverageVelocityConfig = AverageVelocityConfig()
     optimizer: AdamConfig = AdamConfig(
         learning_rate=1e-3, weight_decay=1e-5, schedule="cosine", warmup=0.0, gradient_clip=100.0
     )
@@ -142,7 +151,7 @@ class ShapeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _solver(self) -> Self:
-        check_solver(self.solver, self.bespoke)
+        check_solver(self.solver, self.bespoke, self.average_velocity)
         return self
 
 
@@ -317,9 +326,8 @@ class JointEnergies(Energies):
         numbers = len(layers.layers)
         self.noise_dim, self.unit, self.likelihood = numbers + 1, unit, 0.3
         prior = start(1.0, [0.0] * LAYER_DENSITIES, [1.0] * LAYER_DENSITIES)
-        self.network = VelocityNetwork(
-            numbers + 1, 3, config.width, config.blocks, wanted=1 + len(prior) * numbers
-        )
+        self._sizes = (numbers + 1, 3, config.width, config.blocks)
+        self.network = VelocityNetwork(*self._sizes, wanted=1 + len(prior) * numbers)
         with torch.no_grad():
             # densities that start alike stay alike
             shifts = torch.linspace(-1, 1, LAYER_DENSITIES).repeat_interleave(numbers)
@@ -342,17 +350,30 @@ class JointEnergies(Energies):
         spread = spread.clamp(0.05, 2.0)
         return mean.clamp(0, 15) / spread, spread
 
-    def _condition(self, incident: Tensor) -> Tensor:
+    def student(self) -> VelocityNetwork:
+        """Returns an untrained network of average velocities."""
+        return VelocityNetwork(*self._sizes, wanted=self.network.last.out_features, until=True)
+
+    @staticmethod
+    def _condition(network: VelocityNetwork, incident: Tensor) -> Tensor:
         energy = 2 * scaled_energy(incident) - 1
         features = torch.cat([energy, torch.sin(4 * energy), torch.cos(4 * energy)], 1)
-        condition: Tensor = self.network.condition(features)
+        condition: Tensor = network.condition(features)
         return condition
 
-    def _ends(self, x: Tensor, t: Tensor, condition: Tensor, centre: Tensor) -> tuple[Tensor, Posterior]:
-        """Returns the velocity of the total, (B, 1), and the posterior of the layers."""
+    @staticmethod
+    def _ends(
+        network: VelocityNetwork,
+        x: Tensor,
+        t: Tensor,
+        condition: Tensor,
+        centre: Tensor,
+        s: Tensor | None = None,
+    ) -> tuple[Tensor, Posterior]:
+        """Returns the velocity of the total, (B, 1), and the posterior of the layers; their average until s."""
         time = t[:, None]
         near = torch.cat([x[:, :1], (x[:, 1:] - time * centre).clamp(-8, 8)], 1)
-        outputs = self.network(near, t, condition)
+        outputs = network(near, t, condition, s)
         numbers = outputs[:, 1:].view(-1, NUMBERS * LAYER_DENSITIES, centre.shape[1])
         odds, means, spreads = numbers.chunk(NUMBERS, 1)
         shifted = torch.cat([odds, means + centre[:, None], spreads], 1)
@@ -364,29 +385,40 @@ class JointEnergies(Energies):
         first = self.total(self._total(incident, energies), torch.log(incident))
         layers = torch.log1p(energies / self.unit).float() / spread
         x1, x0, t = torch.cat([first, layers], 1), rng.normal(self.noise_dim), rng.uniform()
-        velocity, posterior = self._ends(on_path(x0, x1, t), t, self._condition(incident), centre)
+        x, condition = on_path(x0, x1, t), self._condition(self.network, incident)
+        velocity, posterior = self._ends(self.network, x, t, condition, centre)
         left = (1 - t).clamp(min=0.05)[:, None]
         error = (posterior.mean() - layers) / left
         both = torch.cat([velocity - (first - x0[:, :1]), error], 1)
         each: Tensor = both.square().mean(1) + self.likelihood * posterior.surprise(layers).mean(1)
         return each
 
-    def _velocity(self, incident: Tensor) -> Velocity:
-        condition, (centre, _) = self._condition(incident), self._scales(incident)
+    def average(self, network: VelocityNetwork, incident: Tensor) -> Average:
+        """Returns the average velocities that a `student` gives; asked at any multiple of the batch."""
+        return self._averaged(network, incident)
 
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            first, posterior = self._ends(x, t, repeated(condition, x), repeated(centre, x))
+    def _averaged(
+        self, network: VelocityNetwork, incident: Tensor
+    ) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+        condition, (centre, _) = self._condition(network, incident), self._scales(incident)
+
+        def average(x: Tensor, t: Tensor, s: Tensor | None) -> Tensor:
+            first, posterior = self._ends(network, x, t, repeated(condition, x), repeated(centre, x), s)
             left = (1 - t).clamp(min=0.01)[:, None]
             return torch.cat([first, (posterior.mean() - x[:, 1:]) / left], 1)
 
-        return velocity
+        return average
+
+    def _velocity(self, incident: Tensor) -> Velocity:
+        average = self._averaged(self.network, incident)
+        return lambda x, t: average(x, t, None)
 
     def draw(self, incident: Tensor, noise: Tensor, solve: Solve) -> Tensor:
         """One solution; the layers are scaled to the total."""
         centre, spread = self._scales(incident)
         x = solve(self._velocity(incident), noise)
         t = torch.full_like(x[:, 0], self.end)
-        velocity, posterior = self._ends(x, t, self._condition(incident), centre)
+        velocity, posterior = self._ends(self.network, x, t, self._condition(self.network, incident), centre)
         first = self.total.inverse(x[:, :1] + (1 - self.end) * velocity, torch.log(incident))
         total = (first.double() * incident).clamp(min=0)
         layers = torch.expm1((posterior.likely() * spread).double().clamp(0, 20)) * self.unit
@@ -437,8 +469,17 @@ class Shapes(nn.Module, ABC):
         """Returns the loss of each event, (B,)."""
 
     @abstractmethod
+    def average(self, network: ViT, context: Context) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+        """Returns average velocities of a batch, the velocity where s is None; asked at any multiple of it."""
+
     def velocity(self, network: ViT, context: Context) -> Velocity:
         """Returns the velocity of a batch; it may be asked at any multiple of it."""
+        average = self.average(network, context)
+        return lambda x, t: average(x, t, None)
+
+    @abstractmethod
+    def student(self) -> ViT:
+        """Returns an untrained network of average velocities."""
 
     @abstractmethod
     def read(self, x: Tensor, context: Context) -> Tensor:
@@ -456,7 +497,8 @@ class VelocityShapes(Shapes):
     def __init__(self, axes: Sequence[int], config: ShapeConfig) -> None:
         super().__init__()
         self.shape = tuple(axes)
-        self.network = ViT((1, *axes), axes[0] + 1, config.network)
+        self._kind = partial(ViT, (1, *axes), axes[0] + 1, config.network)
+        self.network = self._kind()
         self.logit, self.standardize = Logit(), Standardize(int(np.prod(axes)), 1e-6)
 
     def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -471,14 +513,18 @@ class VelocityShapes(Shapes):
         x1 = self.standardize(logits).view(-1, *self.shape)
         return cfm_loss(self.velocity(network, context), rng.normal(*self.shape), x1, rng.uniform())
 
-    def velocity(self, network: ViT, context: Context) -> Velocity:
+    def average(self, network: ViT, context: Context) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
         """What the transformer gives."""
 
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            speeds: Tensor = network(x[:, None], t, repeated(context.features, x))
+        def average(x: Tensor, t: Tensor, s: Tensor | None) -> Tensor:
+            speeds: Tensor = network(x[:, None], t, repeated(context.features, x), None, s)
             return speeds[:, 0]
 
-        return velocity
+        return average
+
+    def student(self) -> ViT:
+        """The same transformer, told of intervals."""
+        return self._kind(until=True)
 
     def read(self, x: Tensor, context: Context) -> Tensor:
         """Undoes the standardisation and the logit."""
@@ -494,7 +540,8 @@ class VoxelShapes(Shapes):
         self.shape, self.unit = tuple(axes), unit
         self.likelihood, self.end = config.likelihood, config.end
         prior = start(-3.0, *zip(*DENSITIES, strict=True))
-        self.network = ViT((1, *axes), axes[0] + 1, config.network, outputs=len(prior), local=2)
+        self._kind = partial(ViT, (1, *axes), axes[0] + 1, config.network, outputs=len(prior), local=2)
+        self.network = self._kind()
         assert len(prior) == NUMBERS * len(DENSITIES)
         with torch.no_grad():
             self.network.last.bias.view(len(prior), -1).copy_(prior[:, None])
@@ -502,9 +549,11 @@ class VoxelShapes(Shapes):
     def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fits nothing."""
 
-    def _posterior(self, network: ViT, x: Tensor, t: Tensor, context: Context) -> Posterior:
+    def _posterior(
+        self, network: ViT, x: Tensor, t: Tensor, context: Context, s: Tensor | None = None
+    ) -> Posterior:
         local = repeated(context.layers.flatten(1), x).view(-1, *context.layers.shape[1:])
-        numbers = network(x[:, None], t, repeated(context.features, x), local)
+        numbers = network(x[:, None], t, repeated(context.features, x), local, s)
         return Posterior(numbers, x, t[:, None, None, None])
 
     def loss(
@@ -517,15 +566,19 @@ class VoxelShapes(Shapes):
         each: Tensor = error + self.likelihood * posterior.surprise(x1).flatten(1).mean(1)
         return each
 
-    def velocity(self, network: ViT, context: Context) -> Velocity:
+    def average(self, network: ViT, context: Context) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
         """From the noisy voxels to their expected end."""
 
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
+        def average(x: Tensor, t: Tensor, s: Tensor | None) -> Tensor:
             left = (1 - t).clamp(min=0.01)[:, None, None, None]
-            direction: Tensor = (self._posterior(network, x, t, context).mean() - x) / left
+            direction: Tensor = (self._posterior(network, x, t, context, s).mean() - x) / left
             return direction
 
-        return velocity
+        return average
+
+    def student(self) -> ViT:
+        """The same transformer, told of intervals."""
+        return self._kind(until=True)
 
     def read(self, x: Tensor, context: Context) -> Tensor:
         """Reads the expected end of the path."""
@@ -557,7 +610,8 @@ class LatentShapes(Shapes):
         super().__init__()
         self.vae = VoxelVAE(axes, axes[0] + 1, latent.network)
         self.shape = self.vae.shape
-        self.network = ViT(self.shape, axes[0] + 1, config.network)
+        self._kind = partial(ViT, self.shape, axes[0] + 1, config.network)
+        self.network = self._kind()
 
     def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fits nothing."""
@@ -572,9 +626,13 @@ class LatentShapes(Shapes):
             x1 = mean + torch.exp(0.5 * logvar) * rng.normal(*self.shape)
         return cfm_loss(self.velocity(network, context), rng.normal(*self.shape), x1, rng.uniform())
 
-    def velocity(self, network: ViT, context: Context) -> Velocity:
+    def average(self, network: ViT, context: Context) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
         """What the transformer gives."""
-        return conditioned(network, context.features)
+        return lambda x, t, s: network(x, t, repeated(context.features, x), None, s)
+
+    def student(self) -> ViT:
+        """The same transformer, told of intervals."""
+        return self._kind(until=True)
 
     def read(self, x: Tensor, context: Context) -> Tensor:
         """Decodes."""
@@ -642,6 +700,12 @@ class CaloDream(Generator):
             self.shape = VelocityShapes(axes, shape)
         self._end = shape.end if isinstance(self.shape, VoxelShapes) else 1.0
         self.shape_solver = BespokeSolver(shape.bespoke.steps, self._end) if shape.bespoke.steps else None
+        self.energy_average_velocity = (
+            self.energy.student()
+            if energy.average_velocity.steps and isinstance(self.energy, JointEnergies)
+            else None
+        )
+        self.shape_average_velocity = self.shape.student() if shape.average_velocity.steps else None
         self.noise_dim = self.energy.noise_dim + int(np.prod(self.shape.shape))
 
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
@@ -652,26 +716,24 @@ class CaloDream(Generator):
 
     def draw_energies(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates layer energies [MeV], (B, L) float64, from noise (B, energy.noise_dim)."""
-        config = self.config.energy
+        config, end, average = self.config.energy, self.energy.end, None
+        if self.energy_average_velocity is not None and isinstance(self.energy, JointEnergies):
+            average = self.energy.average(self.energy_average_velocity, conditions)
 
-        def solve(velocity: Velocity, x0: Tensor) -> Tensor:
-            if config.solver.method == "bespoke" and self.energy_solver is not None:
-                end: Tensor = self.energy_solver(velocity, x0)
-                return end
-            return integrate(velocity, x0, config.solver, self.energy.end, shares=self.energy.end < 1)
+        def solved(velocity: Velocity, x0: Tensor) -> Tensor:
+            return solve(velocity, x0, config.solver, self.energy_solver, average, end, shares=end < 1)
 
-        energies = self.energy.draw(conditions, noise, solve)
+        energies = self.energy.draw(conditions, noise, solved)
         return torch.where(energies < self.config.cut, 0.0, energies)
 
     def draw_shower(self, conditions: Tensor, energies: Tensor, noise: Tensor) -> Tensor:
         """Generates showers [MeV], (B, L, A, R), with layer energies [MeV], (B, L), from noise for the shape."""
         context, solver = self.context(conditions, energies), self.config.shape.solver
         velocity = self.shape.velocity(self.shape.network, context)
+        student = self.shape_average_velocity
+        average = None if student is None else self.shape.average(student, context)
         x0 = noise.view(-1, *self.shape.shape)
-        if solver.method == "bespoke" and self.shape_solver is not None:
-            x = self.shape_solver(velocity, x0)
-        else:
-            x = integrate(velocity, x0, solver, self._end, shares=self._end < 1)
+        x = solve(velocity, x0, solver, self.shape_solver, average, self._end, shares=self._end < 1)
         return with_energies(self.shape.read(x, context), energies, self.config.cut).to(noise.dtype)
 
     def context(self, conditions: Tensor, energies: Tensor) -> Context:
@@ -688,7 +750,7 @@ class CaloDream(Generator):
     # Training
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
-        """Fits the normalization and returns the stages: energies, their solver, latents, shapes, their solver."""
+        """Fits the normalization and returns the stages: energies, latents, shapes, and what is fitted to them."""
         device = self.standardize.mean.device
         incident = torch.from_numpy(train.primaries.conditions).to(device)
         energies = torch.from_numpy(channel_sums(train, "layers")).to(device)
@@ -699,11 +761,16 @@ class CaloDream(Generator):
         stages = [self._energy_stage(LayerSums(incident, energies))]
         if self.energy_solver is not None:
             stages.append(self._energy_solver_stage(self.energy_solver, events))
+        if self.energy_average_velocity is not None:
+            sums = LayerSums(incident, energies)
+            stages.append(self._energy_average_stage(self.energy_average_velocity, sums))
         if isinstance(self.shape, LatentShapes) and config.latent is not None:
             stages.append(self._latent_stage(self.shape.vae, config.latent, events))
         stages.append(self._shape_stage(events))
         if self.shape_solver is not None:
             stages.append(self._shape_solver_stage(self.shape_solver, events))
+        if self.shape_average_velocity is not None:
+            stages.append(self._shape_average_stage(self.shape_average_velocity, events))
         return stages
 
     def _energy_stage(self, sums: LayerSums) -> Stage:
@@ -732,6 +799,30 @@ class CaloDream(Generator):
         bespoke = self.config.energy.bespoke
         return solver_stage(
             "energy_solver", solver, self.energy, problem, self.energy_scores, bespoke, events
+        )
+
+    def _energy_average_stage(self, student: VelocityNetwork, sums: LayerSums) -> Stage:
+        energy = cast(JointEnergies, self.energy)
+
+        def problem(
+            student: VelocityNetwork, batch: Events, rng: BatchRandom
+        ) -> tuple[Average, Velocity, Tensor]:
+            known = cast(LayerSums, batch)
+            return energy.average(student, known.incident), *energy.problem(
+                known.incident, known.energies, rng
+            )
+
+        return average_stage(
+            "energy_average_velocity",
+            student,
+            energy.network,
+            problem,
+            self.energy_scores,
+            self.config.energy.average_velocity,
+            len(sums),
+            end=energy.end,
+            shares=energy.end < 1,
+            batches=sums.batches,
         )
 
     def _latent_stage(self, vae: VoxelVAE, config: LatentConfig, events: int) -> Stage:
@@ -773,6 +864,25 @@ class CaloDream(Generator):
 
         bespoke = self.config.shape.bespoke
         return solver_stage("shape_solver", solver, self.shape, problem, self.shape_scores, bespoke, events)
+
+    def _shape_average_stage(self, student: ViT, events: int) -> Stage:
+        def problem(student: ViT, batch: Events, rng: BatchRandom) -> tuple[Average, Velocity, Tensor]:
+            incident, _, energies = self._tensors(batch)
+            context = self.context(incident, energies)
+            velocity = self.shape.velocity(self.shape.network, context)
+            return self.shape.average(student, context), velocity, rng.normal(*self.shape.shape)
+
+        return average_stage(
+            "shape_average_velocity",
+            student,
+            self.shape.network,
+            problem,
+            self.shape_scores,
+            self.config.shape.average_velocity,
+            events,
+            end=self._end,
+            shares=self._end < 1,
+        )
 
     def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
         """Returns E_inc (B, 1), voxels (B, L, A, R) and layer energies (B, L) float64, all in MeV."""

@@ -66,7 +66,7 @@ from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
 from caloforge.nn.place_network import PlaceNetwork
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
 from caloforge.ode.path import on_path
-from caloforge.ode.solvers import RuleConfig, integrate
+from caloforge.ode.solvers import RuleConfig, integrate, step_times
 from caloforge.optim import AdamConfig
 from caloforge.transforms import Standardize
 
@@ -152,11 +152,6 @@ class FactorizedFlowMatchingConfig(BaseModel):
     mirror: bool = False
     average: float = Field(0.999, ge=0, lt=1)
     validation_events: int = Field(1024, ge=2)
-
-
-def path_times(end: float, steps: int) -> list[float]:
-    """Returns the times between which steps leave equal shares of the way: 1 - t_i = (1 - end)^(i / n), (n + 1,)."""
-    return [1 - (1 - end) ** (i / steps) for i in range(steps + 1)]
 
 
 class FactorizedFlowMatching(Generator):
@@ -333,7 +328,7 @@ class FactorizedFlowMatching(Generator):
         image = self.config.image
         config, end, likelihood = image.distillation, image.end, image.likelihood
         teacher = copy.deepcopy(self.image).requires_grad_(False)
-        fine = path_times(end, config.steps * config.teacher)
+        fine = step_times(end, config.steps * config.teacher, shares=True)
 
         def prepare(_: EventSource) -> None:
             teacher.load_state_dict(self.image.state_dict())

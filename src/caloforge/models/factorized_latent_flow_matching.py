@@ -44,8 +44,8 @@ from caloforge.metrics.images import image_distances
 from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.images import cell_order, channel_sums
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
-from caloforge.models.parts.stage import LossStage, solver_stage
-from caloforge.models.parts.sums import Sums, SumsConfig, check_factors
+from caloforge.models.parts.stage import LossStage, average_stage, solver_stage
+from caloforge.models.parts.sums import Sums, SumsConfig, check_factors, interval_conditioned
 from caloforge.nn.patch_autoencoder import (
     COUNTS,
     PatchAutoencoderConfig,
@@ -57,8 +57,10 @@ from caloforge.nn.patch_autoencoder import (
 )
 from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
 from caloforge.nn.velocity_network import VelocityNetwork
-from caloforge.ode.bespoke import BespokeSolver, conditioned, solve
+from caloforge.ode.average_velocity import Average
+from caloforge.ode.bespoke import BespokeSolver, conditioned
 from caloforge.ode.path import Velocity, cfm_loss
+from caloforge.ode.solve import solve
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.transforms import Standardize
@@ -154,6 +156,11 @@ class FactorizedLatentFlowMatching(Generator):
         self.autoencoder = Autoencoder((height, width), known, config.code.network)
         self.flow = VelocityNetwork(code, known, config.flow.width, config.flow.blocks)
         self.flow_solver = BespokeSolver(config.flow.bespoke.steps) if config.flow.bespoke.steps else None
+        self.flow_average_velocity = (
+            VelocityNetwork(code, known, config.flow.width, config.flow.blocks, until=True)
+            if config.flow.average_velocity.steps
+            else None
+        )
         self.channel: Tensor
         self.order: Tensor
         self.register_buffer(
@@ -172,7 +179,8 @@ class FactorizedLatentFlowMatching(Generator):
 
     def draw_code(self, known: Tensor, noise: Tensor) -> Tensor:
         """Generates codes, (B, code), from what is known of an event and noise (B, code)."""
-        z = solve(self._velocity(known), noise, self.config.flow.solver, self.flow_solver)
+        average = self.flow_average_velocity and interval_conditioned(self.flow_average_velocity, known)
+        z = solve(self._velocity(known), noise, self.config.flow.solver, self.flow_solver, average)
         return self.standardize_code.inverse(z)
 
     def draw_image(
@@ -204,7 +212,7 @@ class FactorizedLatentFlowMatching(Generator):
         return expected.to(noise.dtype).view_as(u)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
-        """Fits the normalization and returns the stages: sums, code, flow, and solvers where they are trained."""
+        """Fits the normalization and returns the stages: sums, code, flow, and what is fitted to the flows."""
         stages = self.sums.stages(train)
         counts = torch.from_numpy(channel_sums(train, self.config.channels))
         counts = self.sums.counted(counts, torch.from_numpy(train.primaries.conditions))
@@ -215,6 +223,12 @@ class FactorizedLatentFlowMatching(Generator):
             solver, scores = self.flow_solver, self._image_scores
             stages.append(
                 solver_stage("flow_solver", solver, self.flow, self._problem, scores, config, len(train))
+            )
+        if self.flow_average_velocity is not None:
+            student, average = self.flow_average_velocity, self.config.flow.average_velocity
+            name, scores = "flow_average_velocity", self._image_scores
+            stages.append(
+                average_stage(name, student, self.flow, self._interval_problem, scores, average, len(train))
             )
         return stages
 
@@ -284,6 +298,13 @@ class FactorizedLatentFlowMatching(Generator):
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
         _, _, known = self._tensors(batch)
         return self._velocity(known), rng.normal(self.config.code.network.code)
+
+    def _interval_problem(
+        self, student: VelocityNetwork, batch: Events, rng: BatchRandom
+    ) -> tuple[Average, Velocity, Tensor]:
+        _, _, known = self._tensors(batch)
+        x0 = rng.normal(self.config.code.network.code)
+        return interval_conditioned(student, known), self._velocity(known), x0
 
     def _velocity(self, known: Tensor) -> Velocity:
         return conditioned(self.flow, self.flow.condition(known))

@@ -49,8 +49,9 @@ from caloforge.models.parts.particle_features import PromptRays
 from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.nn.rounding import rounded
 from caloforge.nn.unet import UNet, UNetConfig
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, repeated, solve
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, repeated
 from caloforge.ode.path import Velocity, on_path, velocity_loss
+from caloforge.ode.solve import check_solver, solve
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.transforms import Log1p, Standardize

@@ -38,8 +38,9 @@ from caloforge.models.parts.stage import LossStage, solver_stage
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
 from caloforge.nn.rounding import Rounding, rounded
 from caloforge.nn.unet import UNet, UNetConfig
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, conditioned, frozen, solve
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, conditioned, frozen
 from caloforge.ode.path import Velocity, on_path, velocity_loss
+from caloforge.ode.solve import check_solver, solve
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.transforms import Log1p, Standardize

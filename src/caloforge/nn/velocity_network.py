@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from caloforge.nn.until import Until
+
 
 class Block(nn.Module):
     """A residual block whose normalisation is shifted, scaled and gated by time and conditions."""
@@ -36,10 +38,18 @@ class VelocityNetwork(nn.Module):
         width: of every hidden layer.
         blocks: residual blocks.
         wanted: numbers that come out, where they are no velocity; K where not given.
+        until: it also gives average velocities, until a later time (`ode.average_velocity`).
     """
 
     def __init__(
-        self, outputs: int, features: int, width: int, blocks: int, *, wanted: int | None = None
+        self,
+        outputs: int,
+        features: int,
+        width: int,
+        blocks: int,
+        *,
+        wanted: int | None = None,
+        until: bool = False,
     ) -> None:
         super().__init__()
         self.condition = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
@@ -51,19 +61,33 @@ class VelocityNetwork(nn.Module):
         nn.init.zeros_(self.last.weight)
         self.frequencies: Tensor
         self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(-1, 7), persistent=False)
+        self.until = Until(width) if until else None
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Returns the velocity, (B, K).
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
+        """Returns the velocity, (B, K), or its average between two times.
 
         Args:
             x: (B, K).
             t: times in [0, 1], (B,).
             condition: what `condition` makes of the standardised conditions, (B, width).
+            s: later times, (B,); None for the velocity at t.
         """
-        phase = t[:, None] * self.frequencies
-        embedding = nn.functional.silu(condition + self.time(torch.cat([phase.sin(), phase.cos()], 1)))
+        embedding = nn.functional.silu(condition + self._told(t, s))
         h = self.first(x)
         for block in self.blocks:
             h = block(h, embedding)
         velocity: Tensor = self.last(nn.functional.silu(self.norm(h)))
         return velocity
+
+    def _told(self, t: Tensor, s: Tensor | None) -> Tensor:
+        """Returns the embedding of times, or of intervals from t to s, (B, width)."""
+        if s is None or self.until is None:
+            return self._time(t)
+        embedding: Tensor = self.until(t, s, self._time(self.until.nodes))
+        return embedding
+
+    def _time(self, t: Tensor) -> Tensor:
+        """Returns the embedding of times (B,), (B, width)."""
+        phase = t[:, None] * self.frequencies
+        embedding: Tensor = self.time(torch.cat([phase.sin(), phase.cos()], 1))
+        return embedding

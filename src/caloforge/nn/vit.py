@@ -21,6 +21,8 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from caloforge.nn.until import Until
+
 PERIOD = 1e4
 """Longest period of the sinusoids of time."""
 
@@ -101,6 +103,7 @@ class ViT(nn.Module):
         config: sizes.
         outputs: numbers a voxel; the channels where not given.
         local: numbers that come with each layer, besides.
+        until: it also gives average velocities, until a later time (`ode.average_velocity`).
 
     Raises:
         ValueError: patches that do not divide the axes, or heads that do not divide the width.
@@ -114,6 +117,7 @@ class ViT(nn.Module):
         *,
         outputs: int | None = None,
         local: int = 0,
+        until: bool = False,
     ) -> None:
         super().__init__()
         channels, *axes = shape
@@ -146,6 +150,7 @@ class ViT(nn.Module):
         self.register_buffer(
             "periods", torch.exp(-math.log(PERIOD) / half * torch.arange(half)), persistent=False
         )
+        self.until = Until(width) if until else None
         places = torch.cartesian_prod(*(torch.arange(n) / n for n in self.grid))
         self.places: Tensor
         self.register_buffer("places", places, persistent=False)
@@ -155,7 +160,14 @@ class ViT(nn.Module):
         """Number of tokens."""
         return math.prod(self.grid)
 
-    def forward(self, x: Tensor, t: Tensor, conditions: Tensor, local: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        conditions: Tensor,
+        local: Tensor | None = None,
+        s: Tensor | None = None,
+    ) -> Tensor:
         """Returns numbers for each voxel, (B, outputs, L, A, R).
 
         Args:
@@ -163,26 +175,50 @@ class ViT(nn.Module):
             t: times in [0, 1], (B,).
             conditions: standardised, (B, F).
             local: numbers of each layer, (B, L, n), where the network has some.
+            s: later times, (B,), for the average between two times; None for what is so at t.
         """
         several = x.device.type == "cpu" and x.shape[0] > self.at_once
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not several:
-            return self._forward(x, t, conditions, local)
-        inputs = (x, t, conditions) if local is None else (x, t, conditions, local)
-        parts = zip(*(torch.split(tensor, self.at_once) for tensor in inputs), strict=True)
-        return torch.cat([self._forward(*part) for part in parts])
+            return self._forward(x, t, conditions, local, s)
+        parts = [slice(first, first + self.at_once) for first in range(0, len(x), self.at_once)]
+        return torch.cat(
+            [
+                self._forward(
+                    x[part],
+                    t[part],
+                    conditions[part],
+                    None if local is None else local[part],
+                    None if s is None else s[part],
+                )
+                for part in parts
+            ]
+        )
 
-    def _forward(self, x: Tensor, t: Tensor, conditions: Tensor, local: Tensor | None = None) -> Tensor:
+    def _forward(
+        self, x: Tensor, t: Tensor, conditions: Tensor, local: Tensor | None, s: Tensor | None
+    ) -> Tensor:
         tokens = self._patches(x)
         if local is not None:
             tokens = torch.cat([tokens, self._of_layers(local)], -1)
         tokens = self.embed(tokens) + self._positions()
-        phase = t[:, None] * self.periods
-        embedding = self.time(torch.cat([phase.cos(), phase.sin()], 1)) + self.condition(conditions)
-        embedding = F.silu(embedding)
+        embedding = F.silu(self._told(t, s) + self.condition(conditions))
         for block in self.blocks:
             tokens = block(tokens, embedding)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, -1)
         return self._voxels(self.last(_modulated(tokens, shift, scale)))
+
+    def _told(self, t: Tensor, s: Tensor | None) -> Tensor:
+        """Returns the embedding of times, or of intervals from t to s, (B, width)."""
+        if s is None or self.until is None:
+            return self._time(t)
+        embedding: Tensor = self.until(t, s, self._time(self.until.nodes))
+        return embedding
+
+    def _time(self, t: Tensor) -> Tensor:
+        """Returns the embedding of times (B,), (B, width)."""
+        phase = t[:, None] * self.periods
+        embedding: Tensor = self.time(torch.cat([phase.cos(), phase.sin()], 1))
+        return embedding
 
     def _positions(self) -> Tensor:
         phase = 2 * math.pi * self.places[:, :, None] * self.frequencies

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from caloforge.ode import loop
 from caloforge.ode.path import Velocity
-from caloforge.ode.solvers import SolverConfig, integrate, midpoint
+from caloforge.ode.solvers import midpoint
 from caloforge.optim import AdamConfig
 
 
@@ -50,16 +50,6 @@ class BespokeConfig(BaseModel):
     epochs: int = Field(4, ge=1)
     batch_size: int = Field(100, ge=1)
     events: int = Field(0, ge=0)
-
-
-def check_solver(solver: SolverConfig, bespoke: BespokeConfig) -> None:
-    """Raises ValueError where a bespoke solver is asked for and none with so many steps is trained."""
-    if solver.method == "bespoke" and solver.steps != bespoke.steps:
-        trained = f"of {bespoke.steps} steps" if bespoke.steps else "(bespoke.steps = 0)"
-        raise ValueError(
-            f"solver.method = 'bespoke' needs solver.steps as trained, got {solver.steps} and a bespoke solver "
-            f"{trained}"
-        )
 
 
 class BespokeSolver(nn.Module):
@@ -176,14 +166,6 @@ def repeated(values: Tensor, x: Tensor) -> Tensor:
 def conditioned(network: Callable[[Tensor, Tensor, Tensor], Tensor], condition: Tensor) -> Velocity:
     """Returns the velocity that a network gives for a batch of conditions, (B, *), also of x repeated, (n B, *)."""
     return lambda x, t: network(x, t, repeated(condition, x))
-
-
-def solve(velocity: Velocity, x0: Tensor, solver: SolverConfig, bespoke: BespokeSolver | None) -> Tensor:
-    """Integrates from t = 0 to 1 by the solver asked for, which `check_solver` has seen."""
-    if solver.method == "bespoke" and bespoke is not None:
-        end: Tensor = bespoke(velocity, x0)
-        return end
-    return integrate(velocity, x0, solver)
 
 
 @contextmanager

@@ -26,13 +26,13 @@ class SolverConfig(BaseModel):
     """A solver and its number of steps.
 
     Attributes:
-        method: one of `STEPS`, or `bespoke` where the model has trained one (`ode.bespoke`).
-        steps: from 0 to the end; those of the training where bespoke.
+        method: one of `STEPS`, or what the model has trained: `bespoke` (`ode.bespoke`) or `average_velocity`.
+        steps: from 0 to the end; those of the training where it is trained.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Method | Literal["bespoke"] = "euler"
+    method: Method | Literal["bespoke", "average_velocity"] = "euler"
     steps: int = Field(11, ge=1)
 
 
@@ -83,10 +83,23 @@ STEPS: MappingProxyType[Method, Step] = MappingProxyType(
 )
 
 
+def step_times(end: float, steps: int, *, shares: bool = False) -> list[float]:
+    """Returns the times from 0 to the end between which steps lie, (steps + 1,).
+
+    Args:
+        end: the last time.
+        steps: how many.
+        shares: each takes the same share of the way that is left to t = 1, 1 - t_i = (1 - end)^(i / n); equal
+            steps otherwise.
+    """
+    done = [i / steps for i in range(steps + 1)]
+    return [1 - (1 - end) ** share for share in done] if shares else [end * share for share in done]
+
+
 def integrate(
     velocity: Velocity, x: Tensor, solver: SolverConfig, end: float = 1.0, *, shares: bool = False
 ) -> Tensor:
-    """Integrates from t = 0 to the end.
+    """Integrates from t = 0 to the end by a rule.
 
     Args:
         velocity: v(x, t).
@@ -99,13 +112,13 @@ def integrate(
         x at the end, (B, *).
 
     Raises:
-        ValueError: the method is `bespoke`, which is no rule but a trained module.
+        ValueError: the method is `bespoke` or `average_velocity`, which are no rules but trained modules.
     """
-    if solver.method == "bespoke":
-        raise ValueError(f"there is no bespoke solver here; solver.method may be {', '.join(STEPS)}")
+    if solver.method == "bespoke" or solver.method == "average_velocity":
+        name = {"bespoke": "bespoke solver", "average_velocity": "average velocity"}[solver.method]
+        raise ValueError(f"there is no {name} here; solver.method may be {', '.join(STEPS)}")
     step = STEPS[solver.method]
-    done = [i / solver.steps for i in range(solver.steps + 1)]
-    times = [1 - (1 - end) ** share for share in done] if shares else [end * share for share in done]
+    times = step_times(end, solver.steps, shares=shares)
     steps = [last - first for first, last in pairwise(times)]
     if torch.compiler.is_exporting():
         return _looped(step, velocity, x, times[:-1], steps)

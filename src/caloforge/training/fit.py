@@ -90,6 +90,7 @@ class History:
         seconds: time spent training.
         rows: rows of the log.
         data: hashes of the data files.
+        given: numbers of stages whose weights were given; they are not trained.
     """
 
     data: list[str]
@@ -101,6 +102,7 @@ class History:
     best_epoch: int = -1
     seconds: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    given: list[int] = field(default_factory=list)
 
     def begin(self, stage: int) -> None:
         """Goes on to the first epoch of another stage."""

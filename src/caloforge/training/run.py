@@ -259,7 +259,7 @@ class _Training:
         recipe = self.recipe
         report = self.reporter() if fabric.is_global_zero else silent
         for number, stage in enumerate(stages):
-            if number < history.stage:
+            if number < history.stage or number in history.given:
                 continue
             if number > history.stage:
                 history.begin(number)

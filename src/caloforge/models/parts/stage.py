@@ -1,4 +1,4 @@
-"""Stages that several models share: one loss, the moving average of the weights, a bespoke solver.
+"""Stages that several models share: one loss, the moving average of the weights, bespoke solvers, average velocities.
 
 `LossStage` is enough for one network and one loss. It trains a network that the model hands over and owns the moving
 average of its weights: the loss is given the network in training, and what generates stays the model's own.
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from caloforge.events import Events, EventSource, Selected
 from caloforge.models.base import BatchRandom
+from caloforge.ode.average_velocity import Average, AverageVelocityConfig, average_loss
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
 from caloforge.ode.path import Velocity
 from caloforge.optim import Adam, AdamConfig, update_average
@@ -248,3 +249,53 @@ def solver_stage(
         return shuffled_batches(Selected(source, rows) if config.events else source, batch_size, rng)
 
     return LossStage(name, solver, loss, scores, config, some, batches=batches)
+
+
+def average_stage(
+    name: str,
+    student: Network,
+    teacher: nn.Module,
+    problem: Callable[[Network, Events, BatchRandom], tuple[Average, Velocity, Tensor]],
+    scores: Scores,
+    config: AverageVelocityConfig,
+    events: int,
+    *,
+    end: float = 1.0,
+    shares: bool = False,
+    batches: Batches = shuffled_batches,
+) -> LossStage[Network]:
+    """Returns the stage in which a student learns the average velocities of a trained network.
+
+    Args:
+        name: for logs.
+        student: what is trained; starts from the teacher's weights, where it has the same.
+        teacher: what the velocity is made of; stays as it is.
+        problem: student in training, batch and random numbers -> average velocities, velocity and starting points.
+            Both are asked at any multiple of the batch, its events repeated in order.
+        scores: what chooses the best weights.
+        config: steps, target and training.
+        events: number of training events.
+        end: the last time.
+        shares: as in `ode.solvers.step_times`.
+        batches: as for a `LossStage`.
+    """
+
+    def prepare(_: EventSource) -> None:
+        student.load_state_dict(teacher.state_dict(), strict=False)
+
+    def loss(student: Network, batch: Events, rng: BatchRandom) -> Tensor:
+        with frozen(teacher):
+            average, velocity, x0 = problem(student, batch, rng)
+            return average_loss(average, velocity, x0, rng.uniform(3), config, end, shares=shares)
+
+    return LossStage(
+        name,
+        student,
+        loss,
+        scores,
+        config,
+        events,
+        average=config.average,
+        prepare=prepare,
+        batches=batches,
+    )

@@ -31,10 +31,12 @@ from caloforge.models.base import BatchRandom, Stage
 from caloforge.models.parts.images import channel_sums
 from caloforge.models.parts.inference import spread_rows
 from caloforge.models.parts.particle_features import ParticleFeatures
-from caloforge.models.parts.stage import LossStage, solver_stage
+from caloforge.models.parts.stage import LossStage, average_stage, solver_stage
 from caloforge.nn.velocity_network import VelocityNetwork
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, check_solver, conditioned, solve
+from caloforge.ode.average_velocity import Average, AverageVelocityConfig
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, conditioned, repeated
 from caloforge.ode.path import Velocity, cfm_loss
+from caloforge.ode.solve import check_solver, solve
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.runtime.noise import standard_normals
@@ -56,6 +58,8 @@ class SumsConfig(BaseModel):
         blocks: residual blocks.
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
+        average_velocity: a network that is trained to do with one or two evaluations, for `solver.method =
+            "average_velocity"`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,13 +68,14 @@ class SumsConfig(BaseModel):
     blocks: int = Field(4, ge=1)
     solver: SolverConfig = SolverConfig(steps=16)
     bespoke: BespokeConfig = BespokeConfig()
+    average_velocity: AverageVelocityConfig = AverageVelocityConfig()
     optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, schedule="cosine", warmup=0.05)
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(256, ge=1)
 
     @model_validator(mode="after")
     def _solver(self) -> Self:
-        check_solver(self.solver, self.bespoke)
+        check_solver(self.solver, self.bespoke, self.average_velocity)
         return self
 
 
@@ -102,6 +107,11 @@ class Sums(nn.Module):
         self.standardize_sums = Standardize(self.outputs)
         self.network = VelocityNetwork(self.outputs, self.features, config.width, config.blocks)
         self.solver = BespokeSolver(config.bespoke.steps) if config.bespoke.steps else None
+        self.average_velocity = (
+            VelocityNetwork(self.outputs, self.features, config.width, config.blocks, until=True)
+            if config.average_velocity.steps
+            else None
+        )
         self._energy = None if detector.energy is None else detector.features.index(detector.energy.name)
         if not detector.counts:
             self.quantum: Tensor
@@ -115,7 +125,8 @@ class Sums(nn.Module):
 
     def forward(self, conditions: Tensor, features: Tensor, noise: Tensor) -> Tensor:
         """Draws sums, whole photons or quanta, (B, K), from conditions (B, F), their `describe` and noise (B, K)."""
-        x1 = solve(self.velocity(features), noise, self.config.solver, self.solver)
+        average = self.average_velocity and interval_conditioned(self.average_velocity, features)
+        x1 = solve(self.velocity(features), noise, self.config.solver, self.solver, average)
         return self.read(x1, conditions)
 
     def read(self, x1: Tensor, conditions: Tensor) -> Tensor:
@@ -162,7 +173,7 @@ class Sums(nn.Module):
     def stages(
         self, train: EventSource, augment: Callable[[Events, BatchRandom], Events] | None = None
     ) -> list[Stage]:
-        """Fits the normalization and returns the stages: the velocity, and its solver where one is trained.
+        """Fits the normalization and returns the stages: velocity, its solver, average velocities, where trained.
 
         Args:
             train: training events.
@@ -185,6 +196,12 @@ class Sums(nn.Module):
                 solver_stage(
                     "sums_solver", self.solver, self.network, self._problem, self.scores, bespoke, len(train)
                 )
+            )
+        if self.average_velocity is not None:
+            config, student = self.config.average_velocity, self.average_velocity
+            name, scores = "sums_average_velocity", self.scores
+            stages.append(
+                average_stage(name, student, self.network, self._interval_problem, scores, config, len(train))
             )
         return stages
 
@@ -224,6 +241,16 @@ class Sums(nn.Module):
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
         return self.velocity(self.describe(self._conditions(batch))), rng.normal(self.outputs)
 
+    def _interval_problem(
+        self, student: VelocityNetwork, batch: Events, rng: BatchRandom
+    ) -> tuple[Average, Velocity, Tensor]:
+        features = self.describe(self._conditions(batch))
+        return (
+            interval_conditioned(student, features),
+            self.velocity(features),
+            rng.normal(self.outputs),
+        )
+
     def _conditions(self, events: Events) -> Tensor:
         return torch.from_numpy(events.conditions).to(self.standardize.mean.device)
 
@@ -236,6 +263,12 @@ class Sums(nn.Module):
         if self._energy is None:
             return torch.ones_like(conditions[:, :1])
         return conditions[:, self._energy : self._energy + 1]
+
+
+def interval_conditioned(network: VelocityNetwork, features: Tensor) -> Average:
+    """Returns the average velocities that a network gives for a batch of features, (B, F), also of x repeated."""
+    condition = network.condition(features)
+    return lambda x, t, s: network(x, t, repeated(condition, x), s)
 
 
 def check_factors(detector: Detector, channels: str) -> None:

@@ -1,0 +1,73 @@
+"""The solver that a configuration asks for: a rule, a bespoke solver, or average velocities."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from caloforge.ode.average_velocity import Average, AverageVelocityConfig, leap
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver
+from caloforge.ode.path import Velocity
+from caloforge.ode.solvers import SolverConfig, integrate, step_times
+
+
+def check_solver(
+    solver: SolverConfig, bespoke: BespokeConfig, average_velocity: AverageVelocityConfig | None = None
+) -> None:
+    """Raises ValueError where what is asked for is not trained, or not with so many steps.
+
+    Args:
+        solver: what is asked for.
+        bespoke: the bespoke solver that is trained.
+        average_velocity: the average velocities; None for a model that has none.
+    """
+    if solver.method == "bespoke" and solver.steps != bespoke.steps:
+        trained = f"of {bespoke.steps} steps" if bespoke.steps else "(bespoke.steps = 0)"
+        raise ValueError(
+            f"solver.method = 'bespoke' needs solver.steps as trained, got {solver.steps} and a bespoke solver "
+            f"{trained}"
+        )
+    if solver.method != "average_velocity":
+        return
+    if average_velocity is None:
+        raise ValueError("solver.method = 'average_velocity': this model has none")
+    if not average_velocity.steps:
+        raise ValueError(
+            "solver.method = 'average_velocity' needs them to be trained, got average_velocity.steps = 0"
+        )
+    if average_velocity.target == "path" and solver.steps != average_velocity.steps:
+        raise ValueError(
+            f"solver.method = 'average_velocity' with the target 'path' needs solver.steps as trained, "
+            f"{average_velocity.steps}, got {solver.steps}"
+        )
+
+
+def solve(
+    velocity: Velocity,
+    x0: Tensor,
+    solver: SolverConfig,
+    bespoke: BespokeSolver | None,
+    average: Average | None = None,
+    end: float = 1.0,
+    *,
+    shares: bool = False,
+) -> Tensor:
+    """Goes from t = 0 to the end by the solver asked for, which `check_solver` has seen.
+
+    Args:
+        velocity: v(x, t).
+        x0: the start, (B, *).
+        solver: what is asked for.
+        bespoke: the bespoke solver, of the same end.
+        average: the average velocities.
+        end: the last time.
+        shares: as in `step_times`; a bespoke solver has times of its own.
+
+    Returns:
+        x at the end, (B, *).
+    """
+    if solver.method == "bespoke" and bespoke is not None:
+        x: Tensor = bespoke(velocity, x0)
+        return x
+    if solver.method == "average_velocity" and average is not None:
+        return leap(average, x0, step_times(end, solver.steps, shares=shares))
+    return integrate(velocity, x0, solver, end, shares=shares)
