@@ -46,6 +46,7 @@ SMALL = {
     "vqgan": {
         "image": {"codes": 16},
         "condition": {"codes": 8},
+        "particle": {"hidden": 16, "photons": {"width": 16}, "place": {"width": 16}},
         "prior": {"network": {"width": 16, "hidden": 16, "layers": 1, "heads": 2}},
     },
 }

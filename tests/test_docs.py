@@ -213,6 +213,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.flow]` of `factorized_latent_flow_matching`": factorized_latent.FlowConfig,
     "`[model.image]` of `vqgan`": vqgan.ImageCodesConfig,
     "`[model.condition]` of `vqgan`": vqgan.ConditionCodesConfig,
+    "`[model.particle]` of `vqgan`": vqgan.ParticleConfig,
     "`[model.prior]` of `vqgan`": vqgan.PriorConfig,
     "`[model.prior.network]` of `vqgan`": GPTConfig,
     "`[model.photons]` of `autoregressive_flow`": PhotonsConfig,

@@ -116,6 +116,11 @@ SMALL = {
     "vqgan": {
         "image": {"codes": 16, "batch_size": 16},
         "condition": {"codes": 8, "batch_size": 16},
+        "particle": {
+            "hidden": 16,
+            "photons": {"width": 16, "batch_size": 16},
+            "place": {"width": 16, "batch_size": 16},
+        },
         "prior": {"network": {"width": 16, "hidden": 16, "layers": 1, "heads": 2}, "batch_size": 16},
         "validation_events": 16,
     },

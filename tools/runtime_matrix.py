@@ -72,14 +72,16 @@ def make(folder: Path, names: list[str]) -> None:
         particles = particles.select(np.linspace(0, len(particles) - 1, ROWS).astype(np.intp))
         noise = standard_normals(0, np.arange(ROWS), model.noise_dim)
         if isinstance(model, DrawsTokens):
-            conditions = torch.from_numpy(particles.conditions)
+            conditions, normals = torch.from_numpy(particles.conditions), torch.from_numpy(noise)
             with torch.no_grad():
-                given = model.given(conditions).numpy()
-                tokens = model.tokens(conditions, torch.from_numpy(noise))
-                answer = model.respond(tokens, torch.from_numpy(noise[:, -1])).numpy()
-            write(out / GIVEN, conditions=particles.conditions, answer=given)
+                given = model.given(conditions, normals[:, -2])
+                tokens = model.tokens(conditions, normals)
+                answer = model.respond(tokens, normals[:, -1], *given[2:]).numpy()
+            sums = {"noise": noise[:, -2]} if model.tells else {}
+            write(out / GIVEN, conditions=particles.conditions, **sums, answer=given[0].numpy())
             write(out / STEP, **first_step(model, given))
-            write(out / "response.onnx", tokens=tokens.numpy(), noise=noise[:, -1], answer=answer)
+            sums = {"photons": given[2].numpy()} if model.tells else {}
+            write(out / "response.onnx", tokens=tokens.numpy(), noise=noise[:, -1], **sums, answer=answer)
         else:
             answer = as_function(model)(particles.conditions, noise)
             write(out / "response.onnx", conditions=particles.conditions, noise=noise, answer=answer)
@@ -110,12 +112,15 @@ def first_step(model: Any, given: Any) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    pairs = model.nothing_seen(len(given))
-    inputs = {"tokens": torch.from_numpy(given[:, 0]), "place": torch.zeros(len(given), dtype=torch.int64)}
-    inputs["noise"] = torch.from_numpy(np.linspace(-2, 2, len(given), dtype=np.float32))
-    seen = torch.zeros(len(given), pairs[0][0].shape[-1], dtype=torch.bool)
+    rows = len(given[0])
+    pairs = model.nothing_seen(rows)
+    inputs = {"tokens": given[0][:, 0], "place": torch.zeros(rows, dtype=torch.int64)}
+    inputs["noise"] = torch.from_numpy(np.linspace(-2, 2, rows, dtype=np.float32))
+    seen = torch.zeros(rows, pairs[0][0].shape[-1], dtype=torch.bool)
+    told = {"told": given[1][:, 0]} if model.tells else {}
     with torch.no_grad():
-        answer, _ = model.next_token(*inputs.values(), pairs, seen)
+        answer, _ = model.next_token(*inputs.values(), pairs, seen, *told.values())
+    inputs |= told
     past = {
         f"{kind}{block}": value
         for block, pair in enumerate(pairs)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from caloforge.nn.gpt import GPT, GPTConfig, invert
+from caloforge.nn.gpt import GPT, GPTConfig, ToldPlaces, invert
 
 SMALL = GPTConfig(width=16, hidden=24, layers=2, heads=2)
 
@@ -19,11 +19,13 @@ def test_the_papers_sizes():
 
 
 @torch.no_grad()
-def test_kept_keys_and_values_give_the_logits_of_the_whole_sequence():
+@pytest.mark.parametrize("tells", [False, True])
+def test_kept_keys_and_values_give_the_logits_of_the_whole_sequence(tells):
     net = made()
     given, u = torch.randint(5, (4, 2)), torch.rand(4, 9)
-    tokens = net.draw(given, u, 1.2, 4)
-    _, logits = net(given, tokens)
+    told = torch.randn(4, 10, 16, dtype=torch.float64) if tells else None
+    tokens = net.draw(given, u, 1.2, 4, told)
+    _, logits = net(given, tokens, told=told)
     again = torch.stack([invert(logits[:, k], u[:, k], 1.2, 4) for k in range(9)], 1)
     assert torch.equal(tokens, again)
 
@@ -63,3 +65,19 @@ def test_tokens_are_drawn_by_their_probabilities():
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
 def test_the_ends_of_the_uniform_give_a_token(u):
     assert 0 <= invert(torch.randn(1, 5), torch.tensor([u]), 1.0, 5).item() < 5
+
+
+@torch.no_grad()
+def test_places_are_told_where_their_token_lies_from_the_expected_place():
+    torch.manual_seed(0)
+    places = ToldPlaces(3, (2, 3), (8, 12), 2, 16, 8)
+    assert places.middles.tolist() == [[1.5, 1.5], [1.5, 5.5], [1.5, 9.5], [5.5, 1.5], [5.5, 5.5], [5.5, 9.5]]
+    features, expected = torch.randn(2, 3), torch.tensor([[1.5, 1.5], [1.5, 5.5]])
+    assert not places(features, expected).any()  # a prior without them is where the training begins
+    places.outer.weight.normal_()
+    told = places(features[:1].expand(2, 3), expected)
+    assert told.shape == (2, 7, 16)
+    assert not told[:, 0].any()  # before the last condition token
+    torch.testing.assert_close(told[0, 1], told[1, 2])
+    assert (told[0, 1] - told[0, 2]).abs().max() > 1e-3
+    assert (places(features, expected)[1] - told[1])[1:].abs().max() > 1e-3

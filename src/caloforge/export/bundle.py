@@ -377,12 +377,17 @@ def _other_tokens(
     conditions: NDArray[np.float32],
     noise: NDArray[np.float32],
 ) -> NDArray[np.bool_] | None:
-    """Tells of which events PyTorch and the graphs draw different tokens, (B,); None where there are none."""
+    """Tells of which events PyTorch and the graphs draw different tokens or sums, (B,); None where there are none."""
     if not (isinstance(model, DrawsTokens) and isinstance(session, TokenSession)):
         return None
+    inputs = torch.from_numpy(conditions), torch.from_numpy(noise)
     with torch.no_grad():
-        reference = model.tokens(torch.from_numpy(conditions), torch.from_numpy(noise)).numpy()
-    return np.asarray((reference != session.tokens(conditions, noise)).any(1))
+        reference = model.tokens(*inputs).numpy()
+        sums = model.given(inputs[0], inputs[1][:, -2])[2:]
+    other = (reference != session.tokens(conditions, noise)).any(1)
+    for wanted, got in zip(sums, session.given(conditions, noise)[2:], strict=True):
+        other |= wanted.numpy() != got
+    return np.asarray(other)
 
 
 def disagreement(

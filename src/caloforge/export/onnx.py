@@ -74,6 +74,18 @@ class _Exported(nn.Module):
         return (result, seen[0]) if self.both else result
 
 
+class _Given(nn.Module):
+    """What is known before the first token."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        assert isinstance(self.model, DrawsTokens)
+        return self.model.given(*inputs)
+
+
 class _Step(nn.Module):
     """One token, after those whose keys and values are kept for all places; the ones that are not there are masked."""
 
@@ -81,11 +93,12 @@ class _Step(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, place: Tensor, noise: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, tokens: Tensor, place: Tensor, noise: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         assert isinstance(self.model, DrawsTokens)
+        told, past = (others[0], others[1:]) if self.model.tells else (None, others)
         pairs = list(zip(past[::2], past[1::2], strict=True))
         seen = torch.arange(past[0].shape[-1], device=place.device) < place[:, None]
-        drawn, entries = self.model.next_token(tokens, place, noise, pairs, seen)
+        drawn, entries = self.model.next_token(tokens, place, noise, pairs, seen, told)
         return drawn, *(tensor for pair in entries for tensor in pair)
 
 
@@ -134,8 +147,9 @@ def graphs_of(model: Generator | Readout, *, whole: bool) -> tuple[Any, Any]:
     Returns:
         an `onnx.ModelProto` with inputs `conditions` (B, F) and `noise` (B, D) and the output `responses`
         (B, *shape), or `channels` (B, K) for a readout. Of a model that draws tokens the inputs are `tokens` (B, L)
-        and `noise` (B,): see `graphs_of_tokens`. And the graph of the counts before they are rounded, None of a model
-        that rounds otherwise than at its end by `nn.rounding.rounded`, or not at all.
+        and `noise` (B,), and `photons` (B,) where it is told more: see `graphs_of_tokens`. And the graph of the
+        counts before they are rounded, None of a model that rounds otherwise than at its end by
+        `nn.rounding.rounded`, or not at all.
 
     Raises:
         ValueError: the graph is not what the runtime needs.
@@ -149,8 +163,10 @@ def graphs_of(model: Generator | Readout, *, whole: bool) -> tuple[Any, Any]:
 def _of_model(model: Generator | Readout, whole: bool, both: bool) -> Any:
     device, name, output = _device(model), "__call__", "responses"
     if isinstance(model, DrawsTokens):
-        tokens = torch.zeros(ROWS, model.noise_dim - 1, dtype=torch.int64, device=device)
+        length = model.noise_dim - 1 - model.tells
+        tokens = torch.zeros(ROWS, length, dtype=torch.int64, device=device)
         inputs = {"tokens": tokens, "noise": torch.zeros(ROWS, device=device)}
+        inputs |= {"photons": torch.ones(ROWS, device=device)} if model.tells else {}
         name = "respond"
     else:
         conditions = torch.ones(ROWS, len(model.detector.conditions), device=device)
@@ -213,12 +229,19 @@ def graphs_of_tokens(model: Generator | Readout) -> dict[str, Any]:
     Returns:
         given.onnx: conditions (B, F) -> tokens (B, G); and step.onnx: tokens (B,), place (B,), noise (B,), key0
         (B, heads, size, T), value0 (B, heads, T, size), ... of all places -> next (B,), made_key0 (B, heads, size, 1),
-        made_value0 (B, heads, 1, size), ...
+        made_value0 (B, heads, 1, size), ... Of a model that is told more given.onnx takes noise (B,) as well and gives
+        told (B, T, width) and photons (B,), and step.onnx takes told (B, width) after the noise.
     """
     if not isinstance(model, DrawsTokens):
         return {}
     device = _device(model)
-    conditions = torch.ones(ROWS, len(model.detector.conditions), device=device)
+    given = {"conditions": torch.ones(ROWS, len(model.detector.conditions), device=device)}
+    known, told = ["tokens"], {}
+    if model.tells:
+        given["noise"] = torch.zeros(ROWS, device=device)
+        known += ["told", "photons"]
+        with torch.no_grad():
+            told = {"told": model.given(*given.values())[1][:, 0]}
     number = torch.zeros(ROWS, dtype=torch.int64, device=device)
     cache = {
         f"{kind}{block}": tensor
@@ -226,10 +249,10 @@ def graphs_of_tokens(model: Generator | Readout) -> dict[str, Any]:
         for kind, tensor in zip(("key", "value"), pair, strict=True)
     }
     step = {
-        "tokens": number, "place": number.clone(), "noise": torch.zeros(ROWS, device=device), **cache
+        "tokens": number, "place": number.clone(), "noise": torch.zeros(ROWS, device=device), **told, **cache
     }  # fmt: skip
     return {
-        GIVEN: _trace(_Exported(model, "given", False).eval(), {"conditions": conditions}, ["tokens"]),
+        GIVEN: _trace(_Given(model).eval(), given, known),
         STEP: _trace(_Step(model).eval(), step, ["next", *(f"made_{name}" for name in cache)]),
     }
 

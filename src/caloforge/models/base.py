@@ -132,12 +132,28 @@ class Generator(nn.Module, ABC):
 class DrawsTokens(Protocol):
     """A generator that draws an event token by token, each after those before.
 
-    Its `forward` is `respond(tokens(conditions, noise[:, :-1]), noise[:, -1])`. It is exported as three graphs, and the
-    loop is the runtime's (`runtime.tokens`); `nothing_seen` tells the shapes of what the loop keeps.
+    Its `forward` is `respond(tokens(conditions, noise), noise[:, -1])`. It is exported as three graphs, and the loop is
+    the runtime's (`runtime.tokens`); `nothing_seen` tells the shapes of what the loop keeps.
+
+    A model that `tells` its network at each place more than the tokens draws the photon sum first: then there is one
+    normal more, the last but one, and `respond` is given the sum as well.
     """
 
-    def given(self, conditions: Tensor) -> Tensor:
-        """Returns the tokens of the particle, (B, G), of conditions (B, F)."""
+    @property
+    def tells(self) -> bool:
+        """Whether each place is told something, and the photon sum is drawn first."""
+
+    def given(self, conditions: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Returns what is known before the first image token.
+
+        Args:
+            conditions: physical units, (B, F).
+            noise: one normal an event, (B,), of a model that `tells`.
+
+        Returns:
+            the tokens of the particle, (B, G); and of a model that `tells` what each place is told,
+            (B, G + L - 1, width), and the photon sum, (B,).
+        """
 
     def next_token(
         self,
@@ -146,6 +162,7 @@ class DrawsTokens(Protocol):
         noise: Tensor,
         past: Sequence[tuple[Tensor, Tensor]],
         seen: Tensor | None,
+        told: Tensor | None = None,
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Draws the token of the image after one place, (B,).
 
@@ -155,6 +172,7 @@ class DrawsTokens(Protocol):
             noise: one normal an event, (B,).
             past: keys and values of each block, (B, heads, size, T) and (B, heads, T, size).
             seen: which of them there are, (B, T); None: all.
+            told: what the place is told, (B, width); None of a model that does not.
 
         Returns:
             the token, and key and value of this place, (B, heads, size, 1) and (B, heads, 1, size).
@@ -164,10 +182,16 @@ class DrawsTokens(Protocol):
         """Returns room for keys and values of all places, zeros, for so many events."""
 
     def tokens(self, conditions: Tensor, noise: Tensor) -> Tensor:
-        """Draws the tokens of the image, (B, L), from conditions (B, F) and noise (B, L or more)."""
+        """Draws the tokens of the image, (B, L), from conditions (B, F) and noise (B, D)."""
 
-    def respond(self, tokens: Tensor, noise: Tensor) -> Tensor:
-        """Turns tokens of the image, (B, L), and one normal an event, (B,), into responses, (B, *shape)."""
+    def respond(self, tokens: Tensor, noise: Tensor, photons: Tensor | None = None) -> Tensor:
+        """Turns tokens of the image into responses, (B, *shape).
+
+        Args:
+            tokens: of the image, (B, L).
+            noise: one normal an event, (B,).
+            photons: photon sums, (B,), of a model that `tells`.
+        """
 
 
 @runtime_checkable

@@ -17,11 +17,18 @@ rounding of a step of a cumulative distribution, another batch size may draw ano
 then differs.
 
 Parameters with the default sizes, as published: 59,924 and a codebook, 116,873, 934,912.
+
+Beyond the publication. Two tokens of 512 codes hardly say where a particle goes and how bright it is. With the section
+`particle` the prior is told at each place, beside the tokens (`nn.gpt.ToldPlaces`), the particle's derived features,
+the photon sum N and where the next token's cells are, seen from the expected place (`models.parts.flow_images`).
+The true sum is told in training; a generator draws it from the density of `models.parts.photons`, with one normal more
+(the last but one), and scales the decoded image so that its counts add up to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
@@ -33,15 +40,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from caloforge.detectors import Detector
-from caloforge.events import Events, EventSource
+from caloforge.events import Events, EventSource, Rows, in_slices
 from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.autoencoding import AutoencoderStage, LossesConfig, perceptual_network
+from caloforge.models.parts.flow_images import ExpectedPlaceConfig, FlowImages
 from caloforge.models.parts.images import cell_order, channel_matrix, image_shape
 from caloforge.models.parts.inference import channel_scores, generation_scores, spread_rows
 from caloforge.models.parts.particle_features import PromptRays
+from caloforge.models.parts.photons import PhotonsConfig
 from caloforge.models.parts.stage import LossStage
 from caloforge.nn.autoencoder import AutoencoderConfig, Decoder, Encoder, latent_shape
-from caloforge.nn.gpt import GPT, GPTConfig, Past, invert
+from caloforge.nn.gpt import GPT, GPTConfig, Past, ToldPlaces, invert
 from caloforge.nn.quantizer import Codebook, ProjectedCodebook, straight_through, usage
 from caloforge.nn.rounding import Rounding, normal_to_uniform, rounded
 from caloforge.optim import AdamConfig
@@ -125,13 +134,31 @@ class PriorConfig(BaseModel):
     batch_size: int = Field(256, ge=1)
 
 
+class ParticleConfig(BaseModel):
+    """What the prior is told beside the tokens of the particle; not of the publication.
+
+    Attributes:
+        photons: density of the photon sum.
+        place: where the light is expected.
+        hidden: of the layers between what is told and the places.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    photons: PhotonsConfig = PhotonsConfig()
+    place: ExpectedPlaceConfig = ExpectedPlaceConfig()
+    hidden: int = Field(128, ge=1)
+
+
 class VQGANConfig(BaseModel):
-    """The three networks, and how tokens are drawn.
+    """The networks, and how tokens are drawn.
 
     Attributes:
         image: the image tokens.
         condition: the condition tokens.
         prior: the GPT.
+        particle: tell the prior the particle's features, the photon sum and the expected place, beside its tokens;
+            needs a detector that counts photons, with a face and a pitch.
         temperature: what logits are divided by; may be changed after the training.
         top_k: only so many most likely tokens are drawn; may be changed after the training.
         rounding: `systematic`, `nearest` or `none`; may be changed after the training.
@@ -143,6 +170,7 @@ class VQGANConfig(BaseModel):
     image: ImageCodesConfig = ImageCodesConfig()
     condition: ConditionCodesConfig = ConditionCodesConfig()
     prior: PriorConfig = PriorConfig()
+    particle: ParticleConfig | None = None
     temperature: float = Field(1.2, gt=0)
     top_k: int = Field(128, ge=1)
     rounding: Rounding = "systematic"
@@ -223,6 +251,22 @@ def _layers(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+@dataclass(frozen=True, eq=False)
+class Tokenized:
+    """Conditions of events, (N, F), tokens of their images, (N, L), and their photon sums, (N,)."""
+
+    conditions: NDArray[np.float32]
+    tokens: Tensor
+    photons: Tensor
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def slices(self, rows: Rows) -> Tokenized:
+        """Returns some rows."""
+        return Tokenized(self.conditions[rows], self.tokens[rows], self.photons[rows])
+
+
 class VQGAN(Generator):
     """Draws tokens one after the other and decodes them.
 
@@ -246,7 +290,7 @@ class VQGAN(Generator):
         self.condition = ConditionCodes(features, config.condition)
         _, rows, columns = self.image.latent
         self.length = rows * columns
-        self.noise_dim = self.length + 1
+        self.noise_dim = self.length + 1 + self.tells
         self.prior = GPT(
             config.condition.codes,
             config.image.codes,
@@ -254,28 +298,65 @@ class VQGAN(Generator):
             self.length,
             config.prior.network,
         )
+        if config.particle is not None:
+            known = config.particle
+            self.known = FlowImages(detector, known.photons, known.place, False, config.validation_events)
+            self.told = ToldPlaces(
+                self.known.features,
+                (rows, columns),
+                shape,
+                config.condition.tokens,
+                config.prior.network.width,
+                known.hidden,
+            )
         self.order: Tensor
         self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
 
+    @property
+    def tells(self) -> bool:
+        """Whether the prior is told more than tokens, and the photon sum is drawn first."""
+        return self.config.particle is not None
+
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
-        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, L + 1)."""
-        return self.respond(self.tokens(conditions, noise), noise[:, -1])
+        """Generates responses, (B, *shape), from conditions (B, F) and noise (B, D)."""
+        given = self.given(conditions, noise[:, -2])
+        return self.respond(self._drawn(given, noise), noise[:, -1], *given[2:])
 
     def tokens(self, conditions: Tensor, noise: Tensor) -> Tensor:
-        """Draws image tokens, (B, L), from conditions (B, F) and noise (B, L + 1)."""
-        u = normal_to_uniform(noise[:, :-1])
-        return self.prior.draw(self.given(conditions), u, self.config.temperature, self.config.top_k)
+        """Draws image tokens, (B, L), from conditions (B, F) and noise (B, D)."""
+        return self._drawn(self.given(conditions, noise[:, -2]), noise)
 
-    def given(self, conditions: Tensor) -> Tensor:
-        """Returns condition tokens, (B, G), of conditions (B, F)."""
+    def _drawn(self, given: tuple[Tensor, ...], noise: Tensor) -> Tensor:
+        u = normal_to_uniform(noise[:, : self.length])
+        return self.prior.draw(given[0], u, self.config.temperature, self.config.top_k, *given[1:2])
+
+    def given(self, conditions: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Returns condition tokens, (B, G); and what each place is told, (B, G + L - 1, width), and photon sums, (B,).
+
+        The last two only where the prior is told something.
+
+        Args:
+            conditions: physical units, (B, F).
+            noise: of the photon sum, (B,).
+        """
         tokens: Tensor = self.condition(self.standardize(self.rays(conditions)))
-        return tokens
+        if not self.tells:
+            return (tokens,)
+        assert noise is not None
+        photons = self.known.draw_photons(conditions, noise, "floor")
+        return tokens, self.told(*self.known.given(conditions, photons)), photons
 
     def next_token(
-        self, tokens: Tensor, place: Tensor, noise: Tensor, past: Sequence[Past], seen: Tensor | None
+        self,
+        tokens: Tensor,
+        place: Tensor,
+        noise: Tensor,
+        past: Sequence[Past],
+        seen: Tensor | None,
+        told: Tensor | None = None,
     ) -> tuple[Tensor, list[Past]]:
         """Draws the image token after one place, (B,), from one normal an event, (B,); the rest as `GPT.step`."""
-        logits, entries = self.prior.step(tokens, place, past, seen)
+        logits, entries = self.prior.step(tokens, place, past, seen, told)
         u = normal_to_uniform(noise)
         return invert(logits, u, self.config.temperature, self.config.top_k), entries
 
@@ -283,19 +364,38 @@ class VQGAN(Generator):
         """Returns room for keys and values of all places, zeros, for so many events."""
         return self.prior.nothing(events)
 
-    def respond(self, tokens: Tensor, noise: Tensor) -> Tensor:
-        """Decodes and rounds image tokens, (B, L), to responses, (B, *shape), with one normal an event, (B,)."""
-        image = self.image.decode(self.image.codebook.lookup(tokens))
-        return self._counts(image, noise)
+    def respond(self, tokens: Tensor, noise: Tensor, photons: Tensor | None = None) -> Tensor:
+        """Decodes and rounds image tokens to responses, (B, *shape).
 
-    def _counts(self, image: Tensor, noise: Tensor) -> Tensor:
-        return rounded(self.transform.inverse(image), noise, self.order, self.config.rounding)
+        Args:
+            tokens: of the image, (B, L).
+            noise: of the rounding, (B,).
+            photons: sums to which the image is scaled, (B,); None leaves it as it is decoded.
+        """
+        image = self.image.decode(self.image.codebook.lookup(tokens))
+        return self._counts(image, noise, photons)
+
+    def _counts(self, image: Tensor, noise: Tensor, photons: Tensor | None = None) -> Tensor:
+        counts = self.transform.inverse(image)
+        if photons is not None:
+            # an image that is all dark stays so
+            counts = counts * (photons / counts.sum((1, 2)).clamp(min=1e-6))[:, None, None]
+        return rounded(counts, noise, self.order, self.config.rounding)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
-        """Fits the standardisation and returns the stages: image tokens, condition tokens, prior."""
+        """Fits the normalization and returns the stages: image tokens, condition tokens, prior.
+
+        Before the last come photon sum and expected place, where the prior is told of them.
+        """
         self.standardize.refit(self.rays(torch.from_numpy(train.primaries.conditions)))
         events = len(train)
-        return [self._image_stage(events), self._condition_stage(events), self._prior_stage(events)]
+        known: Sequence[Stage] = []
+        if self.tells:
+            self.known.refit(train)
+            known = self.known.stages(events)
+        return [
+            self._image_stage(events), self._condition_stage(events), *known, self._prior_stage(events)
+        ]  # fmt: skip
 
     def _image_stage(self, events: int) -> Stage:
         config = self.config.image
@@ -370,32 +470,58 @@ class VQGAN(Generator):
         dropout, width = config.network.dropout, config.network.width
 
         compare = generation_scores(self, self.config.validation_events)
+        trained = nn.ModuleList([self.prior, self.told]) if self.tells else self.prior
+        once: list[Tokenized] = []
 
-        def loss(_: nn.Module, batch: Events, rng: BatchRandom) -> Tensor:
+        def loss(_: nn.Module, batch: Tokenized | Events, rng: BatchRandom) -> Tensor:
             mask = None
             if dropout:
                 shape = (self.prior.masks, len(self.prior.positions), width)
                 mask = (rng.uniform(*shape) >= dropout).float() / (1 - dropout)
             return self._cross_entropy(batch, mask)
 
+        def batches(source: EventSource, size: int, rng: np.random.Generator) -> Iterator[Tokenized]:
+            if not once:  # the tokens stay as they are, vertices may be displaced anew
+                parts = [self._tokenized(events) for events in in_slices(source, 256)]
+                once.append(_joined(parts))
+            conditions = source.primaries.conditions
+            order = rng.permutation(len(source))
+            for start in range(0, max(len(order) // size, 1) * size, size):
+                rows = order[start : start + size]
+                yield Tokenized(conditions[rows], once[0].tokens[rows], once[0].photons[rows])
+
         def scores(source: EventSource) -> Mapping[str, float]:
             with torch.no_grad():
                 entropy = self._cross_entropy(spread_rows(source, 256), None).mean()
             return {"cross_entropy": float(entropy), **compare(source)}
 
-        return LossStage("prior", self.prior, loss, scores, config, events)
+        return LossStage("prior", trained, loss, scores, config, events, batches=batches)
 
-    def _cross_entropy(self, batch: Events, kept: Tensor | None) -> Tensor:
+    def _cross_entropy(self, batch: Tokenized | Events, kept: Tensor | None) -> Tensor:
         """Returns the mean cross entropy of an event's targets, (B,)."""
+        if isinstance(batch, Events):
+            batch = self._tokenized(batch)
+        conditions = torch.from_numpy(batch.conditions).to(self.order.device)
         with torch.no_grad():
-            prefix = self.condition(self._features(batch))
-            tokens = self.image.codebook(self.image.encode(self._image(batch)))
-        first, second = self.prior(prefix, tokens, kept)
+            prefix = self.condition(self.standardize(self.rays(conditions)))
+            about = self.known.given(conditions, batch.photons) if self.tells else None
+        told = None if about is None else self.told(*about)
+        tokens = batch.tokens.long()
+        first, second = self.prior(prefix, tokens, kept, told)
         pairs = ((first, prefix[:, 1:]), (second, tokens))
         each = [
             F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") for logits, targets in pairs
         ]
         return torch.cat(each, 1).mean(1)
+
+    @torch.no_grad()
+    def _tokenized(self, events: Events) -> Tokenized:
+        """Returns conditions, image tokens and photon sums of events."""
+        tokens = self.image.codebook(self.image.encode(self._image(events)))
+        photons = events.responses.reshape(len(events), -1).sum(1, dtype=np.float64).astype(np.float32)
+        return Tokenized(
+            events.conditions, tokens.to(torch.int32), torch.from_numpy(photons).to(tokens.device)
+        )
 
     def _image(self, events: Events) -> Tensor:
         responses = torch.from_numpy(events.responses.astype(np.float32)).to(self.order.device)
@@ -406,3 +532,12 @@ class VQGAN(Generator):
         conditions = torch.from_numpy(events.conditions).to(self.order.device)
         features: Tensor = self.standardize(self.rays(conditions))
         return features
+
+
+def _joined(parts: Sequence[Tokenized]) -> Tokenized:
+    """Joins events end to end."""
+    return Tokenized(
+        np.concatenate([part.conditions for part in parts]),
+        torch.cat([part.tokens for part in parts]),
+        torch.cat([part.photons for part in parts]),
+    )

@@ -11,6 +11,10 @@ second condition token and the image tokens.
 Tokens are drawn one after the other, with keys and values of the past kept. A token is drawn by inversion: the `top_k`
 most likely in order, their probabilities at a temperature, and the first at which the cumulative sum exceeds a uniform
 that is given from outside.
+
+`ToldPlaces` is not of the publication: it tells the network at each place what a few tokens cannot hold, numbers that
+describe the particle and where the next token's cells are, seen from where the light is expected. What it gives is
+added to the embedding of the place; it is computed once an event, so that a step costs what it did.
 """
 
 from __future__ import annotations
@@ -136,18 +140,22 @@ class GPT(nn.Module):
         """Masks of dropout that `forward` takes."""
         return 1 + 2 * self.config.layers
 
-    def forward(self, given: Tensor, tokens: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, given: Tensor, tokens: Tensor, kept: Tensor | None = None, told: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns logits of the condition tokens after the first, and of all image tokens.
 
         Args:
             given: condition tokens, (B, G).
             tokens: image tokens, (B, L); the last is only predicted.
             kept: masks of dropout, 0 or 1 / (1 - dropout), (B, masks, G + L - 1, width); None keeps all.
+            told: added to the embedding of each place, (B, G + L - 1, width); None adds nothing.
 
         Returns:
             logits, (B, G - 1, conditions) and (B, L, images).
         """
         x = torch.cat([self.conditions(given), self.images(tokens[:, :-1])], 1) + self.positions
+        x = x if told is None else x + told
         x = x if kept is None else x * kept[:, 0]
         for number, block in enumerate(self.blocks):
             x = block(x, None if kept is None else (kept[:, 1 + 2 * number], kept[:, 2 + 2 * number]))
@@ -155,7 +163,12 @@ class GPT(nn.Module):
         return first, self.image_norm(x[:, self.given - 1 :]) @ self.images.weight.T
 
     def step(
-        self, tokens: Tensor, place: Tensor, past: Sequence[Past], seen: Tensor | None
+        self,
+        tokens: Tensor,
+        place: Tensor,
+        past: Sequence[Past],
+        seen: Tensor | None,
+        told: Tensor | None = None,
     ) -> tuple[Tensor, list[Past]]:
         """Gives the logits of the image token after one place, (B, images), with what is kept of the places before.
 
@@ -164,13 +177,15 @@ class GPT(nn.Module):
             place: its number, (B,).
             past: keys and values of each block.
             seen: which of them there are, (B, T); None: all.
+            told: added to the embedding of the place, (B, width); None adds nothing.
 
         Returns:
             the logits, which mean nothing before the last condition token; and key and value of this place.
         """
         table = torch.cat([self.conditions.weight, self.images.weight])
         row = tokens + (place >= self.given).to(tokens.dtype) * self.conditions.num_embeddings
-        x = (F.embedding(row, table) + self.positions[place])[:, None]
+        x = F.embedding(row, table) + self.positions[place]
+        x = (x if told is None else x + told)[:, None]
         entries = []
         for block, before in zip(self.blocks, past, strict=True):
             assert isinstance(block, Block)
@@ -187,7 +202,9 @@ class GPT(nn.Module):
             (self.positions.new_zeros(shapes[0]), self.positions.new_zeros(shapes[1])) for _ in self.blocks
         ]
 
-    def draw(self, given: Tensor, uniforms: Tensor, temperature: float, top_k: int) -> Tensor:
+    def draw(
+        self, given: Tensor, uniforms: Tensor, temperature: float, top_k: int, told: Tensor | None = None
+    ) -> Tensor:
         """Draws image tokens one after the other, (B, L).
 
         Args:
@@ -195,6 +212,7 @@ class GPT(nn.Module):
             uniforms: in [0, 1), one a token, (B, L).
             temperature: what logits are divided by.
             top_k: only so many most likely tokens are drawn.
+            told: added to the embedding of each place, (B, G + L - 1, width); None adds nothing.
         """
         past = self.nothing(len(given))
         drawn: list[Tensor] = []
@@ -202,12 +220,75 @@ class GPT(nn.Module):
             tokens = given[:, number] if number < self.given else drawn[-1]
             place = torch.full((len(given),), number, device=given.device)
             before = [(keys[..., :number], values[:, :, :number]) for keys, values in past]
-            logits, entries = self.step(tokens, place, before, None)
+            here = None if told is None else told[:, number]
+            logits, entries = self.step(tokens, place, before, None, here)
             for (keys, values), (key, value) in zip(past, entries, strict=True):
                 keys[..., number : number + 1], values[:, :, number : number + 1] = key, value
             if number >= self.given - 1:
                 drawn.append(invert(logits, uniforms[:, len(drawn)], temperature, top_k))
         return torch.stack(drawn, 1)
+
+
+class ToldPlaces(nn.Module):
+    """What the network is told at each place of an event, of the particle and of the image token that comes next.
+
+    With d the vector from where the light is expected to the middle of the next token's cells, r its length, and e a
+    layer of the particle's features,
+
+        h = SiLU(A [d / 16, sign(d) ln(1 + |d| / 2), ln(1 + r^2) / 2, exp(-r^2 / 2 s^2)] + e),   told = C SiLU(B h),
+
+    s = 1, 2, 4, 8, 16 cells; C begins at 0. Places before the last condition token are told nothing.
+
+    Args:
+        features: numbers that describe the event.
+        grid: image tokens in each direction; they come row by row.
+        cells: cells of the image in each direction.
+        given: condition tokens an event.
+        width: numbers a token.
+        hidden: of the layers.
+    """
+
+    REACH = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+    def __init__(
+        self,
+        features: int,
+        grid: tuple[int, int],
+        cells: tuple[int, int],
+        given: int,
+        width: int,
+        hidden: int,
+    ) -> None:
+        super().__init__()
+        self.before = given - 1
+        self.event = nn.Sequential(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.local = nn.Linear(5 + len(self.REACH), hidden, bias=False)
+        self.inner, self.outer = nn.Linear(hidden, hidden), nn.Linear(hidden, width, bias=False)
+        nn.init.zeros_(self.outer.weight)
+        middles = [
+            (torch.arange(tokens) + 0.5) * (size / tokens) - 0.5
+            for tokens, size in zip(grid, cells, strict=True)
+        ]
+        self.middles: Tensor
+        self.register_buffer(
+            "middles", torch.cartesian_prod(*middles).view(grid[0] * grid[1], 2), persistent=False
+        )
+
+    def forward(self, features: Tensor, expected: Tensor) -> Tensor:
+        """Returns what is told, (B, G + L - 1, width).
+
+        Args:
+            features: of the event, (B, features).
+            expected: where the light is expected, in cells from the first, (B, 2).
+        """
+        d = self.middles - expected[:, None]
+        square = d.square().sum(2, keepdim=True)
+        reach = torch.cat([torch.exp(-square / (2 * s * s)) for s in self.REACH], 2)
+        near = torch.sign(d) * torch.log1p(d.abs() / 2)
+        local = torch.cat([d / 16, near, torch.log1p(square) / 2, reach], 2)
+        hidden = F.silu(self.local(local) + self.event(features)[:, None])
+        told: Tensor = self.outer(F.silu(self.inner(hidden)))
+        return F.pad(told, (0, 0, self.before, 0))
 
 
 def invert(logits: Tensor, u: Tensor, temperature: float, top_k: int) -> Tensor:
