@@ -5,7 +5,7 @@ import torch
 from caloforge.detectors import DS2, ZP
 from caloforge.events import Primaries, displaced
 from caloforge.models.parts.particle_features import PromptRays
-from caloforge.transforms import Compose, LayerEnergies, Log1p, Logit, Standardize, Transform
+from caloforge.transforms import Compose, GappedCounts, LayerEnergies, Log1p, Logit, Standardize, Transform
 from made_showers import made_showers
 
 
@@ -24,6 +24,7 @@ def transforms() -> dict[str, Transform]:
     return {
         "log1p": Log1p(),
         "standardize": Standardize.fit(values).double(),
+        "gapped counts": GappedCounts(),
         "logit": Compose(Standardize.fit(torch.tensor([[-100.0] * 5, [100.0] * 5])), Scale(), Logit()),
         "standardize with an epsilon": Standardize.fit(values, 1e-6).double(),
         "compose": Compose(Log1p(), Standardize.fit(torch.log1p(values))).double(),
@@ -48,6 +49,20 @@ def test_a_transform_is_saved_with_its_fit(name):
     fresh.load_state_dict(transform.state_dict())
     x = torch.rand(3, 5, dtype=torch.float64)
     torch.testing.assert_close(fresh(x), transform(x), atol=0, rtol=0)
+
+
+def test_counts_have_a_gap_above_the_dark_ones():
+    transform = GappedCounts()
+    x = torch.cat(
+        [torch.linspace(0, 1 - 1e-7, 1001, dtype=torch.float64), torch.linspace(1, 900, 5000).double()]
+    )
+    y = transform(x)
+    assert (y.diff() > 0).all()
+    assert float(y[1000]) < transform.threshold - 0.3 < transform.threshold + 0.3 < float(y[1001]) == 0
+    gap = torch.tensor([transform.threshold - 1e-3, transform.threshold], dtype=torch.float64)
+    assert torch.floor(transform.inverse(gap)).tolist() == [0, 1]
+    slopes = torch.autograd.functional.jacobian(transform, x[1:]).diagonal()
+    torch.testing.assert_close(transform.log_slope(x[1:]), torch.log(slopes))
 
 
 def test_standardize_by_hand():

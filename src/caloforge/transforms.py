@@ -6,6 +6,7 @@ cannot be undone (a threshold, dequantizing noise) is no transform.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Self
@@ -60,6 +61,45 @@ class Logit(Transform):
         # not a sigmoid: that of ONNX Runtime is exact to 1e-7, and small x need as many digits as others
         x = 1 / (1 + torch.exp(-y.clamp(min=-80)))
         return (x - self.edge) / (1 - 2 * self.edge)
+
+
+class GappedCounts(Transform):
+    """Counts with dequantizing noise as numbers with a gap between dark and lit cells: `cells = "gap"` of the module.
+
+    Attributes:
+        middle: where the band of dark cells has its middle.
+        spread: scale of its logistic distribution.
+        edge: share of the logistic distribution that is cut off at each end.
+        slope: of the logarithm of lit cells.
+    """
+
+    middle, spread, edge, slope = -2.0, 0.3, 0.01, 0.6
+
+    @property
+    def threshold(self) -> float:
+        """The middle of the gap."""
+        return (self.middle + self.spread * math.log((1 - self.edge) / self.edge)) / 2
+
+    def forward(self, x: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Maps counts with their noise in [0, 1), (B, *)."""
+        w = self._share(x)
+        dark = self.middle + self.spread * torch.log(w / (1 - w))
+        return torch.where(x < 1, dark, self.slope * torch.log(x.clamp(min=1)))
+
+    def inverse(self, y: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Maps back, (B, *); what lies in the gap is the end of the band or 1."""
+        w = torch.sigmoid((y - self.middle) / self.spread)
+        u = ((w - self.edge) / (1 - 2 * self.edge)).clamp(0, 1 - 2**-24)
+        return torch.where(y < self.threshold, u, torch.exp(y / self.slope).clamp(min=1))
+
+    def log_slope(self, x: Tensor) -> Tensor:
+        """Returns ln |dy / dx|, (B, *), of counts with their noise."""
+        w = self._share(x)
+        dark = math.log(self.spread * (1 - 2 * self.edge)) - torch.log(w * (1 - w))
+        return torch.where(x < 1, dark, math.log(self.slope) - torch.log(x.clamp(min=1)))
+
+    def _share(self, x: Tensor) -> Tensor:
+        return self.edge + (1 - 2 * self.edge) * x.clamp(max=1)
 
 
 class Standardize(Transform):

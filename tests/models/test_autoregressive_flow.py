@@ -67,8 +67,18 @@ def student(run, **distillation):
     return IAF(FEW, IAFConfig.model_validate({**values, "teacher": str(run.path)}))
 
 
+@pytest.fixture(scope="module", params=["shares", "gap"])
+def prepared(request, teacher):
+    if request.param == "shares":
+        return teacher
+    model = MAF(FEW, MAFConfig.model_validate({**SIZES, "cells": "gap"}))
+    model.images.refit(events())
+    return model.eval()
+
+
 @torch.no_grad()
-def test_preprocessing_is_undone(teacher):
+def test_preprocessing_is_undone(prepared):
+    teacher = prepared
     _, counts = teacher.images.tensors(events())
     u = torch.rand(counts.shape, generator=torch.Generator().manual_seed(0)).clamp(1e-4, 1 - 1e-3)
     image, _ = teacher.images.prepare(counts, u)
@@ -79,8 +89,8 @@ def test_preprocessing_is_undone(teacher):
     assert torch.equal(teacher.images.counts(image, photons, "floor").flatten(1), counts)
 
 
-def test_the_jacobian_of_the_preprocessing_is_autograds(teacher):
-    images = teacher.images.double()
+def test_the_jacobian_of_the_preprocessing_is_autograds(prepared):
+    images = prepared.images.double()
     _, counts = images.tensors(events(1, 1))
     counts, u = counts.double(), torch.full_like(counts, 0.3).double()
     jacobian = torch.autograd.functional.jacobian(lambda u: images.prepare(counts, u)[0][0], u)[:, 0]
@@ -112,6 +122,14 @@ def test_sums_are_those_asked_for(teacher, run):
     inverse.stages(data)
     for model in (teacher, inverse):
         assert torch.equal(model.with_photons(conditions, photons, noise).sum((1, 2)), photons)
+
+
+def test_a_teacher_of_other_cells_is_refused(run):
+    values = {**STUDENT, "cells": "gap", "teacher": str(run.path)}
+    with pytest.raises(
+        ValueError, match=r"must prepare cells as its student does, model.cells = 'gap', got 'shares'"
+    ):
+        IAF(FEW, IAFConfig.model_validate(values)).stages(events())
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from torch import Tensor
 from caloforge.detectors import Detector
 from caloforge.events import EventSource
 from caloforge.models.base import Generator, Stage
-from caloforge.models.parts.flow_images import ExpectedPlaceConfig, FlowImages, Rounding
+from caloforge.models.parts.flow_images import Cells, ExpectedPlaceConfig, FlowImages, Rounding
 from caloforge.models.parts.flow_likelihood import (
     FlowTrainingConfig,
     flow_stage,
@@ -45,6 +45,8 @@ class MAFConfig(BaseModel):
         flow: the chain.
         rounding: `floor`, or `none` to keep the dequantizing noise; may be changed after the training.
         mirror: train on events mirrored in y too.
+        cells: how cells are prepared: as `shares` of the photon sum, as published, or with a `gap` between dark and lit
+            ones (`models.parts.flow_images`).
         training: of the chain.
         validation_events: events of each validation.
     """
@@ -56,6 +58,7 @@ class MAFConfig(BaseModel):
     flow: FlowConfig = FlowConfig()
     rounding: Rounding = "floor"
     mirror: bool = False
+    cells: Cells = "shares"
     training: FlowTrainingConfig = FlowTrainingConfig()
     validation_events: int = Field(1024, ge=2)
 
@@ -80,7 +83,7 @@ class MAF(Generator):
         self.detector, self.config = detector, config
         self.noise_dim = detector.cells + 1
         self.images = FlowImages(
-            detector, config.photons, config.place, config.mirror, config.validation_events
+            detector, config.photons, config.place, config.mirror, config.validation_events, config.cells
         )
         self.flow = AutoregressiveFlow(self.images.shape, self.images.features, config.flow, "data")
 

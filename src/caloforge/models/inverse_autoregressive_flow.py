@@ -44,7 +44,7 @@ from caloforge.io.files import sha256
 from caloforge.io.run import Run, read_weights
 from caloforge.metrics.diversity import EPSILON, f_div, f_div_inv_w
 from caloforge.models.base import BatchRandom, Generator, Stage
-from caloforge.models.parts.flow_images import ExpectedPlaceConfig, FlowImages, Rounding
+from caloforge.models.parts.flow_images import Cells, ExpectedPlaceConfig, FlowImages, Rounding
 from caloforge.models.parts.flow_likelihood import FlowTrainingConfig, flow_stage
 from caloforge.models.parts.inference import generation_scores
 from caloforge.models.parts.photons import PhotonsConfig
@@ -100,6 +100,8 @@ class IAFConfig(BaseModel):
         distillation: of the student.
         rounding: `floor`, or `none` to keep the dequantizing noise; may be changed after the training.
         mirror: train on events mirrored in y too.
+        cells: how cells are prepared: as `shares` of the photon sum, as published, or with a `gap` between dark and lit
+            ones (`models.parts.flow_images`).
         validation_events: events of each validation.
     """
 
@@ -113,6 +115,7 @@ class IAFConfig(BaseModel):
     distillation: DistillationConfig = DistillationConfig()
     rounding: Rounding = "floor"
     mirror: bool = False
+    cells: Cells = "shares"
     validation_events: int = Field(1024, ge=2)
 
 
@@ -133,7 +136,7 @@ class IAF(Generator):
         self.detector, self.config = detector, config
         self.noise_dim = detector.cells + 1
         self.images = FlowImages(
-            detector, config.photons, config.place, config.mirror, config.validation_events
+            detector, config.photons, config.place, config.mirror, config.validation_events, config.cells
         )
         sizes = self.images.shape, self.images.features, config.flow
         self.flow = AutoregressiveFlow(*sizes, "noise")
@@ -174,6 +177,12 @@ class IAF(Generator):
             path = weights().get(name, path)
         run = Run(path)
         tensors = {name: torch.from_numpy(array) for name, array in read_weights(run.weights).items()}
+        theirs = run.recipe().model.get("cells", "shares")
+        if theirs != self.config.cells:
+            raise ValueError(
+                f"the teacher {path} must prepare cells as its student does, model.cells = {self.config.cells!r}, "
+                f"got {theirs!r}"
+            )
         names = {f"images.{name}" for name in self.images.state_dict()} | {
             f"flow.{name}" for name in self.teacher.state_dict()
         }

@@ -11,6 +11,16 @@ The last line is ours: a dark cell then looks the same whatever N is; one mean a
 of it can be undone, and n_k = floor(v_k). The sum of the floors of generated v_k need not be N; lit cells are scaled
 until it is (`nn.rounding.floor_to_sum`).
 
+A dark cell is then v in [0, 1), next to a cell of one photon: the density of Y falls from that of a thousand dark cells
+to that of a hundred lit ones at one point, which no smooth spline can do, and each dark cell leaks a little light. With
+`cells = "gap"`, which is ours, dark cells have a band of their own, with smooth ends, and a gap above it:
+
+    y_k = -2 + 0.3 ln(w / (1 - w)), w = 0.01 + 0.98 u_k    where n_k = 0, so that y_k < -0.62
+    y_k = 0.6 ln(n_k + u_k)                                where n_k > 0, so that y_k >= 0
+    Y_k = (y_k - mean) / scale
+
+What a flow leaves in the gap is dark below the middle of it and one photon above.
+
 The flow knows the particle (derived features as in the factorised models) and ln N, and where light is expected: a
 regression of the middle of the light, learned first.
 """
@@ -37,9 +47,12 @@ from caloforge.models.parts.stage import LossStage
 from caloforge.nn.place_network import PlaceNetwork
 from caloforge.nn.rounding import floor_to_sum
 from caloforge.optim import AdamConfig
-from caloforge.transforms import Logit, Standardize
+from caloforge.transforms import GappedCounts, Logit, Standardize
 
 Rounding = Literal["floor", "none"]
+
+Cells = Literal["shares", "gap"]
+"""How cells are prepared: as published, or with a gap between dark and lit ones."""
 
 
 class ExpectedPlaceConfig(BaseModel):
@@ -62,6 +75,7 @@ class FlowImages(nn.Module):
         place: of the expected place.
         mirror: train on events mirrored in y too.
         validation_events: events of each validation.
+        cells: how cells are prepared.
 
     Raises:
         ValueError: the detector has another number of axes, or counts no photons.
@@ -74,6 +88,7 @@ class FlowImages(nn.Module):
         place: ExpectedPlaceConfig,
         mirror: bool,
         validation_events: int,
+        cells: Cells = "shares",
     ) -> None:
         super().__init__()
         if len(detector.shape) != 2 or not detector.counts:
@@ -91,6 +106,7 @@ class FlowImages(nn.Module):
         self.standardize = Standardize(particle)
         self.standardize_sum = Standardize(1)
         self.logit = Logit()
+        self.gap = GappedCounts() if cells == "gap" else None
         self.standardize_cells = Standardize(1)
         self.photons = Photons(detector, particle, photons)
         self.place = PlaceNetwork(self.shape, self.features, place.width)
@@ -123,10 +139,13 @@ class FlowImages(nn.Module):
         Returns:
             Y, (B, D), and ln |dY / dv|, (B,).
         """
+        if self.gap is not None:
+            image = self.standardize_cells(self.gap(counts + u))
+            return image, (self.gap.log_slope(counts + u) - torch.log(self.standardize_cells.scale)).sum(1)
         one_more = counts.sum(1, keepdim=True) + 1
         x = (counts + u) / one_more
         y = self.logit(x) + torch.log(one_more)
-        image: Tensor = self.standardize_cells(y)
+        image = self.standardize_cells(y)
         shift = self.logit.edge / (1 - 2 * self.logit.edge)
         slope = 1 / (x + shift) + 1 / (1 - x + shift)
         log_det = torch.log(slope / (one_more * self.standardize_cells.scale)).sum(1)
@@ -134,6 +153,9 @@ class FlowImages(nn.Module):
 
     def shares(self, image: Tensor, photons: Tensor) -> Tensor:
         """Maps what a flow gives, (B, D), back to x, (B, D), not negative; photons (B,)."""
+        if self.gap is not None:
+            v: Tensor = self.gap.inverse(self.standardize_cells.inverse(image))
+            return v / (photons[:, None] + 1)
         y = self.standardize_cells.inverse(image) - torch.log1p(photons)[:, None]
         x: Tensor = self.logit.inverse(y)
         return x.clamp(min=0)
