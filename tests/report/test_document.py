@@ -164,6 +164,16 @@ def test_a_table_wider_than_the_page_is_shown_in_pieces_and_no_name_is_cut():
     assert html.write(page_of(TABLE)).count("<table>") == 1
 
 
+def test_pieces_of_a_table_are_few_and_of_about_the_same_width():
+    rows = (Row("row", "all", (Cell("x" * 12),) * 9),)
+    table = Table("name", (Column("head"),) * 9, rows, fixed=1)
+    assert table.pieces(200) == [list(range(9))]
+    assert table.pieces(110) == [[0, 1, 2, 3, 4], [0, 5, 6, 7, 8]]
+    assert table.pieces(1) == [[0, k] for k in range(1, 9)]
+    page, _ = markdown.write(page_of(table), "images")
+    assert page.count("| name | head |") == 2
+
+
 @pytest.mark.parametrize(("width", "whole"), [(0, False), (html.COLUMN, False), (html.COLUMN + 1, True)])
 def test_a_figure_wider_than_a_column_has_a_row_of_its_own(width, whole):
     figure = Figure((Image(b"\x89PNG", "a gallery", width), Image(b"\x89PNG", "another")))

@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 
@@ -19,7 +20,11 @@ def undrawn(monkeypatch):
 
 
 def row_of(text, name):
-    return next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+    """Joins the pieces of a row of the first table that has it."""
+    blocks = text.split("\n\n")
+    start = next(k for k, block in enumerate(blocks) if f"\n| {name} |" in block)
+    pieces = itertools.takewhile(lambda block: block.startswith("|"), blocks[start:])
+    return " ".join(line for piece in pieces for line in piece.splitlines() if line.startswith(f"| {name} |"))
 
 
 def page_of(out, folders, **more):

@@ -6,6 +6,7 @@ block needs a dataclass here, its place in `Block`, a macro in `templates/blocks
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -18,6 +19,12 @@ class Span:
     text: str
     kind: Literal["strong", "emphasis", "code"]
 
+
+GAP = 3
+"""Characters between two columns of a table."""
+
+LONG = 26
+"""Characters from which a text in a table may be wrapped."""
 
 Text: TypeAlias = str | tuple[str | Span, ...]
 """A text, or its pieces where some are emphasised."""
@@ -122,6 +129,38 @@ class Table:
         """Returns the table with some of its columns."""
         rows = (replace(row, cells=tuple(row.cells[number] for number in numbers)) for row in self.rows)
         return replace(self, columns=tuple(self.columns[number] for number in numbers), rows=tuple(rows))
+
+    def pieces(self, widest: int) -> list[list[int]]:
+        """Returns the columns of as few pieces as a page needs, none wider than it, by their numbers.
+
+        Args:
+            widest: characters of a row that the page holds.
+        """
+        pieces = self._pieces(widest)
+        # as many pieces of about the same width, so that no column stands alone
+        while widest > 1 and len(narrower := self._pieces(widest - 1)) == len(pieces) > 1:
+            pieces, widest = narrower, widest - 1
+        return pieces
+
+    def _pieces(self, widest: int) -> list[list[int]]:
+        """Fills one piece after the other."""
+        first = max([len(self.head), *(len(row.name) for row in self.rows)]) + GAP
+        widths = [self._width(number) for number in range(len(self.columns))]
+        fixed = list(range(self.fixed))
+        pieces: list[list[int]] = [[*fixed]]
+        for number in range(self.fixed, len(widths)):
+            taken = first + sum(widths[other] for other in pieces[-1])
+            if taken + widths[number] > widest and len(pieces[-1]) > self.fixed:
+                pieces.append([*fixed])
+            pieces[-1].append(number)
+        return pieces
+
+    def _width(self, number: int) -> int:
+        """Estimates the width of a column in characters; long texts are wrapped."""
+        column = self.columns[number]
+        head = max((len(word) for word in re.split(r"(?<=[-_ ])", column.title)), default=0)
+        texts = (min(len(row.cells[number].text), LONG) for row in self.rows)
+        return max([head, len(column.unit), *texts]) + GAP
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,20 +13,14 @@ from importlib import resources
 from typing import Any
 
 from caloforge._lookup import require
-from caloforge.report.document import Block, Document, Image, Section, Table, sections
+from caloforge.report.document import LONG, Block, Document, Image, Section, Table, sections
 from caloforge.report.tables import footnotes, ratio
 
 WIDEST = 145
 """Characters of a row of a table that a page of 1,300 pixels holds."""
 
-GAP = 3
-"""Characters between two columns."""
-
 COLUMN = 36
 """Least width in rem of a column of figures, as page.css has it; a figure that is wider has a row of its own."""
-
-LONG = 26
-"""Characters from which a text in a table may be wrapped."""
 
 Line = list[tuple[int, str, str]]
 """A line of the table of contents: level, anchor and name of each section."""
@@ -77,16 +71,7 @@ class _Writer:
 
     def pieces(self, table: Table) -> list[list[int]]:
         """Returns the columns of the pieces of a table, each as wide as a page can be, by their numbers."""
-        first = max([len(table.head), *(len(row.name) for row in table.rows)]) + GAP
-        widths = [_width(table, number) for number in range(len(table.columns))]
-        fixed = list(range(table.fixed))
-        pieces: list[list[int]] = [[*fixed]]
-        for number in range(table.fixed, len(widths)):
-            taken = first + sum(widths[other] for other in pieces[-1])
-            if taken + widths[number] > WIDEST and len(pieces[-1]) > table.fixed:
-                pieces.append([*fixed])
-            pieces[-1].append(number)
-        return pieces
+        return table.pieces(WIDEST)
 
     def breakable(self, name: str) -> list[str]:
         """Cuts a name after hyphens and underscores, where a line may end."""
@@ -116,14 +101,6 @@ class _Writer:
 
     def _entry(self, level: int, section: Section) -> tuple[int, str, str]:
         return level, self.anchor(section), section.short or section.title
-
-
-def _width(table: Table, number: int) -> int:
-    """Estimates the width of a column in characters; long texts are wrapped."""
-    column = table.columns[number]
-    head = max((len(word) for word in re.split(r"(?<=[-_ ])", column.title)), default=0)
-    texts = (min(len(row.cells[number].text), LONG) for row in table.rows)
-    return max([head, len(column.unit), *texts]) + GAP
 
 
 def _listed(blocks: tuple[Block, ...]) -> list[Section]:

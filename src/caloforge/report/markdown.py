@@ -10,6 +10,9 @@ from caloforge.report import document as tree
 from caloforge.report.document import Block, Cell, Document, Figure, Span, Table, Text
 from caloforge.report.tables import ratio
 
+WIDEST = 110
+"""Characters of a row of a table that a page of the documentation holds; a wider one is shown in pieces."""
+
 
 def write(document: Document, folder: str) -> tuple[str, dict[str, bytes]]:
     """Returns a document as Markdown and its images.
@@ -60,7 +63,8 @@ def _block(block: Block, level: int, folder: str, images: dict[str, bytes]) -> I
             fence = "`" * (1 + max([2, *(len(ticks) for ticks in re.findall("`+", block.text))]))
             yield f"{fence}\n{block.text.rstrip()}\n{fence}"
         case tree.Table():
-            yield table(block).rstrip("\n")
+            pieces = block.pieces(WIDEST)
+            yield from (table(block.chosen(numbers)).rstrip("\n") for numbers in pieces)
             if block.notes:
                 yield " ".join(map(_escaped, block.notes))
         case tree.Figure():

@@ -261,7 +261,7 @@ def _flows(part: Comparison) -> list[Block]:
             rows.append(replace(row, name=group, cells=cells))
         notes |= dict.fromkeys(f"{group}: {note}" for note in table.notes)
     heads = (Column("model"), *columns, Column("published, W1 / MAE_c / MAE_cw"))
-    by_type = Table("particle", heads, tuple(rows), (*notes, f"Published: {SOURCE_FLOWS}."))
+    by_type = Table("particle", heads, tuple(rows), (*notes, f"Published: {SOURCE_FLOWS}."), fixed=1)
     blocks: list[Block] = [Section(f"{part.stem}: flows by particle type", (by_type,))]
     shapes = tables.scores_table(scores, part.stem, SHAPE_METRICS, names=names)
     if not shapes.columns:
