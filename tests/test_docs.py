@@ -28,6 +28,7 @@ from caloforge.models.calodream import EnergyConfig, LatentConfig, ShapeConfig
 from caloforge.models.factorized_flow_matching import DistillationConfig, ImageConfig, PlaceConfig, SumsConfig
 from caloforge.models.flow_matching import FlowMatchingConfig
 from caloforge.models.inverse_autoregressive_flow import DistillationConfig as StudentConfig
+from caloforge.models.parts.bayesian import BayesianConfig
 from caloforge.models.parts.flow_images import ExpectedPlaceConfig
 from caloforge.models.parts.flow_likelihood import FlowTrainingConfig
 from caloforge.models.parts.photons import PhotonsConfig
@@ -198,6 +199,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "Top level": recipe.Recipe,
     "`[data]`": recipe.DataConfig,
     "`[training]`": recipe.TrainingConfig,
+    "`[model.bayesian]`": BayesianConfig,
     "`[model.network]` of `flow_matching`": type(FlowMatchingConfig().network),
     "`[model.sums]` of `factorized_flow_matching`": SumsConfig,
     "`[model.image.distillation]` of `factorized_flow_matching`": DistillationConfig,

@@ -71,6 +71,7 @@ class Model:
     origin: Mapping[str, Any]
     _source: _Source
     _exact: bool
+    _other: Callable[[int], Model] | None = None
 
     def __repr__(self) -> str:
         size = f", {self.parameters:,} parameters" if self.parameters else ""
@@ -86,6 +87,16 @@ class Model:
         }
         body = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
         return f"<p>{escape(self.name)}</p><table>{body}</table>"
+
+    def replica(self, number: int) -> Model:
+        """Returns the same model with the weights of a replica, from 1, or of a committee's member; see `load`.
+
+        Raises:
+            ValueError: a model without replicas, or a bundle.
+        """
+        if self._other is None:
+            raise ValueError(f"a replica is chosen when a bundle is exported, and {self.name} is a bundle")
+        return self._other(number)
 
     def primaries(self, particles: Particles) -> Primaries:
         """Returns particles in whatever form as primaries of the model's detector.
@@ -266,6 +277,7 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     trust: bool = False,
+    replica: int = 0,
 ) -> Model:
     """Loads a trained model.
 
@@ -275,9 +287,11 @@ def load(
         device: of a run, a PyTorch device.
         threads: of a bundle, threads of one batch; 1 where not given.
         trust: run code outside the package that the run or bundle names.
+        replica: of a run with Gaussian weights or a committee, which weights, from 1; 0: the mean weights, or the
+            first member.
 
     Raises:
-        ValueError: nothing of that name, damaged, or a classifier.
+        ValueError: nothing of that name, damaged, a classifier, or a replica of a run that has none.
         ImportError: a run without PyTorch; the message says what to install.
     """
     path = run_path(name)
@@ -286,10 +300,12 @@ def load(
             raise ValueError(
                 "settings and device are for a run: a bundle is exported with its settings, for the CPU"
             )
+        if replica:
+            raise ValueError(f"a replica is chosen when a bundle is exported, and {name} is a bundle")
         return _of_bundle(path, threads or 1, trust)
     if threads is not None:
         raise ValueError(f"threads are for a bundle, and {name} is a run")
-    return _of_run(path, settings, device, trust)
+    return _of_run(path, settings, device, trust, replica)
 
 
 def _of_bundle(path: Path, threads: int, trust: bool) -> Model:
@@ -307,7 +323,7 @@ def _of_bundle(path: Path, threads: int, trust: bool) -> Model:
     return Model(card["name"], bundle.detector, bundle.domain, size, origin, source, True)
 
 
-def _of_run(path: Path, settings: Sequence[str], device: str, trust: bool) -> Model:
+def _of_run(path: Path, settings: Sequence[str], device: str, trust: bool, replica: int) -> Model:
     from caloforge.evaluation.scoring import origin_of
     from caloforge.models.base import Readout as PredictsSums
     from caloforge.models.parts.inference import as_function
@@ -315,8 +331,9 @@ def _of_run(path: Path, settings: Sequence[str], device: str, trust: bool) -> Mo
     from caloforge.training.devices import check_device
 
     check_device(device)
-    recipe, model = load_model(path, list(settings), trust=trust)
-    forward, noise, card = as_function(model.to(device)), model.noise_dim, Run(path).card()
+    recipe, model = load_model(path, list(settings), trust=trust, replica=replica)
+    run, _ = Run(path).replica(replica)
+    forward, noise, card = as_function(model.to(device)), model.noise_dim, run.card()
 
     def source(
         particles: ParticlesInFile, seed: int, first_event: int, batch_size: int | None, exact: bool
@@ -329,12 +346,17 @@ def _of_run(path: Path, settings: Sequence[str], device: str, trust: bool) -> Mo
     origin = {
         **origin_of(recipe),
         **trained_on(card.data),
-        "weights": Run(path).check_weights(),
+        "weights": run.check_weights(),
+        **({"replica": replica} if replica else {}),
         "device": device,
         "settings": list(settings),
     }
     domain = Domain.from_card(card.domain) if card.domain else None
-    return Model(recipe.name, model.detector, domain, card.parameters, origin, source, False)
+
+    def other(number: int) -> Model:
+        return _of_run(path, settings, device, trust, number)
+
+    return Model(recipe.name, model.detector, domain, card.parameters, origin, source, False, other)
 
 
 def sample(
@@ -349,13 +371,16 @@ def sample(
         model: weights that ship, a run folder or a bundle; or one that `load` gave.
         particles: a file of any format, or primaries.
         out: the file, which appears whole or not at all; its suffix names the format.
-        options: of `load` (settings, device, threads, trust) and of `Model.sample_to` (seed, readout, ...), by name.
+        options: of `load` (settings, device, threads, trust, replica) and of `Model.sample_to` (seed, readout, ...), by
+            name.
 
     Raises:
         ValueError: as `load` and `Model.sample_to`.
     """
     loading = {
-        name: options.pop(name) for name in ("settings", "device", "threads", "trust") if name in options
+        name: options.pop(name)
+        for name in ("settings", "device", "threads", "trust", "replica")
+        if name in options
     }
     loaded = model if isinstance(model, Model) else load(model, **loading)
     return loaded.sample_to(out, particles, **options)
@@ -418,6 +443,7 @@ def train(
     reference: Sequence[str | Path] = (),
     settings: Sequence[str] = (),
     start: str | Path | None = None,
+    members: int = 1,
     resume: bool = False,
     **shown: Any,
 ) -> Path:
@@ -431,15 +457,17 @@ def train(
             weights.
         settings: changes, such as "model.epochs=3".
         start: trained weights to begin with: the name of weights that ship, or a run folder; what fits is taken.
+        members: networks of a committee, which differ in their first weights and batches.
         resume: go on from the folder's checkpoint.
         shown: what shows the training, `reporter` and `say` of `training.run.train`.
 
     Raises:
         ValueError: a recipe or data that do not fit, a folder that holds another run.
     """
-    from caloforge.training.run import train as run_training
+    from caloforge.training.run import train_committee
 
-    run_training(recipe_of(recipe, data, settings, reference, start), Path(out), resume=resume, **shown)
+    parsed = recipe_of(recipe, data, settings, reference, start)
+    train_committee(parsed, Path(out), members, resume=resume, **shown)
     return Path(out)
 
 

@@ -39,6 +39,8 @@ class DataConfig(BaseModel):
             detector with a face; each ray still meets the face where it did (`events.displaced`). Zeros: not at all.
         columns: names of the files' columns by ours, such as {energy = "E", pdg = 22}; a number stands in every row.
         tree: of ROOT files, where it is not the only one and not called `events`.
+        bootstrap: train on as many particles as there are, drawn with replacement, others for each member of a
+            committee; rows of one particle stay together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +53,7 @@ class DataConfig(BaseModel):
     beam_spot: tuple[_Length, _Length, _Length] = (0.01, 0.01, 6.0)
     columns: dict[str, str | float] | None = None
     tree: str | None = None
+    bootstrap: bool | None = None
 
     @model_validator(mode="after")
     def _files(self) -> Self:
@@ -103,6 +106,8 @@ class Recipe(BaseModel):
         detector: its name.
         seed: of weights, batches, noise and splits.
         start: trained weights to begin with: the name of weights that ship, or a run folder.
+        member: of a committee, which of its members this is, from 2; its weights and batches follow from the seed and
+            this number, its split from the seed alone.
         data: what it is trained on.
         model: the model's section.
         training: how.
@@ -114,6 +119,7 @@ class Recipe(BaseModel):
     detector: str
     seed: int = Field(0, ge=0, lt=2**63)
     start: str | None = None
+    member: int | None = Field(None, ge=2)
     data: DataConfig = DataConfig()
     model: dict[str, Any]
     training: TrainingConfig = TrainingConfig()

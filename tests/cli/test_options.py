@@ -8,11 +8,11 @@ from caloforge import cli
 
 OPTIONS = {
     "simulate": "detector out --events --energy --particle --spectrum --theta --phi --jobs --seed --cut --physics --scoring --layers --sampling-fraction --part --fast --g4data --download --resume --keep",
-    "train": "recipe --data --reference --out --set --start --resume --columns --tree",
+    "train": "recipe --data --reference --out --set --start --members --resume --columns --tree",
     "tune": "recipe --space --trials --timeout --out --storage --study --data --set --keep",
-    "sample": "run primaries out --seed --first-event --batch-size --device --set --threads --exact --readout --on-outside --trust --columns --tree",
+    "sample": "run primaries out --seed --first-event --batch-size --device --set --replica --threads --exact --readout --on-outside --trust --columns --tree",
     "generate": "primaries out --bundle --seed --first-event --readout --jobs --shard --resume --part --on-outside --dask --write-submit --shards --transfer --trust",
-    "export": "runs --out --target --zero --set --data --threshold --trust --a-side --unknown",
+    "export": "runs --out --target --zero --set --replica --data --threshold --trust --a-side --unknown",
     "evaluate": "target --reference --data --repeats --out --seed --batch-size --device --set --sweep --detector --classifiers --challenge --true-sums --trust",
     "report": "runs --out --reference --pdf --trust",
     "compare": "out --plan --data --only --shipped --page",

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from caloforge import load
 from caloforge.detectors import ZN
 from caloforge.events import split
 from caloforge.export import bundle as bundles
@@ -90,6 +91,27 @@ def test_a_bundle_gives_what_its_run_gives(tmp_path, name, flow_run, exported):
         got = surrogate.sample(primaries, seed=3, on_outside="flag").responses
         assert got.dtype == np.uint16
         assert (got != wanted).mean() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["channel_flow_matching", "flow_matching"])
+def test_a_replica_is_exported_like_any_model(tmp_path, name):
+    run = made_run(tmp_path / "run", name, bayesian={"initial": 0.1})
+    assert export(run, tmp_path / "bundle", replica=3)["replica"] == 3
+    particles = made_events(particles=20, repeats=2).primaries
+    surrogate = Surrogate.load(tmp_path / "bundle")
+    if name in READOUTS:
+        got = surrogate.channel_sums(particles, seed=3, on_outside="flag")
+    else:
+        got = surrogate.sample(particles, seed=3, on_outside="flag").responses
+    wanted, mean = (
+        generate_in_memory(load_model(run, replica=number)[1], particles.conditions, 3, batch_size=32)
+        for number in (3, 0)
+    )
+    assert (got != wanted).mean() < 1e-3 < (got != mean).mean()
+    assert load(tmp_path / "bundle").origin["replica"] == 3
+    with pytest.raises(ValueError, match="chosen when a bundle is exported"):
+        load(tmp_path / "bundle", replica=1)
 
 
 @pytest.mark.slow

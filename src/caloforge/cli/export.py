@@ -9,7 +9,7 @@ import typer
 
 from caloforge.cli import commands
 from caloforge.cli.bars import output
-from caloforge.cli.options import Settings, Trust, run_path
+from caloforge.cli.options import Replica, Settings, Trust, run_path
 from caloforge.samples import located
 
 
@@ -38,6 +38,7 @@ def export(
         ),
     ] = None,
     settings: Settings = None,
+    replica: Replica = 0,
     files: Annotated[
         list[str] | None,
         typer.Option(
@@ -83,8 +84,8 @@ def export(
     if chosen and target != "o2":
         option = next(iter(chosen)).replace("_", "-")
         raise ValueError(f"--{option} is for --target o2, not for {target}")
-    if target == "o2" and (settings or files):
-        raise ValueError("--set and --data are for a bundle, not for --target o2")
+    if target == "o2" and (settings or files or replica):
+        raise ValueError("--set, --replica and --data are for a bundle, not for --target o2")
     if target == "o2":
         from caloforge.export.o2 import export_o2
 
@@ -106,6 +107,7 @@ def export(
         zero=classifier,
         trust=trust,
         geant4=target == "geant4",
+        replica=replica,
     )
     agreement = card["agreement"]
     output.print(

@@ -52,6 +52,14 @@ Trust = Annotated[
 Device = Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")]
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Events at once.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Event k is a function of the seed and k.")]
+Replica = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Which weights of a Bayesian network, or member of a committee, from 1; 0: the mean weights, or the first "
+        "member.",
+    ),
+]
 RecipeArgument = Annotated[
     str,
     typer.Argument(

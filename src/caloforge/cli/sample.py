@@ -9,7 +9,7 @@ import typer
 
 from caloforge.cli import commands
 from caloforge.cli.bars import counting, output, warn
-from caloforge.cli.options import Columns, Device, Seed, Settings, Tree, Trust, layout_given
+from caloforge.cli.options import Columns, Device, Replica, Seed, Settings, Tree, Trust, layout_given
 
 
 def sample(
@@ -41,6 +41,7 @@ def sample(
     ] = None,
     device: Device = "cpu",
     settings: Settings = None,
+    replica: Replica = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of a bundle [default: 1].", show_default=False)
     ] = None,
@@ -66,7 +67,9 @@ def sample(
     """Generate one response for each particle of a file, in constant memory."""
     from caloforge import face
 
-    model = face.load(run, settings=settings or (), device=device, threads=threads, trust=trust)
+    model = face.load(
+        run, settings=settings or (), device=device, threads=threads, trust=trust, replica=replica
+    )
     with counting("sample") as count:
         events = model.sample_to(
             out,

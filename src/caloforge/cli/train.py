@@ -36,6 +36,13 @@ def train(
             show_default=False,
         ),
     ] = None,
+    members: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Networks of a committee, which differ in their first weights and batches; below the run folder.",
+        ),
+    ] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     columns: Columns = None,
     tree: Tree = None,
@@ -55,7 +62,7 @@ def train(
             output.print(line)
 
     try:
-        face.train(parsed, folder, resume=resume, reporter=TrainingBar, say=say)
+        face.train(parsed, folder, members=members, resume=resume, reporter=TrainingBar, say=say)
     except KeyboardInterrupt:
         messages.print(
             f"interrupted; go on with: caloforge train {recipe} --out {folder} --resume (and the same options)"

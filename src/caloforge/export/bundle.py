@@ -89,6 +89,7 @@ def export(
     zero: Path | None = None,
     trust: bool = False,
     geant4: bool = False,
+    replica: int = 0,
 ) -> dict[str, Any]:
     """Exports a run.
 
@@ -101,6 +102,7 @@ def export(
         zero: the run folder of a zero response, for a bundle that takes any primary.
         trust: run code outside the package that the run names.
         geant4: also write the graph that Geant4's Par04 example reads.
+        replica: which weights of a Bayesian network, or member of a committee, as in `load_model`.
 
     Returns:
         the bundle's card.
@@ -110,8 +112,9 @@ def export(
             that does not agree with PyTorch. Nothing is left then.
     """
     check_new_folder(out)
-    card = Run(run).card()
-    recipe, model = load_model(run, settings, trust=trust)
+    recipe, model = load_model(run, settings, trust=trust, replica=replica)
+    weights, _ = Run(run).replica(replica)
+    card = weights.card()
     check_exportable(model, recipe.name)
     if geant4:
         check_voxels(model.detector, recipe.name)
@@ -125,7 +128,7 @@ def export(
     with new_folder(out) as temporary:
         graph, expected = graphs_of(model, whole=whole)
         _save({GRAPH: graph, **graphs_of_tokens(model)}, temporary)
-        agreement = _compare(recipe, run, settings, model, temporary, particles, expected)
+        agreement = _compare(recipe, run, settings, replica, model, temporary, particles, expected)
         full = {
             **{key: value for key, value in card.content().items() if key != "format"},
             "shape": list(model.detector.shape),
@@ -140,8 +143,9 @@ def export(
             "onnxruntime": f">={LOWEST}",
             "agreement": agreement,
             "domain": domain.to_card(),
-            "weights": sha256(Run(run).weights),
-            "scores": _scores(Run(run), settings),
+            "weights": sha256(weights.weights),
+            **({"replica": replica} if replica else {}),
+            "scores": {} if replica else _scores(Run(run), settings),
             "exported_by": {name: version(name) for name in ("caloforge", "torch", "onnx", "onnxscript")},
         }
         if zero and classifier:
@@ -274,6 +278,7 @@ def _compare(
     recipe: Recipe,
     run: Path,
     settings: Sequence[str],
+    replica: int,
     model: Generator | Readout,
     folder: Path,
     particles: Primaries,
@@ -285,6 +290,7 @@ def _compare(
         recipe: of the run.
         run: the run folder, for the model without its jumps.
         settings: of the export.
+        replica: of the export.
         model: the model.
         folder: its graphs.
         particles: to compare with.
@@ -300,7 +306,7 @@ def _compare(
         if key in type(model).sampling and recipe.model.get(key) != value
     ]
     if smooth:
-        _, unrounded = load_model(run, [*settings, *smooth], trust=True)  # as its twin was
+        _, unrounded = load_model(run, [*settings, *smooth], trust=True, replica=replica)  # as its twin was
         other = folder / "unrounded"
         shutil.copytree(folder, other)
         rounding_alone = smooth == ["rounding=none"] and expected is not None

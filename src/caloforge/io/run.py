@@ -6,6 +6,7 @@ card.json            data and their hashes, split, seed, version, budget, number
 log.csv              one row an epoch
 checkpoint.pt        the last state, for --resume; not needed afterwards
 scores.json          what `evaluate` wrote, with generated/<reference>.h5, the events of its first repeat
+members/2, ...       of a committee, the run folders of its further members; the folder itself is the first
 """
 
 from __future__ import annotations
@@ -56,6 +57,35 @@ class Run:
     def generated(self, reference: str) -> Path:
         """The events of the first repeat for the reference of that name."""
         return self.path / "generated" / f"{reference}.h5"
+
+    def member(self, number: int) -> Run:
+        """The run of a member of the committee, from 1; the first is this run."""
+        return self if number == 1 else Run(self.path / "members" / str(number))
+
+    @property
+    def members(self) -> int:
+        """How many members have finished, with none missing before them; 1 where there is no committee."""
+        number = 1
+        while (self.member(number + 1).path / "card.json").is_file():
+            number += 1
+        return number
+
+    def replica(self, number: int) -> tuple[Run, int]:
+        """Returns the run that has the weights of a replica, and the number by which it knows them.
+
+        Of a committee that is a member, 0 of it; of any other run the run itself, and the number.
+
+        Raises:
+            ValueError: a committee without a member of that number.
+        """
+        members = self.members
+        if members == 1 or number == 0:
+            return self, number
+        if not 1 <= number <= members:
+            raise ValueError(
+                f"{self.path} is a committee of {members}: wanted a replica from 1 to {members}, got {number}"
+            )
+        return self.member(number), 0
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Writes the resolved recipe."""

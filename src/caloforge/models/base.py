@@ -37,6 +37,11 @@ class BatchRandom:
         self._generator = torch.Generator().manual_seed(seed)
         self._rows, self._total, self._device = rows, total, device
 
+    @property
+    def rows(self) -> int:
+        """How many rows of the batch are this process's."""
+        return len(range(*self._rows.indices(self._total)))
+
     def normal(self, *shape: int) -> Tensor:
         """Draws standard normals, (rows, *shape)."""
         return torch.randn(self._total, *shape, generator=self._generator)[self._rows].to(self._device)
@@ -44,6 +49,10 @@ class BatchRandom:
     def uniform(self, *shape: int) -> Tensor:
         """Draws uniforms in [0, 1), (rows, *shape)."""
         return torch.rand(self._total, *shape, generator=self._generator)[self._rows].to(self._device)
+
+    def shared(self, *shape: int) -> Tensor:
+        """Draws standard normals that are the same for all rows and processes, (*shape)."""
+        return torch.randn(*shape, generator=self._generator).to(self._device)
 
 
 class Stage(Protocol):

@@ -54,6 +54,7 @@ from caloforge.events import Events, EventSource, in_slices, with_responses
 from caloforge.metrics.channels import energy_score, wasserstein
 from caloforge.metrics.showers import observe_showers
 from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.bayesian import BayesianConfig, check_bayesian, make_bayesian, variational
 from caloforge.models.parts.images import channel_sums
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.stage import LossStage, average_stage, solver_stage
@@ -95,6 +96,7 @@ class EnergyConfig(BaseModel):
         blocks: hidden layers of the head with a layer norm, or residual blocks of the joint network.
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
+        bayesian: Gaussian weights and their replicas, of the method `mean_field`; none where not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -109,10 +111,12 @@ class EnergyConfig(BaseModel):
     optimizer: AdamConfig = AdamConfig(learning_rate=1e-3, eps=1e-6, schedule="cosine", warmup=0.0)
     epochs: int = Field(500, ge=1)
     batch_size: int = Field(4096, ge=1)
+    bayesian: BayesianConfig | None = None
 
     @model_validator(mode="after")
     def _solver(self) -> Self:
         check_solver(self.solver, self.bespoke, self.average_velocity)
+        check_bayesian(self.bayesian, self.solver.method)
         if self.average_velocity.steps and self.network != "joint":
             raise ValueError(
                 f"average_velocity is of energies drawn at once, network = 'joint', got {self.network!r}"
@@ -131,6 +135,7 @@ class ShapeConfig(BaseModel):
         turn: turn and mirror the showers of the training at random, where the calorimeter looks the same.
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
+        bayesian: Gaussian weights and their replicas, of the method `mean_field`; none where not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -148,10 +153,12 @@ class ShapeConfig(BaseModel):
     )
     epochs: int = Field(800, ge=1)
     batch_size: int = Field(64, ge=1)
+    bayesian: BayesianConfig | None = None
 
     @model_validator(mode="after")
     def _solver(self) -> Self:
         check_solver(self.solver, self.bespoke, self.average_velocity)
+        check_bayesian(self.bayesian, self.solver.method)
         return self
 
 
@@ -688,6 +695,8 @@ class CaloDream(Generator):
             if energy.network == "joint"
             else AutoregressiveEnergies(self.split, energy)
         )
+        # attention reads the weights of queries, keys and values itself
+        make_bayesian(self.energy, energy.bayesian, leave=("inputs",))
         self.energy_solver = (
             BespokeSolver(energy.bespoke.steps, self.energy.end) if energy.bespoke.steps else None
         )
@@ -698,6 +707,7 @@ class CaloDream(Generator):
             self.shape = VoxelShapes(axes, shape, config.unit)
         else:
             self.shape = VelocityShapes(axes, shape)
+        make_bayesian(self.shape.network, shape.bayesian)
         self._end = shape.end if isinstance(self.shape, VoxelShapes) else 1.0
         self.shape_solver = BespokeSolver(shape.bespoke.steps, self._end) if shape.bespoke.steps else None
         self.energy_average_velocity = (
@@ -783,7 +793,7 @@ class CaloDream(Generator):
         return LossStage(
             "energy",
             self.energy,
-            loss,
+            variational(loss, self.config.energy.bayesian, len(sums)),
             self.energy_scores,
             self.config.energy,
             len(sums),
@@ -854,7 +864,8 @@ class CaloDream(Generator):
             return self.shape.loss(network, voxels, energies, self.context(incident, energies), rng)
 
         network, scores = self.shape.network, self.shape_scores
-        return LossStage("shape", network, loss, scores, config, events, average=average)
+        each = variational(loss, config.bayesian, events)
+        return LossStage("shape", network, each, scores, config, events, average=average)
 
     def _shape_solver_stage(self, solver: BespokeSolver, events: int) -> Stage:
         def problem(batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:

@@ -37,10 +37,10 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import BatchRandom, Readout, Stage
+from caloforge.models.parts.bayesian import BayesianConfig, make_sums_bayesian, sums_stages
 from caloforge.models.parts.images import channel_sums, mirrored
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.particle_features import ImpactFeatures
-from caloforge.models.parts.stage import LossStage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.path import cfm_loss
 from caloforge.ode.solvers import RuleConfig, integrate
@@ -65,6 +65,7 @@ class ChannelFlowMatchingConfig(BaseModel):
         rounding: `floor` or `none`; may be changed after the training.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events generated for each validation.
+        bayesian: Gaussian weights and their replicas; none where not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +83,7 @@ class ChannelFlowMatchingConfig(BaseModel):
     batch_size: int = Field(256, ge=1)
     average: float = Field(0.999, ge=0, lt=1)
     validation_events: int = Field(4096, ge=2)
+    bayesian: BayesianConfig | None = None
 
 
 class ChannelFlowMatching(Readout):
@@ -114,6 +116,7 @@ class ChannelFlowMatching(Readout):
         self.standardize = Standardize(features)
         self.standardize_sums = Standardize(outputs)
         self.network = VelocityNetwork(outputs, features, config.width, config.blocks)
+        make_sums_bayesian(self.network, config.bayesian)
 
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates channel sums, (B, K), from conditions (B, F) and noise (B, K)."""
@@ -145,9 +148,8 @@ class ChannelFlowMatching(Readout):
             x0, t = rng.normal(x1.shape[1]), rng.uniform()
             return cfm_loss(lambda x, time: network(x, time, condition), x0, x1, t)
 
-        return [
-            LossStage("velocity", self.network, loss, self.scores, config, len(train), average=config.average)
-        ]
+        bayesian, average = config.bayesian, config.average
+        return sums_stages("velocity", self.network, loss, self.scores, config, bayesian, len(train), average)
 
     def scores(self, source: EventSource) -> Mapping[str, float]:
         """Generates each of some events four times and compares.

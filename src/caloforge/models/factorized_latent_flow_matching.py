@@ -42,6 +42,7 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.images import image_distances
 from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.bayesian import make_bayesian, variational
 from caloforge.models.parts.images import cell_order, channel_sums
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage, average_stage, solver_stage
@@ -155,6 +156,7 @@ class FactorizedLatentFlowMatching(Generator):
         known = self.sums.features + outputs
         self.autoencoder = Autoencoder((height, width), known, config.code.network)
         self.flow = VelocityNetwork(code, known, config.flow.width, config.flow.blocks)
+        make_bayesian(self.flow, config.flow.bayesian)
         self.flow_solver = BespokeSolver(config.flow.bespoke.steps) if config.flow.bespoke.steps else None
         self.flow_average_velocity = (
             VelocityNetwork(code, known, config.flow.width, config.flow.blocks, until=True)
@@ -283,7 +285,7 @@ class FactorizedLatentFlowMatching(Generator):
         return LossStage(
             "flow",
             self.flow,
-            loss,
+            variational(loss, self.config.flow.bayesian, events),
             self._image_scores,
             self.config.flow,
             events,

@@ -43,6 +43,7 @@ from torch import Tensor
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.models.base import BatchRandom, Generator, Stage
+from caloforge.models.parts.bayesian import BayesianConfig, make_bayesian, variational
 from caloforge.models.parts.images import cell_order, channel_loss, channel_matrix, image_shape
 from caloforge.models.parts.inference import generation_scores
 from caloforge.models.parts.particle_features import PromptRays
@@ -70,6 +71,7 @@ class FlowMatchingConfig(BaseModel):
         optimizer: the paper's is Adam with rates tuned for each detector, without clipping or weight decay.
         average: decay of the moving average of the weights; 0, the paper's, keeps none.
         validation_events: events generated for each validation.
+        bayesian: Gaussian weights and their replicas; none where not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,6 +87,7 @@ class FlowMatchingConfig(BaseModel):
     batch_size: int = Field(256, ge=1)
     average: float = Field(0.0, ge=0, lt=1)
     validation_events: int = Field(2048, ge=2)
+    bayesian: BayesianConfig | None = None
 
     @model_validator(mode="after")
     def _solver(self) -> Self:
@@ -112,6 +115,7 @@ class FlowMatching(Generator):
         self.standardize = Standardize(len(detector.conditions))
         self.transform = Log1p()
         self.network = UNet(shape, len(detector.conditions), config.network)
+        make_bayesian(self.network, config.bayesian)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.solver = BespokeSolver(config.bespoke.steps) if config.bespoke.steps else None
         self.order: Tensor
@@ -164,8 +168,9 @@ class FlowMatching(Generator):
             return self._velocity(conditions), rng.normal(*self.detector.shape)
 
         events, scores = len(train), generation_scores(self, config.validation_events)
+        each = variational(loss, config.bayesian, events)
         stages: list[Stage] = [
-            LossStage("velocity", self.network, loss, scores, config, events, average=config.average)
+            LossStage("velocity", self.network, each, scores, config, events, average=config.average)
         ]
         if self.solver is not None:
             stages.append(

@@ -345,5 +345,6 @@ def origin_of_bundle(card: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         **trained_on(checked(DataFile, entry) for entry in card.get("data", ())),
         "bundle": sha256(folder / CARD),
         "settings": card["settings"],
+        **({"replica": card["replica"]} if "replica" in card else {}),
         **({"zero_response": card["zero"]["name"]} if "zero" in card else {}),
     }

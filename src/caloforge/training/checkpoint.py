@@ -13,6 +13,7 @@ from torch import nn
 from caloforge.io.files import replacing
 from caloforge.io.run import Run, read_weights, write_weights
 from caloforge.models import Classifier, Generator, Model, Readout, build, model_class
+from caloforge.models.parts.bayesian import take_replica
 from caloforge.recipe import Recipe, parse, with_settings
 
 
@@ -63,7 +64,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_model(
-    path: Path, settings: Sequence[str] = (), *, trust: bool = False
+    path: Path, settings: Sequence[str] = (), *, trust: bool = False, replica: int = 0
 ) -> tuple[Recipe, Generator | Readout]:
     """Builds the generator or readout of a run folder with its best weights, ready to generate.
 
@@ -71,15 +72,24 @@ def load_model(
         path: the run folder.
         settings: changes of the model section that may be made after the training, such as "solver.steps=4".
         trust: run code outside the package that the run names.
+        replica: which weights of a Bayesian network, or which member of a committee, from 1; 0: the mean weights, or
+            the first member.
 
     Raises:
-        ValueError: not a finished run, a setting that only a new training can change, or a classifier.
+        ValueError: not a finished run, a setting that only a new training can change, a classifier, or a replica of a
+            run that has none.
     """
-    recipe, model = load_any(path, settings, trust=trust)
+    run, number = Run(path).replica(replica)
+    recipe, model = load_any(run.path, settings, trust=trust)
     if isinstance(model, Classifier):
         raise ValueError(
             f"{recipe.name} is a classifier, which tells whether there is a response and makes none"
         )
+    if number:
+        try:
+            take_replica(model, recipe.seed, number)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     return recipe, model
 
 

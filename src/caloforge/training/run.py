@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from caloforge.detectors import detector_named
@@ -153,10 +154,61 @@ def train(
     fabric.launch(_Training(recipe, config, here, run, resume, reporter, watch, told))
 
 
+def train_committee(recipe: Recipe, out: Path, members: int, *, resume: bool = False, **shown: Any) -> None:
+    """Trains several networks of one recipe, which differ in their first weights and batches.
+
+    The first is the run of the recipe itself, in the folder `out`; the others are below it. Where the recipe says
+    `data.bootstrap`, each also has particles of its own.
+
+    Args:
+        recipe: the whole run.
+        out: the run folder.
+        members: how many networks.
+        resume: go on: members that have finished stay as they are, so that a committee may also be made larger.
+        shown: `reporter`, `watch` and `say` of `train`.
+
+    Raises:
+        ValueError: as `train`.
+    """
+    whole, config = Run(out), configuration(recipe)
+    for number in range(1, members + 1):
+        run = whole.member(number)
+        member = recipe if number == 1 else recipe.model_copy(update={"member": number})
+        if resume and number > 1 and not (run.path / "recipe.toml").is_file():
+            train(member, run.path, **shown)
+        elif not resume or not (run.path / "card.json").is_file() or run.recipe() != resolved(member, config):
+            train(member, run.path, resume=resume, **shown)
+
+
 def _untrained(recipe: Recipe, config: BaseModel) -> Model:
     """Builds the model with the first weights of the recipe's seed."""
-    torch.manual_seed(derived_seed(recipe.seed, "weights"))
+    torch.manual_seed(derived_seed(recipe.seed, "weights", *_member(recipe)))
     return build(recipe, config)
+
+
+def _member(recipe: Recipe) -> tuple[int, ...]:
+    """Returns what a member's random numbers depend on besides the seed; nothing for the first."""
+    return () if recipe.member is None else (recipe.member,)
+
+
+def bootstrapped(
+    rows: NDArray[np.intp], groups: NDArray[np.integer[Any]], recipe: Recipe
+) -> NDArray[np.intp]:
+    """Draws as many particles as there are, with replacement, and returns their rows.
+
+    Args:
+        rows: rows that train.
+        groups: the particle of each of these rows.
+        recipe: the run, whose seed and member choose them; without `data.bootstrap` the rows stay as they are.
+    """
+    if not recipe.data.bootstrap:
+        return rows
+    order = np.argsort(groups, kind="stable")
+    _, first, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    rng = np.random.default_rng(derived_seed(recipe.seed, "bootstrap", *_member(recipe)))
+    chosen = np.sort(rng.integers(0, len(first), len(first)))
+    drawn = [order[start : start + size] for start, size in zip(first[chosen], sizes[chosen], strict=True)]
+    return np.asarray(rows[np.sort(np.concatenate(drawn))])
 
 
 def _check_folder(run: Run, recipe: Recipe, resume: bool) -> None:
@@ -216,7 +268,8 @@ class _Training:
         source = joined(files.values(), trials=trials)
         source = source if trials else stored(source, run.path)
         parts = _parts(recipe, files, source)
-        train_part: EventSource = Selected(source, parts["train"])
+        drawn = bootstrapped(parts["train"], source.primaries.group[parts["train"]], recipe)
+        train_part: EventSource = Selected(source, drawn)
         validation = in_beam_spot(Selected(source, parts["validation"]), recipe, "validation")
         hashes = {path: sha256(path) for path in files}
         state = _started(run, list(hashes.values())) if resume else {}
@@ -276,7 +329,7 @@ class _Training:
                 validation,
                 fabric,
                 self.run,
-                recipe.seed,
+                derived_seed(recipe.seed, "member", recipe.member) if recipe.member else recipe.seed,
                 recipe.training,
                 history,
                 report,

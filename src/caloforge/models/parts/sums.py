@@ -28,10 +28,11 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import BatchRandom, Stage
+from caloforge.models.parts.bayesian import BayesianConfig, check_bayesian, make_sums_bayesian, sums_stages
 from caloforge.models.parts.images import channel_sums
 from caloforge.models.parts.inference import spread_rows
 from caloforge.models.parts.particle_features import ParticleFeatures
-from caloforge.models.parts.stage import LossStage, average_stage, solver_stage
+from caloforge.models.parts.stage import average_stage, solver_stage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.average_velocity import Average, AverageVelocityConfig
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, conditioned, repeated
@@ -60,6 +61,7 @@ class SumsConfig(BaseModel):
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
         average_velocity: a network that is trained to do with one or two evaluations, for `solver.method =
             "average_velocity"`.
+        bayesian: Gaussian weights and their replicas; none where not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,10 +74,12 @@ class SumsConfig(BaseModel):
     optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, schedule="cosine", warmup=0.05)
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(256, ge=1)
+    bayesian: BayesianConfig | None = None
 
     @model_validator(mode="after")
     def _solver(self) -> Self:
         check_solver(self.solver, self.bespoke, self.average_velocity)
+        check_bayesian(self.bayesian, self.solver.method)
         return self
 
 
@@ -106,6 +110,7 @@ class Sums(nn.Module):
         self.standardize = Standardize(self.features)
         self.standardize_sums = Standardize(self.outputs)
         self.network = VelocityNetwork(self.outputs, self.features, config.width, config.blocks)
+        make_sums_bayesian(self.network, config.bayesian)
         self.solver = BespokeSolver(config.bespoke.steps) if config.bespoke.steps else None
         self.average_velocity = (
             VelocityNetwork(self.outputs, self.features, config.width, config.blocks, until=True)
@@ -189,7 +194,7 @@ class Sums(nn.Module):
             self.quantum.copy_((mean / QUANTA).clamp(min=1e-30))
             scaled = self._root(self.counted(counts, conditions), torch.full_like(counts, 0.5))
         self.standardize_sums.refit(scaled)
-        stages: list[Stage] = [self._velocity_stage(len(train), augment)]
+        stages = self._velocity_stages(len(train), augment)
         if self.solver is not None:
             bespoke = self.config.bespoke
             stages.append(
@@ -222,7 +227,9 @@ class Sums(nn.Module):
         sums = torch.stack(drawn).double().cpu().numpy()
         return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
 
-    def _velocity_stage(self, events: int, augment: Callable[[Events, BatchRandom], Events] | None) -> Stage:
+    def _velocity_stages(
+        self, events: int, augment: Callable[[Events, BatchRandom], Events] | None
+    ) -> list[Stage]:
         def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             batch = augment(batch, rng) if augment else batch
             conditions = self._conditions(batch)
@@ -236,7 +243,10 @@ class Sums(nn.Module):
             x0, t = rng.normal(self.outputs), rng.uniform()
             return cfm_loss(lambda x, time: network(x, time, embedding), x0, self.standardize_sums(scaled), t)
 
-        return LossStage("sums", self.network, loss, self.scores, self.config, events, average=self.average)
+        config = self.config
+        return sums_stages(
+            "sums", self.network, loss, self.scores, config, config.bayesian, events, self.average
+        )
 
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
         return self.velocity(self.describe(self._conditions(batch))), rng.normal(self.outputs)
