@@ -109,6 +109,17 @@ def test_the_zp_stands_beside_the_beam_and_the_zn_in_it():
     assert (ZP.face.x, ZP.face.y) == (24.34, 0)
 
 
+def test_the_map_of_the_magnets_is_linear_in_the_impact_and_the_same_for_both_detectors():
+    assert ZN.transport is ZP.transport
+    curvature, x, y = np.array([1 / 2500, 1 / 4000, 1.0]), np.array([1.0, -2, 0]), np.array([0.5, 3, 0])
+    terms = ZP.transport.terms(curvature, x, y)
+    u = np.array([0.2, -0.175, 0.7])  # the last is beyond the range
+    assert np.allclose(terms[:, :5], u[:, None] ** np.arange(5))
+    assert np.allclose(terms[:, 5:10], terms[:, :5] * x[:, None])
+    assert np.allclose(terms[:, 10:], terms[:, :5] * y[:, None])
+    assert np.array(ZP.transport.maps).shape == (2, 2, 3, 5)
+
+
 def test_values_are_frozen():
     with pytest.raises(ValueError, match="read-only"):
         ZN.channel_map("paper").matrix[0, 0] = 5

@@ -7,7 +7,9 @@ import onnx
 import pytest
 import torch
 
+from caloforge.detectors import ZP
 from caloforge.export.onnx import check_exportable, check_single_graph, graph_of
+from caloforge.models.channel_flow_matching import ChannelFlowMatching, ChannelFlowMatchingConfig
 from caloforge.models.parts.inference import as_function
 from caloforge.runtime.noise import standard_normals
 from caloforge.runtime.session import Session
@@ -98,3 +100,27 @@ def test_a_model_of_tokens_is_no_single_graph(tmp_path):
     recipe, model = load_model(made_run(tmp_path / "run", "vqgan"))
     with pytest.raises(ValueError, match=r"zn-vqgan draws an event token by token"):
         check_single_graph(model, recipe.name)
+
+
+@pytest.mark.slow
+def test_transport_through_magnets_and_the_threshold_are_in_the_graph(tmp_path):
+    torch.manual_seed(0)
+    config = ChannelFlowMatchingConfig(transport=True, least=10, width=8, blocks=1, solver={"steps": 2})
+    model = ChannelFlowMatching(ZP, config)
+    rng = np.random.default_rng(0)
+    conditions = np.zeros((60, 9), np.float32)
+    conditions[:, 4:6] = rng.normal(size=(60, 2)) * 0.3
+    conditions[:, 6] = rng.uniform(500, 4000, 60) * rng.choice([-1, 1], 60)
+    conditions[:, 8] = np.arange(60) % 3 - 1
+    conditions[:, 0] = np.linalg.norm(conditions[:, 4:7], axis=1) + 1
+    model.standardize.refit(model.derive(torch.from_numpy(conditions)))
+    model.standardize_sums.scale.fill_(0.05)
+    path = tmp_path / "model.onnx"
+    onnx.save(graph_of(model, whole=True), path)
+    noise = standard_normals(0, np.arange(60), 5)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(conditions), torch.from_numpy(noise)).numpy()
+    found = Session(path)(conditions, noise)
+    assert np.abs(found - expected).max() <= 1
+    assert expected.sum(1).min() >= 10
+    assert (expected.sum(1) == 10).any()

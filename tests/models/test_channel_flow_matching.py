@@ -51,6 +51,7 @@ def untrained(detector=ZN, **settings) -> ChannelFlowMatching:
     [
         {},
         {"derived": False},
+        {"transport": True, "mirror": True, "least": 10},
         {"scale": "log"},
         {"channels": "o2"},
         {"average": 0.0},
@@ -95,6 +96,24 @@ def test_mirroring_twice_gives_the_event_back():
     again = mirrored(ZN, conditions, responses, rows)
     assert np.array_equal(again[0], events.conditions)
     assert np.array_equal(again[1], events.responses)
+
+
+def test_of_charged_particles_no_mirror_image_is_made_before_magnets():
+    events = photons(np.linspace(100, 3000, 4))
+    charged = np.array([False, True, False, True])
+    events.conditions[charged, 8] = 1
+    conditions, responses = mirrored(ZN, events.conditions, events.responses, np.ones(4, bool), neutral=True)
+    assert np.array_equal(conditions[charged], events.conditions[charged])
+    assert np.array_equal(responses[charged], events.responses[charged])
+    assert np.array_equal(responses[~charged], events.responses[~charged][:, :, ::-1])
+
+
+def test_no_event_is_fainter_than_the_faintest_of_the_data():
+    model = untrained(ZP, transport=True, least=10)
+    conditions = photons(np.linspace(1, 300, 60), ZP).conditions
+    assert generate_in_memory(model, conditions, seed=1).sum(1).min() >= 10
+    model.config = ChannelFlowMatchingConfig(**TINY, transport=True)
+    assert generate_in_memory(model, conditions, seed=1).sum(1).min() < 10
 
 
 def test_settings_that_a_detector_cannot_serve_are_refused():

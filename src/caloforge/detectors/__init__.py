@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from caloforge._lookup import nearest, outside
-from caloforge.detectors.base import ChannelMap, Detector, Face, Feature, Layer
+from caloforge.detectors.base import ChannelMap, Detector, Face, Feature, Layer, Transport
 from caloforge.detectors.calochallenge import DS2, DS3, from_xml
 from caloforge.detectors.crystals import CRYSTALS
 from caloforge.detectors.zdc import ZN, ZP
@@ -20,6 +20,7 @@ __all__ = [
     "Face",
     "Feature",
     "Layer",
+    "Transport",
     "ZN",
     "ZP",
     "detector_named",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,53 @@ class Face:
     y: float = 0.0
 
 
+@dataclass(frozen=True)
+class Transport:
+    """Says where the magnets of a beam line bring charged particles, as a linear map fitted to centres of light.
+
+    A positive particle that starts near the beam passes quadrupoles and dipoles, whose strength goes with the
+    curvature q / p. It meets the plane of the face at
+
+        X = sum_i u^i (a_i + b_i x + c_i y),    u = 2500 GeV q / p - 0.8,    i = 0 .. 4,
+
+    and likewise Y, with (x, y) where its straight line does, all in cm: the transfer matrix of first order, its
+    elements polynomials of the curvature. 2500 GeV q / p stays within `RANGE`. What starts farther out than `NEAR`, or
+    is negative, passes beside the magnets or is lost: it is taken to be straight in x, and in y kicked by `kick` q / p,
+    as by a dipole near the interaction point.
+
+    Attributes:
+        maps: a, b and c of X and of Y for the sides pz > 0 and pz < 0; (2 sides, 2 axes, 3, 5).
+        kick: for the same sides, in GeV cm.
+    """
+
+    NEAR: ClassVar[float] = 9.0
+    """Distance of the straight line from the axis in cm within which a particle passes the magnets."""
+
+    STIFF: ClassVar[float] = 2500.0
+    """Momentum in GeV in whose units the curvature is given."""
+
+    MIDDLE: ClassVar[float] = 0.8
+    """Curvature in these units around which the polynomials are."""
+
+    RANGE: ClassVar[tuple[float, float]] = (0.4, 1.5)
+    """Curvatures of the fit."""
+
+    maps: tuple[tuple[tuple[tuple[float, ...], ...], ...], ...]
+    kick: tuple[float, float]
+
+    @classmethod
+    def terms(
+        cls, curvature: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Returns u^i, u^i x and u^i y, (N, 15), from q / p in 1 / GeV and straight impacts in cm, each (N,).
+
+        In the order of `maps`, flat.
+        """
+        u = np.clip(cls.STIFF * curvature, *cls.RANGE) - cls.MIDDLE
+        powers = u[:, None] ** np.arange(5)
+        return np.concatenate([powers, powers * x[:, None], powers * y[:, None]], 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Detector:
     """Describes a detector to every other part of the package.
@@ -112,6 +160,7 @@ class Detector:
         title: name for figures and tables.
         pitch: cell size along each axis, in cm, for showing lengths.
         face: where the front face is; None where primaries enter the detector directly.
+        transport: where magnets before the face bring charged particles; None where there are none, or not known.
     """
 
     name: str
@@ -126,6 +175,7 @@ class Detector:
     layer_depth: float | None = None
     pdg: int | None = None
     threshold: float = 0.0
+    transport: Transport | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", MappingProxyType(dict(self.axes)))

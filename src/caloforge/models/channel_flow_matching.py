@@ -20,7 +20,8 @@ holds where module and beam line are the same above and below: for the ZN, not f
 arrive off its centre.
 
 With `derived` the network sees, besides the standardised features, what they mean at the detector
-(`models.parts.particle_features.ImpactFeatures`).
+(`models.parts.particle_features.ImpactFeatures`), with `transport` also what the magnets before it do to charged
+particles (`ParticleFeatures` with `TransportFeatures`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from caloforge.models.base import BatchRandom, Readout, Stage
 from caloforge.models.parts.bayesian import BayesianConfig, make_sums_bayesian, sums_stages
 from caloforge.models.parts.images import channel_sums, mirrored
 from caloforge.models.parts.inference import generate_in_memory
-from caloforge.models.parts.particle_features import ImpactFeatures
+from caloforge.models.parts.particle_features import ImpactFeatures, ParticleFeatures
+from caloforge.models.parts.sums import reflected
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.path import cfm_loss
 from caloforge.ode.solvers import RuleConfig, integrate
@@ -57,12 +59,16 @@ class ChannelFlowMatchingConfig(BaseModel):
     Attributes:
         channels: name of the channel map.
         derived: adds the derived features; needs a detector with a face, a pitch and the ZDC's features.
+        transport: adds these and what magnets do; needs a detector that says where they bring charged particles. With
+            `mirror` only neutral particles are mirrored then.
         scale: the function f of the module's docstring; `root` needs the feature energy.
         mirror: trains on mirrored events too; needs an axis y and the features vy, py.
         width: of every hidden layer.
         blocks: residual blocks.
         solver: method and steps of the sampling; may be changed after the training.
         rounding: `floor` or `none`; may be changed after the training.
+        least: photons of the faintest response in the data: fainter ones that are drawn are reflected
+            (`models.parts.sums.reflected`), where sums are rounded; may be changed after the training.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events generated for each validation.
         bayesian: Gaussian weights and their replicas; none where not given.
@@ -72,12 +78,14 @@ class ChannelFlowMatchingConfig(BaseModel):
 
     channels: str = "paper"
     derived: bool = True
+    transport: bool = False
     scale: Literal["root", "log"] = "root"
     mirror: bool = False
     width: int = Field(128, ge=1)
     blocks: int = Field(4, ge=1)
     solver: RuleConfig = RuleConfig(steps=16)
     rounding: Literal["floor", "none"] = "floor"
+    least: int = Field(0, ge=0)
     optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, schedule="cosine", warmup=0.05)
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(256, ge=1)
@@ -95,7 +103,7 @@ class ChannelFlowMatching(Readout):
     """
 
     config_class: ClassVar[type[BaseModel]] = ChannelFlowMatchingConfig
-    sampling: ClassVar[tuple[str, ...]] = ("solver", "rounding")
+    sampling: ClassVar[tuple[str, ...]] = ("solver", "rounding", "least")
 
     def __init__(self, detector: Detector, config: ChannelFlowMatchingConfig) -> None:
         super().__init__()
@@ -111,8 +119,12 @@ class ChannelFlowMatching(Readout):
         if config.mirror and "y" not in detector.axes:
             raise ValueError(f"model.mirror needs an axis y; {detector.name} has {', '.join(detector.axes)}")
         features = len(detector.conditions)
-        self.derive = ImpactFeatures(detector) if config.derived else nn.Identity()
-        features = self.derive.size if isinstance(self.derive, ImpactFeatures) else features
+        self.derive: ParticleFeatures | ImpactFeatures | nn.Identity
+        if config.transport:
+            self.derive = ParticleFeatures(detector, transport=True)
+        else:
+            self.derive = ImpactFeatures(detector) if config.derived else nn.Identity()
+        features = features if isinstance(self.derive, nn.Identity) else self.derive.size
         self.standardize = Standardize(features)
         self.standardize_sums = Standardize(outputs)
         self.network = VelocityNetwork(outputs, features, config.width, config.blocks)
@@ -125,7 +137,7 @@ class ChannelFlowMatching(Readout):
         sums = self._unscaled(self.standardize_sums.inverse(x), conditions)
         if self.config.rounding == "none":
             return (sums - 0.5).clamp(min=0)
-        return torch.floor(sums).clamp(min=0)
+        return reflected(torch.floor(sums).clamp(min=0), self.config.least)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisations and returns the one stage."""
@@ -140,7 +152,9 @@ class ChannelFlowMatching(Readout):
             conditions, responses = batch.conditions, batch.responses
             if config.mirror:
                 chosen = (rng.uniform() < 0.5).cpu().numpy()
-                conditions, responses = mirrored(self.detector, conditions, responses, chosen)
+                conditions, responses = mirrored(
+                    self.detector, conditions, responses, chosen, neutral=config.transport
+                )
             counts = torch.from_numpy(self.detector.readout(responses, self.channels)).float().to(device)
             features = torch.from_numpy(conditions).to(device)
             x1 = self.standardize_sums(self._scaled(counts + rng.uniform(counts.shape[1]), features))

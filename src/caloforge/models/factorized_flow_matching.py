@@ -10,10 +10,11 @@ error of a hundredth on each of two thousand empty fibres, which would add tens 
 Sums. Flow matching of their own, `models.parts.sums`.
 
 Image. x_1 = ln(1 + n). The network is told the sums and two places: where the particle's straight line meets the
-detector, and where the middle of the light is expected, which a regression learns first from particle and sums, since
-magnets bend charged particles and decays leave the line. It predicts for each cell, given the noisy image, the mean
-x_1^ of x_1, so that the velocity is (x_1^ - x_t) / (1 - t), and the mean of n, whose share in the channel is p. The
-loss is that of the velocity with the likelihood of the counts, multinomial in each channel, for a photon on average:
+detector (with `transport` its way through magnets), and where the middle of the light is expected, which a regression
+learns first from particle and sums, since magnets bend charged particles and decays leave the line. It predicts for
+each cell, given the noisy image, the mean x_1^ of x_1, so that the velocity is (x_1^ - x_t) / (1 - t), and the mean of
+n, whose share in the channel is p. The loss is that of the velocity with the likelihood of the counts, multinomial in
+each channel, for a photon on average:
 
     E | x_1^ - x_1 |^2 / max(1 - t, 0.05)^2  -  `likelihood` E (1 / sum_k n_k) sum_k n_k ln p_k,
 
@@ -137,7 +138,11 @@ class FactorizedFlowMatchingConfig(BaseModel):
         place: where the light is expected.
         image: the second factor; both solvers may be changed after the training.
         rounding: `systematic`, or `none`, the default for energies; may be changed after the training.
-        mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored.
+        transport: tells what magnets before the face do to charged particles; needs a detector that knows it.
+        least: photons of the faintest response in the data: where fewer are drawn they are reflected
+            (`models.parts.sums.reflected`); may be changed after the training.
+        mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored. With
+            `transport` only neutral particles are mirrored.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events generated for each validation.
     """
@@ -149,6 +154,8 @@ class FactorizedFlowMatchingConfig(BaseModel):
     place: PlaceConfig = PlaceConfig()
     image: ImageConfig = ImageConfig()
     rounding: Literal["systematic", "none"] = "systematic"
+    transport: bool = False
+    least: int = Field(0, ge=0)
     mirror: bool = False
     average: float = Field(0.999, ge=0, lt=1)
     validation_events: int = Field(1024, ge=2)
@@ -166,7 +173,7 @@ class FactorizedFlowMatching(Generator):
     """
 
     config_class: ClassVar[type[BaseModel]] = FactorizedFlowMatchingConfig
-    sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "image.solver", "image.end", "rounding")
+    sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "least", "image.solver", "image.end", "rounding")
 
     def __init__(self, detector: Detector, config: FactorizedFlowMatchingConfig) -> None:
         super().__init__()
@@ -180,7 +187,15 @@ class FactorizedFlowMatching(Generator):
         channel_map = detector.channel_map(config.channels)
         self.outputs = len(channel_map.labels)
         self.noise_dim = detector.cells + self.outputs + 1 + (0 if detector.counts else 2 * detector.cells)
-        self.sums = Sums(detector, config.channels, config.sums, config.average, config.validation_events)
+        self.sums = Sums(
+            detector,
+            config.channels,
+            config.sums,
+            config.average,
+            config.validation_events,
+            transport=config.transport,
+            least=config.least,
+        )
         features = self.sums.features
         self.standardize_logs = Standardize(self.outputs)
         height, width = detector.shape
@@ -384,7 +399,9 @@ class FactorizedFlowMatching(Generator):
         if not self.config.mirror:
             return batch
         chosen = (rng.uniform() < 0.5).cpu().numpy()
-        conditions, responses = mirrored(self.detector, batch.conditions, batch.responses, chosen)
+        conditions, responses = mirrored(
+            self.detector, batch.conditions, batch.responses, chosen, neutral=self.config.transport
+        )
         return dataclasses.replace(batch, conditions=conditions, responses=responses)
 
     def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:

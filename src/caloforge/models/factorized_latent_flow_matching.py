@@ -105,6 +105,9 @@ class FactorizedLatentFlowMatchingConfig(BaseModel):
         photons: `drawn` from the decoder's distribution, or `expected`, its mean, which lacks the noise of the photons;
             may be changed after the training.
         rounding: `systematic`, or `none`, the default for energies; may be changed after the training.
+        transport: tells what magnets before the face do to charged particles; needs a detector that knows it.
+        least: photons of the faintest response in the data: where fewer are drawn they are reflected
+            (`models.parts.sums.reflected`); may be changed after the training.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events of each validation.
     """
@@ -117,6 +120,8 @@ class FactorizedLatentFlowMatchingConfig(BaseModel):
     flow: FlowConfig = FlowConfig()
     photons: Literal["drawn", "expected"] = "drawn"
     rounding: Literal["systematic", "none"] = "systematic"
+    transport: bool = False
+    least: int = Field(0, ge=0)
     average: float = Field(0.999, ge=0, lt=1)
     validation_events: int = Field(1024, ge=2)
 
@@ -142,13 +147,21 @@ class FactorizedLatentFlowMatching(Generator):
 
     config_class: ClassVar[type[BaseModel]] = FactorizedLatentFlowMatchingConfig
     training_only: ClassVar[tuple[str, ...]] = ("autoencoder.encoder",)
-    sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "flow.solver", "photons", "rounding")
+    sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "least", "flow.solver", "photons", "rounding")
 
     def __init__(self, detector: Detector, config: FactorizedLatentFlowMatchingConfig) -> None:
         super().__init__()
         check_factors(detector, config.channels)
         self.detector, self.config = detector, config
-        self.sums = Sums(detector, config.channels, config.sums, config.average, config.validation_events)
+        self.sums = Sums(
+            detector,
+            config.channels,
+            config.sums,
+            config.average,
+            config.validation_events,
+            transport=config.transport,
+            least=config.least,
+        )
         outputs, code = self.sums.outputs, config.code.network.code
         self.noise_dim = detector.cells + code + outputs + 1
         self.standardize_logs, self.standardize_code = Standardize(outputs), Standardize(code)

@@ -1,9 +1,19 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from caloforge.detectors import ZN
-from caloforge.models.parts.particle_features import BendingFeatures, ImpactFeatures
+from caloforge import samples
+from caloforge.detectors import ZN, ZP
+from caloforge.events import load
+from caloforge.io import open_events
+from caloforge.models.parts.particle_features import (
+    BendingFeatures,
+    ImpactFeatures,
+    ParticleFeatures,
+    TransportFeatures,
+)
 
 
 def test_the_derived_features_are_those_worked_by_hand():
@@ -37,3 +47,73 @@ def test_features_of_bending_by_hand():
     conditions[:, columns["charge"]] = torch.tensor([0.0, 1, -1])
     expected = [[0.0] * 7, [0.5, 0.25, 0, 0.25, 0.5, 0.25, 0], [-2, -1, 0, 4, 2, 1, 0]]
     torch.testing.assert_close(bend(conditions), torch.tensor(expected))
+
+
+def particles(charge, momentum=3000.0, slope=(1e-4, -5e-5), side=1):
+    """One particle from the origin for each charge."""
+    px, py = (value * momentum for value in slope)
+    energy = np.sqrt(px**2 + py**2 + momentum**2)
+    return torch.tensor(
+        [[energy, 0, 0, 0, px, py, side * momentum, 0.0, q] for q in charge], dtype=torch.float64
+    )
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_magnets_bend_positive_particles_kick_others_and_leave_neutral_ones_alone(side):
+    transport, straight = TransportFeatures(ZP), ParticleFeatures(ZP)
+    conditions = particles([0, 1, -1], side=side)
+    place, positive = transport.place(conditions)
+    momentum = np.linalg.norm(conditions[0, 4:7].numpy())
+    x, y = np.array([1.126]), np.array([-0.563])
+    terms = ZP.transport.terms(np.array([1 / momentum]), x, y)
+    expected = terms @ np.array(ZP.transport.maps[0 if side > 0 else 1]).reshape(2, 15).T - [24.34, 0]
+    assert np.allclose(place[1], expected)
+    assert np.allclose(positive, expected.repeat(3, 0))
+    assert np.allclose(place[0], [1.126 - 24.34, -0.563])
+    kick = ZP.transport.kick[0 if side > 0 else 1] / momentum
+    assert np.allclose(place[2], [1.126 - 24.34, -0.563 - kick])
+    assert np.allclose(transport.cell(conditions)[0], straight.cell(conditions)[0])
+    far = particles([1], slope=(2e-3, 0), side=side)
+    assert np.allclose(
+        transport.place(far)[0][0], [22.52 - 24.34, ZP.transport.kick[0 if side > 0 else 1] / 3000]
+    )
+
+
+def test_protons_leave_their_light_where_the_map_says():
+    events = load(open_events(samples.sample("zp_wide")))
+    light = events.responses.astype(float)
+    photons, energy, charge = light.sum((1, 2)), events.conditions[:, 0], events.conditions[:, 8]
+    features = TransportFeatures(ZP)
+    conditions = torch.from_numpy(events.conditions)
+    # test particles, which the map has not seen, with most of their shower in the detector
+    rows = (events.fold < 2) & (charge > 0) & (photons > 0.2 * energy) & (energy > 1500)
+    centre = np.stack([light.sum(2) @ np.arange(56), light.sum(1) @ np.arange(30)], 1) / photons[:, None]
+    assert rows.sum() > 200
+    off = np.median(np.abs(features.cell(conditions).numpy() - centre)[rows], 0)
+    straight = np.median(np.abs(ParticleFeatures(ZP).cell(conditions).numpy() - centre)[rows], 0)
+    assert off[0] < 0.35
+    assert off[1] < 0.2
+    assert (straight > [30, 3]).all()
+
+
+def test_features_of_transport_are_finite_whatever_the_particle():
+    features = TransportFeatures(ZN)
+    strange = particles([1, 1, 1], momentum=0.0, slope=(0, 0))
+    strange[1, 4:7] = torch.tensor([1.0, 0, 0])
+    strange[2, 4:7] = torch.tensor([0.0, 0, 1e-3])
+    found = features(strange)
+    assert found.shape == (3, features.size)
+    assert torch.isfinite(found).all()
+
+
+def test_only_wanted_transport_adds_to_features_and_weights():
+    without, among = ParticleFeatures(ZP), ParticleFeatures(ZP, transport=True)
+    assert not without.state_dict()
+    assert {name: tuple(value.shape) for name, value in among.state_dict().items()} == {
+        "transport.maps": (2, 2, 15),
+        "transport.kick": (2,),
+    }
+    conditions = particles([0, 1])
+    assert torch.equal(among(conditions)[:, : without.size], without(conditions))
+    with pytest.raises(ValueError, match=r"zp has face .* no transport"):
+        ParticleFeatures(dataclasses.replace(ZP, transport=None), transport=True)

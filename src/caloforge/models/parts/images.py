@@ -29,6 +29,8 @@ def mirrored(
     conditions: NDArray[np.float32],
     responses: NDArray[np.generic],
     rows: NDArray[np.bool_],
+    *,
+    neutral: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
     """Mirrors some events, y -> -y.
 
@@ -37,10 +39,13 @@ def mirrored(
         conditions: (N, F).
         responses: (N, *shape).
         rows: the events to mirror, (N,).
+        neutral: of these only neutral particles: magnets before the face do not bend a charged one's mirror image so.
 
     Returns:
         conditions and responses, as new arrays.
     """
+    if neutral:
+        rows = rows & (conditions[:, detector.features.index("charge")] == 0)
     columns = np.array([detector.features.index(name) for name in ("vy", "py")])
     conditions, responses = conditions.copy(), responses.copy()
     conditions[np.ix_(rows, columns)] *= -1

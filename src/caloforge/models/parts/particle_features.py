@@ -181,6 +181,96 @@ class BendingFeatures(nn.Module):
         return torch.stack([k, k * x, k * y, k * k, side, side * x, side * y], 1).to(conditions.dtype)
 
 
+class TransportFeatures(nn.Module):
+    """Where a charged particle meets the plane of the detector's face, by `Transport`: magnets bend its way.
+
+    - (X, Y) from the centre of the face, as it is and as arcsinh(X / EDGE); of neutral particles where the straight
+      line meets it;
+    - how far within the edges of the face that is, the nearer edge of either axis and of both, as
+      arcsinh(distance / MARGIN), and of either axis as smooth steps sigmoid((distance - d) / STEP), d of `STEPS`: light
+      rises from nothing to all of the shower within a centimetre;
+    - the same (X, Y) for a positive particle of the same momentum, whatever the charge: what a neutral particle turns
+      into early on the way.
+
+    Args:
+        detector: with a face, a pitch, `transport` and the features of `ImpactFeatures`.
+
+    Raises:
+        ValueError: the detector lacks one of them.
+    """
+
+    MARGIN = 0.5
+    """Distance in cm from an edge below which it is resolved linearly."""
+
+    STEP = 0.3
+    """Width of the smooth steps in cm."""
+
+    STEPS = (-1.5, -0.75, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+    """Distances within an edge in cm at which they are."""
+
+    size = 9 + 2 * len(STEPS)
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        known = detector.face is not None and detector.pitch is not None and detector.transport is not None
+        if not known or not set(_NEEDED) <= set(detector.features):
+            raise ValueError(
+                f"features of transport need a detector with face, pitch, transport and the conditions "
+                f"{', '.join(_NEEDED)}; {detector.name} has face {detector.face}, pitch {detector.pitch}, "
+                f"{'no ' if detector.transport is None else ''}transport and {', '.join(detector.features)}"
+            )
+        assert detector.face is not None
+        assert detector.pitch is not None
+        assert detector.transport is not None
+        self._face, self._pitch, self._map = detector.face, detector.pitch, detector.transport
+        self._middle = tuple((size - 1) / 2 for size in detector.shape)
+        self._columns = [detector.features.index(name) for name in _NEEDED]
+        self.maps: Tensor
+        self.kick: Tensor
+        # kept with the weights, which were trained with them
+        self.register_buffer("maps", torch.tensor(self._map.maps, dtype=torch.float64).flatten(2))
+        self.register_buffer("kick", torch.tensor(self._map.kick, dtype=torch.float64))
+
+    def place(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns where particles meet the face, and where positive ones would, in cm from its centre, (B, 2) each."""
+        needed = conditions[:, self._columns].double()
+        _, _, _, _, px, py, pz, charge = needed.unbind(1)
+        straight = _impact(needed, self._face.z)
+        momentum = torch.sqrt(px * px + py * py + pz * pz).clamp(min=1e-3)
+        near = (straight.square().sum(1) < self._map.NEAR**2)[:, None]
+        forward = (pz > 0)[:, None]
+        positive = self._through(straight, 1 / momentum, forward)
+        kick = torch.where(forward[:, 0], self.kick[0], self.kick[1]) * charge / momentum
+        beside = straight + torch.stack([torch.zeros_like(kick), kick], 1)
+        bent = torch.where(near & (charge > 0)[:, None], positive, beside)
+        centre = straight.new_tensor((self._face.x, self._face.y))
+        return bent - centre, positive - centre
+
+    def cell(self, conditions: Tensor) -> Tensor:
+        """Returns where particles meet the face, in cells from the first, (B, 2), of the dtype of the conditions."""
+        place, _ = self.place(conditions)
+        return (place / self._pitch + place.new_tensor(self._middle)).to(conditions.dtype)
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to (B, 25)."""
+        place, positive = self.place(conditions)
+        half = place.new_tensor([(middle + 0.5) * self._pitch for middle in self._middle])
+        inside = half - place.abs()
+        steps = [torch.sigmoid((inside - step) / self.STEP) for step in self.STEPS]
+        inside = torch.cat([inside, inside.amin(1, keepdim=True)], 1)
+        derived = [place, _arcsinh(place / EDGE), _arcsinh(inside / self.MARGIN), positive, *steps]
+        return torch.cat(derived, 1).to(conditions.dtype)
+
+    def _through(self, straight: Tensor, curvature: Tensor, forward: Tensor) -> Tensor:
+        """Returns where positive particles meet the face by the map, in cm from the axis, (B, 2)."""
+        low, high = self._map.RANGE
+        u = (self._map.STIFF * curvature).clamp(low, high) - self._map.MIDDLE
+        u2 = u * u
+        powers = torch.stack([torch.ones_like(u), u, u2, u2 * u, u2 * u2], 1)
+        terms = torch.cat([powers, powers * straight[:, :1], powers * straight[:, 1:]], 1)
+        return torch.where(forward, terms @ self.maps[0].T, terms @ self.maps[1].T)
+
+
 class GenericFeatures(nn.Module):
     """Appends to the conditions of any detector what holds of their kind.
 
@@ -235,9 +325,13 @@ class ParticleFeatures(nn.Module):
 
     Args:
         detector: any detector with two axes.
+        transport: adds `TransportFeatures`, and guesses the place by them.
+
+    Raises:
+        ValueError: transport is wanted, and the detector has none.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, transport: bool = False) -> None:
         super().__init__()
         known = detector.face is not None and detector.pitch is not None
         self._first = (
@@ -246,16 +340,17 @@ class ParticleFeatures(nn.Module):
             else GenericFeatures(detector)
         )
         self._bend = BendingFeatures(detector) if isinstance(self._first, ImpactFeatures) else None
-        self.size = self._first.size + (self._bend.size if self._bend else 0)
+        self.transport = TransportFeatures(detector) if transport else None
+        self.size = self._first.size + sum(part.size for part in (self._bend, self.transport) if part)
 
     def cell(self, conditions: Tensor) -> Tensor:
         """Returns a first guess of where the light is, in cells from the first, (B, 2)."""
-        return self._first.cell(conditions)
+        return self._first.cell(conditions) if self.transport is None else self.transport.cell(conditions)
 
     def forward(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to (B, size)."""
-        features: Tensor = self._first(conditions)
-        return features if self._bend is None else torch.cat([features, self._bend(conditions)], 1)
+        parts = [part for part in (self._first, self._bend, self.transport) if part is not None]
+        return torch.cat([part(conditions) for part in parts], 1)
 
 
 def _impact(needed: Tensor, face: float) -> Tensor:

@@ -92,20 +92,36 @@ class Sums(nn.Module):
         config: sizes, solver and training.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events of each validation.
+        transport: adds what magnets before the face do (`models.parts.particle_features.TransportFeatures`).
+        least: photons of the faintest response in the data, for `reflected`; 0 where there is no threshold.
 
     Raises:
-        ValueError: the detector has another number of axes, or cells in no channel or in several.
+        ValueError: the detector has another number of axes, cells in no channel or in several, no transport though it
+            is wanted, or energies in place of photons though `least` is given.
     """
 
     def __init__(
-        self, detector: Detector, channels: str, config: SumsConfig, average: float, validation_events: int
+        self,
+        detector: Detector,
+        channels: str,
+        config: SumsConfig,
+        average: float,
+        validation_events: int,
+        *,
+        transport: bool = False,
+        least: int = 0,
     ) -> None:
         super().__init__()
         self.detector, self.channels, self.config = detector, channels, config
         self.average, self.validation_events = average, validation_events
         check_factors(detector, channels)
         self.outputs = len(detector.channel_map(channels).labels)
-        self.derive = ParticleFeatures(detector)
+        if least and not detector.counts:
+            raise ValueError(
+                f"least is a number of photons; {detector.name} measures energies in {detector.unit}"
+            )
+        self.least = least
+        self.derive = ParticleFeatures(detector, transport)
         self.features = self.derive.size
         self.standardize = Standardize(self.features)
         self.standardize_sums = Standardize(self.outputs)
@@ -139,7 +155,7 @@ class Sums(nn.Module):
         scaled = self.standardize_sums.inverse(x1).clamp(min=0)
         if not self.detector.counts:
             return (scaled.square() - 1).clamp(min=0)
-        return torch.floor(scaled.square() * self._energies(conditions))
+        return reflected(torch.floor(scaled.square() * self._energies(conditions)), self.least)
 
     def counted(self, values: Tensor, conditions: Tensor) -> Tensor:
         """Returns responses or sums, (B, *), as counts: photons as they are, energies in quanta."""
@@ -279,6 +295,30 @@ def interval_conditioned(network: VelocityNetwork, features: Tensor) -> Average:
     """Returns the average velocities that a network gives for a batch of features, (B, F), also of x repeated."""
     condition = network.condition(features)
     return lambda x, t, s: network(x, t, repeated(condition, x), s)
+
+
+def reflected(sums: Tensor, least: int) -> Tensor:
+    """Reflects events with fewer photons than any of the data at that threshold: 9 become 10, 8 become 11, ...
+
+    A network blurs the edge of a distribution: what is missing above the edge lies below it. Reflection brings it back
+    where it is missing, as at the boundary of a kernel density (Schuster, Commun. Stat. A 14 (1985) 1123). The channels
+    keep their shares, to a photon; an event without any photon gets equal ones.
+
+    Args:
+        sums: whole photons, (B, K).
+        least: photons of the faintest response; 0 changes nothing.
+
+    Returns:
+        whole photons, (B, K), at least `least` in all.
+    """
+    if not least:
+        return sums
+    total = sums.sum(1, keepdim=True)
+    shares = torch.where(total > 0, sums, torch.ones_like(sums))
+    along = shares.cumsum(1) / shares.sum(1, keepdim=True)
+    rising = torch.floor((2 * least - 1 - total) * along + 0.5)
+    bright = torch.cat([rising[:, :1], rising[:, 1:] - rising[:, :-1]], 1)
+    return torch.where(total < least, bright, sums)
 
 
 def check_factors(detector: Detector, channels: str) -> None:
