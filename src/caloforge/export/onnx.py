@@ -3,7 +3,9 @@
 Most are one graph of two inputs and one output. A model that draws tokens makes three, between which the runtime
 loops (`runtime.tokens`): the particle's tokens, one step, and the response of all tokens.
 
-The solver's step is traced once and stays one step in the graph, the body of a Scan node: see `export.loops`.
+The step of a large network is traced once and stays one step in the graph, the body of a Scan node: see
+`export.loops`. Small ones follow a path of few steps without a loop (`nn.velocity_network`, `nn.patch_graph`), and what
+follows from weights alone is computed here, once.
 
 ONNX Runtime prepares weights (packing, convolution layouts) only where they belong to the graph that uses them,
 so the weights of a step are moved into the body of its Scan: twice as fast at batch 1.
@@ -292,11 +294,59 @@ def _trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[st
     fix_shapes(program.model)
     make_loops(program.model)
     proto = program.model_proto
+    _fold(proto)
     _tidy(proto)
     lower(proto)
     _check(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def _fold(proto: Any) -> None:
+    """Computes what follows from weights alone: embeddings of the solver's times, products of matrices, orders."""
+    onnx, runtime = require("onnx", "export"), require("onnxruntime", "export")
+    graph = proto.graph
+    known = {weight.name for weight in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if known.issuperset(node.input) and not any(part.HasField("g") for part in node.attribute):
+            nodes.append(node)
+            known.update(node.output)
+    made = {name for node in nodes for name in node.output}
+    others = [node for node in graph.node if not made & set(node.output)]
+    taken = {name for node in others for name in (*node.input, *_of_inner(node))} | {
+        value.name for value in graph.output
+    }
+    results = sorted(made & taken)
+    if not results:
+        return
+    used = {name for node in nodes for name in node.input}
+    part = onnx.helper.make_graph(
+        nodes,
+        "constants",
+        [],
+        [onnx.ValueInfoProto(name=name) for name in results],
+        [weight for weight in graph.initializer if weight.name in used],
+    )
+    opsets = [opset for opset in proto.opset_import if not opset.domain]
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = runtime.InferenceSession(
+        onnx.helper.make_model(part, opset_imports=opsets, ir_version=IR_VERSION).SerializeToString(), options
+    )
+    values = zip(results, session.run(results, {}), strict=True)
+    weights = [weight for weight in graph.initializer if weight.name in taken]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(others)
+    graph.initializer.extend(
+        [*weights, *(onnx.numpy_helper.from_array(value, name) for name, value in values)]
+    )
+
+
+def _of_inner(node: Any) -> set[str]:
+    """Returns the names that the graphs within a node take."""
+    inner = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return set().union(*(_taken(graph) for body in inner for graph in graphs(body)))
 
 
 def _of_arguments(module: nn.Module, shape: Mapping[int, Any], number: int) -> tuple[Any, ...]:

@@ -63,9 +63,10 @@ from caloforge.models.parts.images import cell_order, channel_sums, mirrored
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage
 from caloforge.models.parts.sums import Sums, SumsConfig, check_factors
+from caloforge.nn import patch_graph
 from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
 from caloforge.nn.place_network import PlaceNetwork
-from caloforge.nn.rounding import normal_to_uniform, systematic_rounding
+from caloforge.nn.rounding import normal_to_uniform, rounded_in_order, systematic_rounding
 from caloforge.ode.path import on_path
 from caloforge.ode.solvers import RuleConfig, integrate, step_times
 from caloforge.optim import AdamConfig
@@ -242,6 +243,8 @@ class FactorizedFlowMatching(Generator):
             responses, (B, *shape).
         """
         features = self._with_sums(features, sums)
+        if torch.compiler.is_exporting() and drawing is None and self.config.image.solver.method == "euler":
+            return self._draw_exported(conditions, features, sums, noise, rounding)
         around = self.image.around(self._places(conditions, features))
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
@@ -265,6 +268,21 @@ class FactorizedFlowMatching(Generator):
         if self.config.rounding == "systematic":
             expected = systematic_rounding(expected, normal_to_uniform(rounding), self.order)
         return expected.to(noise.dtype).view_as(x)
+
+    def _draw_exported(
+        self, conditions: Tensor, features: Tensor, sums: Tensor, noise: Tensor, rounding: Tensor
+    ) -> Tensor:
+        """Does what `draw_image` does for photons, in the fewer operators of `nn.patch_graph`."""
+        image = self.config.image
+        times = step_times(image.end, image.solver.steps, shares=True)
+        light = patch_graph.follow(self.image, noise, features, self._places(conditions, features), times)
+        shape, patch = self.image.shape, self.image.patch
+        channels = patch_graph.of_channels(self.channel, shape, patch, self.outputs)
+        light = light.double()
+        expected = light * ((sums.double() / (light @ channels)) @ channels.T)
+        expected = expected.index_select(1, patch_graph.places(shape, patch)[self.order])
+        counts = rounded_in_order(expected, rounding, self.order, self.config.rounding)
+        return counts.to(noise.dtype).view(-1, *self.detector.shape)
 
     def _shares(self, light: Tensor) -> tuple[Tensor, Tensor]:
         """Returns cells in proportion to their expected light, (B, cells), and their channel sums, (B, K)."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -108,6 +109,14 @@ class BespokeSolver(nn.Module):
         start = torch.cat([x0[:, None], self.a.view(wide) * x0[:, None]], 1)
         return loop.repeated(step, start, torch.cat(values, 1))[:, -1]
 
+    def weights(self) -> list[Tensor]:
+        """Returns of each step what x_0 and the velocities so far are multiplied by, (i + 2,)."""
+        firsts = [i * (i + 1) // 2 for i in range(self.steps)]
+        return [
+            torch.cat([self.a[i : i + 1], self.end * self.b[first : first + i + 1]])
+            for i, first in enumerate(firsts)
+        ]
+
     def loss(self, velocity: Velocity, x0: Tensor, config: BespokeConfig) -> Tensor:
         """Returns the loss of a batch, a number.
 
@@ -163,9 +172,21 @@ def repeated(values: Tensor, x: Tensor) -> Tensor:
     return values if values.shape[0] == x.shape[0] else values.repeat(len(x) // len(values), 1)
 
 
-def conditioned(network: Callable[[Tensor, Tensor, Tensor], Tensor], condition: Tensor) -> Velocity:
-    """Returns the velocity that a network gives for a batch of conditions, (B, *), also of x repeated, (n B, *)."""
-    return lambda x, t: network(x, t, repeated(condition, x))
+@dataclass(frozen=True, eq=False)
+class Conditioned:
+    """The velocity that a network gives for a batch of conditions, (B, *), also of x repeated, (n B, *)."""
+
+    network: Callable[..., Tensor]
+    condition: Tensor
+
+    def __call__(self, x: Tensor, t: Tensor, *s: Tensor) -> Tensor:
+        """Returns the velocity at x and times t, or its average until later times."""
+        return self.network(x, t, repeated(self.condition, x), *s)
+
+
+def conditioned(network: Callable[..., Tensor], condition: Tensor) -> Conditioned:
+    """Returns the velocity that a network gives for a batch of conditions."""
+    return Conditioned(network, condition)
 
 
 @contextmanager

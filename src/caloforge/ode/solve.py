@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import torch
 from torch import Tensor
 
 from caloforge.ode.average_velocity import Average, AverageVelocityConfig, leap
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, Conditioned
 from caloforge.ode.path import Velocity
 from caloforge.ode.solvers import SolverConfig, integrate, step_times
+
+UNROLLED = 16
+"""Most evaluations that an exported graph holds one after another; more are a loop."""
 
 
 def check_solver(
@@ -65,9 +71,41 @@ def solve(
     Returns:
         x at the end, (B, *).
     """
+    if torch.compiler.is_exporting() and solver.steps <= UNROLLED:
+        followed = _followed(
+            velocity, x0, solver, bespoke, average, step_times(end, solver.steps, shares=shares)
+        )
+        if followed is not None:
+            return followed
     if solver.method == "bespoke" and bespoke is not None:
         x: Tensor = bespoke(velocity, x0)
         return x
     if solver.method == "average_velocity" and average is not None:
         return leap(average, x0, step_times(end, solver.steps, shares=shares))
     return integrate(velocity, x0, solver, end, shares=shares)
+
+
+def _followed(
+    velocity: Velocity,
+    x0: Tensor,
+    solver: SolverConfig,
+    bespoke: BespokeSolver | None,
+    average: Average | None,
+    ends: list[float],
+) -> Tensor | None:
+    """Lets a network that can follow a path by itself, for an exported graph; None where there is none."""
+    function = average if solver.method == "average_velocity" else velocity
+    follow = getattr(function.network, "follow", None) if isinstance(function, Conditioned) else None
+    if follow is None or not isinstance(function, Conditioned):
+        return None
+    if solver.method == "bespoke" and bespoke is not None:
+        x: Tensor = follow(x0, bespoke.times()[:-1], bespoke.weights(), function.condition)
+        return x
+    if solver.method not in ("euler", "average_velocity"):
+        return None
+    times = torch.tensor(ends, dtype=x0.dtype)
+    ways = [last - first for first, last in pairwise(ends)]
+    weights = [torch.tensor([1.0, *ways[: i + 1]], dtype=x0.dtype) for i in range(len(ways))]
+    later = times[1:] if solver.method == "average_velocity" else None
+    x = follow(x0, times[:-1], weights, function.condition, later)
+    return x

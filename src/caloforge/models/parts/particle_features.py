@@ -63,6 +63,11 @@ class ImpactFeatures(nn.Module):
 
     def cell(self, conditions: Tensor) -> Tensor:
         """Returns the same in cells from the first, (B, 2), of the dtype of the conditions."""
+        if torch.compiler.is_exporting():
+            shift = torch.tensor(self._middle, dtype=torch.float64) - torch.tensor(
+                [self._face.x, self._face.y], dtype=torch.float64
+            ).div(self._pitch)
+            return (self.impact(conditions) / self._pitch + shift).to(conditions.dtype)
         cells = [
             position / self._pitch + middle
             for position, middle in zip(self._from_centre(conditions), self._middle, strict=True)
@@ -105,6 +110,63 @@ class ImpactFeatures(nn.Module):
             *(neutral * wave for wave in within),
         ]
         return torch.cat([conditions, torch.stack(derived, 1).to(conditions.dtype)], 1)
+
+    def with_bending(self, conditions: Tensor) -> Tensor:
+        """Returns these features and those of `BendingFeatures`, (B, size + 7), for an exported graph.
+
+        The same numbers in a third of the operators: all waves are sines of sums of a and b, and their products are
+        sums of waves. What needs float64 has it, the place; functions of it that are smooth are taken in float32.
+        """
+        energy, vz, pz, charge = (
+            conditions[:, self._columns[i] : self._columns[i] + 1] for i in (0, 3, 6, 7)
+        )
+        from_axis = self.impact(conditions)
+        place = from_axis - torch.tensor([self._face.x, self._face.y], dtype=torch.float64)
+        phases = place @ _PHASES.mul(math.pi / self._pitch) + _TURNS
+        waves = ((charge == 0).double() * torch.sin(phases)) @ _WAVES
+        near = place.to(conditions.dtype)
+        curved = torch.asinh(torch.cat([near / EDGE, vz / VERTEX], 1))
+        k = charge * 1000 / energy.clamp(min=1)
+        bent = k * (from_axis / 10).to(conditions.dtype)
+        side = torch.sign(pz)
+        return torch.cat(
+            [
+                conditions,
+                near,
+                curved[:, :2],
+                torch.log(energy),
+                curved[:, 2:],
+                waves.to(conditions.dtype),
+                k,
+                bent,
+                k * k,
+                side * k,
+                side * bent,
+            ],
+            1,
+        )
+
+
+def _waves() -> tuple[Tensor, Tensor, Tensor]:
+    """Returns waves whose sums are the products of `ImpactFeatures`: phases (2, 12), shifts (12,), sums (12, 11)."""
+    sums = (1, -1), (1, 1), (2, -2), (2, 2)  # of a and b
+    a, b = (2, 0), (0, 2)
+    phases = [*sums[:2], *sums[:2], a, a, b, b, *sums[2:], (4, 0), (0, 4)]
+    cosines = [2, 3, 5, 7, 8, 9, 10, 11]
+    turns = torch.zeros(12, dtype=torch.float64)
+    turns[cosines] = math.pi / 2
+    table = torch.zeros(12, 11, dtype=torch.float64)
+    table[[2, 3], 0] = torch.tensor([0.5, -0.5], dtype=torch.float64)  # sin a sin b
+    table[[0, 1], 1] = 0.5  # sin a cos b
+    table[[0, 1], 2] = torch.tensor([-0.5, 0.5], dtype=torch.float64)  # cos a sin b
+    table[[2, 3], 3] = 0.5  # cos a cos b
+    table[[4, 5, 6, 7], [4, 5, 6, 7]] = 1.0
+    table[[8, 9], 8] = 0.5  # cos 2a cos 2b
+    table[[10, 11], [9, 10]] = 1.0
+    return torch.tensor(phases, dtype=torch.float64).T.contiguous(), turns, table
+
+
+_PHASES, _TURNS, _WAVES = _waves()
 
 
 class PromptRays(nn.Module):
@@ -350,12 +412,18 @@ class ParticleFeatures(nn.Module):
     def forward(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to (B, size)."""
         parts = [part for part in (self._first, self._bend, self.transport) if part is not None]
+        if torch.compiler.is_exporting() and isinstance(self._first, ImpactFeatures):
+            first = self._first.with_bending(conditions)
+            return first if self.transport is None else torch.cat([first, self.transport(conditions)], 1)
         return torch.cat([part(conditions) for part in parts], 1)
 
 
 def _impact(needed: Tensor, face: float) -> Tensor:
     """Returns where straight lines meet the plane |z| = face, (B, 2) float64, from the features `_NEEDED`."""
     # float64: the place within a fibre is a small part of the path from the vertex
+    if torch.compiler.is_exporting():
+        vertex, vz, momentum, pz = (needed[:, i:j].double() for i, j in ((1, 3), (3, 4), (4, 6), (6, 7)))
+        return vertex + momentum * ((face - torch.sign(pz) * vz) / pz.abs().clamp(min=1e-6))
     _, vx, vy, vz, px, py, pz, _ = needed.double().unbind(1)
     ahead = pz.abs().clamp(min=1e-6)
     length = face - torch.sign(pz) * vz

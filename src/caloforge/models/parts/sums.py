@@ -35,7 +35,7 @@ from caloforge.models.parts.particle_features import ParticleFeatures
 from caloforge.models.parts.stage import average_stage, solver_stage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.average_velocity import Average, AverageVelocityConfig
-from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, conditioned, repeated
+from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, conditioned
 from caloforge.ode.path import Velocity, cfm_loss
 from caloforge.ode.solve import check_solver, solve
 from caloforge.ode.solvers import SolverConfig
@@ -293,8 +293,7 @@ class Sums(nn.Module):
 
 def interval_conditioned(network: VelocityNetwork, features: Tensor) -> Average:
     """Returns the average velocities that a network gives for a batch of features, (B, F), also of x repeated."""
-    condition = network.condition(features)
-    return lambda x, t, s: network(x, t, repeated(condition, x), s)
+    return conditioned(network, network.condition(features))
 
 
 def reflected(sums: Tensor, least: int) -> Tensor:
