@@ -1,5 +1,6 @@
 """The domain: every training particle is inside, and each rule has its boundary."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -51,6 +52,22 @@ def test_few_held_out_particles_of_the_sample_are_outside():
     assert domain.inside(particles.select(rows["test"])).mean() > 0.97
 
 
+def test_inside_is_what_breaks_no_rule(domain, training):
+    rng = np.random.default_rng(0)
+    conditions = training.conditions.copy()
+    rows = rng.integers(0, len(training), 300)
+    columns = rng.integers(0, conditions.shape[1], 300)
+    conditions[rows, columns] *= 1 + rng.normal(size=300) ** 3
+    conditions[:, 0] = np.maximum(np.abs(conditions[:, 0]), np.linalg.norm(conditions[:, 4:7], axis=1))
+    pdg = np.where(rng.random(len(training)) < 0.1, rng.choice([11, 13, 2212, 99999999]), training.pdg)
+    others = Primaries(ZN, conditions, pdg.astype(training.pdg.dtype))
+    expected = ~np.any(list(domain.problems(others).values()), 0)
+    assert 0.1 < expected.mean() < 0.9
+    np.testing.assert_array_equal(domain.inside(others), expected)
+    for row in range(40):
+        assert domain.inside(others.select(slice(row, row + 1)))[0] == expected[row]
+
+
 def test_the_card_keeps_every_digit(domain, training):
     again = Domain.from_card(json.loads(json.dumps(domain.to_card())))
     np.testing.assert_array_equal(again.distances(training), domain.distances(training))
@@ -75,10 +92,10 @@ def test_the_boundary_of_each_feature(domain, training, name):
 
 def test_the_boundary_of_the_distance(domain, training):
     furthest = int(np.argmax(domain.distances(training)))
-    values = {**vars(domain), "distance": domain.distance * 0.999}
+    nearer = dataclasses.replace(domain, distance=domain.distance * 0.999)
     rule = "an unusual combination of features"
     assert not domain.problems(training)[rule].any()
-    assert np.flatnonzero(Domain(**values).problems(training)[rule]).tolist() == [furthest]
+    assert np.flatnonzero(nearer.problems(training)[rule]).tolist() == [furthest]
 
 
 def test_every_feature_in_range_but_not_together():

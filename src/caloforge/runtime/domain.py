@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any, Literal, get_args
 
@@ -83,7 +84,7 @@ class Domain:
         if displaced is not None:
             x = np.concatenate([x, coordinates(displaced)[1]])
         quantiles = np.quantile(x, np.linspace(0, 1, _QUANTILES), axis=0).T
-        scores = _scores(x, quantiles)
+        scores = _scores(x, _knots(quantiles))
         mean = scores.mean(0)
         values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(scores.T, bias=True)))
         whitening = (vectors / np.sqrt(values + _REGULAR)).T
@@ -111,15 +112,43 @@ class Domain:
 
     def to_card(self) -> dict[str, Any]:
         """Returns plain numbers; JSON keeps every digit of them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
-            name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in vars(self).items()
+            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()
         }
+
+    @cached_property
+    def _knots(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        return _knots(self.quantiles)
+
+    @cached_property
+    def _table(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """PDG ids of the training events in order, their masses and charges, (P,) each."""
+        kinds = np.unique(np.array(self.particles, np.int64))
+        masses, charges = np.array([mass_and_charge(int(pdg)) for pdg in kinds], np.float64).reshape(-1, 2).T
+        return kinds, masses, charges
 
     def distances(self, primaries: Primaries) -> NDArray[np.float64]:
         """Returns the Mahalanobis distance of each particle, (N,)."""
-        scores = _scores(coordinates(primaries)[1], self.quantiles)
+        return self._distances(coordinates(primaries)[1])
+
+    def _distances(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns the distances of coordinates, (N, C)."""
+        scores = _scores(x, self._knots)
         return np.asarray(np.linalg.norm((scores - self.mean) @ self.whitening.T, axis=1))
+
+    def _inside(self, primaries: Primaries) -> NDArray[np.bool_]:
+        """Tells which particles break none of the rules of `problems`, (N,), from tables that are made once."""
+        x = coordinates(primaries)[1]
+        kinds, masses, charges = self._table
+        kind = np.searchsorted(kinds, primaries.pdg).clip(max=len(kinds) - 1)
+        outside = kinds[kind] != primaries.pdg
+        outside |= ((x < self.quantiles[:, 0]) | (x > self.quantiles[:, -1])).any(1)
+        outside |= self._distances(x) > self.distance * _SLACK
+        for _, wrong in _no_particles(primaries, masses[kind], charges[kind]):
+            outside |= wrong
+        inside: NDArray[np.bool_] = ~outside
+        return inside
 
     def problems(self, primaries: Primaries) -> dict[str, NDArray[np.bool_]]:
         """Returns for each rule, named as in messages, the rows that break it, (N,)."""
@@ -142,11 +171,17 @@ class Domain:
         counts: Counter[str] = Counter()
         first = ""
         for start in range(0, len(inside), SLICE):
-            part = primaries.select(slice(start, start + SLICE))
+            rows_of_part = slice(start, start + SLICE)
+            if isinstance(primaries, Primaries) and len(inside) <= SLICE:
+                part = primaries
+            else:
+                part = primaries.select(rows_of_part)
+            inside[rows_of_part] = self._inside(part)
+            if inside[rows_of_part].all():
+                continue
             for name, rows in self.problems(part).items():
-                inside[start : start + SLICE] &= ~rows
                 counts[name] += int(np.count_nonzero(rows))
-            if not first and not inside[start : start + SLICE].all():
+            if not first:
                 row = int(np.argmin(inside))
                 first = f"row {row}, {particle_name(int(part.pdg[row - start]))}"
         if not first:
@@ -201,48 +236,59 @@ def check_choice(on_outside: str) -> None:
 def coordinates(primaries: Primaries) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Returns the names and values of what the domain looks at, (C,) and (N, C): features, point of impact in cm."""
     detector, x = primaries.detector, primaries.conditions.astype(np.float64)
-    if detector.face is None or not {"vx", "vy", "vz", "px", "py", "pz"} <= set(detector.features):
-        return detector.features, x
-    vx, vy, vz, px, py, pz = (
-        x[:, detector.features.index(name)] for name in ("vx", "vy", "vz", "px", "py", "pz")
-    )
+    features = detector.features
+    if detector.face is None or not {"vx", "vy", "vz", "px", "py", "pz"} <= set(features):
+        return features, x
+    vx, vy, vz, px, py, pz = x.T[[features.index(name) for name in ("vx", "vy", "vz", "px", "py", "pz")]]
     length = (detector.face.z - np.sign(pz) * vz) / np.maximum(np.abs(pz), 1e-6)
-    impact = np.column_stack([vx + px * length, vy + py * length])
-    return (*detector.features, "impact x", "impact y"), np.concatenate([x, impact], 1)
+    impact = np.array([vx + px * length, vy + py * length])
+    return (*features, "impact x", "impact y"), np.concatenate([x, impact.T], 1)
 
 
-def _scores(x: NDArray[np.float64], quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the normal scores of coordinates, (N, C); equal quantiles share the mean of theirs."""
+def _knots(quantiles: NDArray[np.float64]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Returns of each coordinate its different quantiles and their normal scores; equal ones share their mean."""
     size = quantiles.shape[1]
     normals = np.array([NormalDist().inv_cdf((i + 0.5) / size) for i in range(size)])
-    columns = []
-    for column, edges in zip(x.T, quantiles, strict=True):
-        knots, index = np.unique(edges, return_inverse=True)
-        columns.append(np.interp(column, knots, np.bincount(index, normals) / np.bincount(index)))
-    return np.stack(columns, 1)
+    knots = []
+    for edges in quantiles:
+        different, index = np.unique(edges, return_inverse=True)
+        knots.append((different, np.bincount(index, normals) / np.bincount(index)))
+    return knots
+
+
+def _scores(
+    x: NDArray[np.float64], knots: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
+) -> NDArray[np.float64]:
+    """Returns the normal scores of coordinates, (N, C)."""
+    return np.array([np.interp(column, *each) for column, each in zip(x.T, knots, strict=True)]).T
 
 
 def inconsistencies(primaries: Primaries) -> Sequence[tuple[str, NDArray[np.bool_]]]:
     """Returns the rows that are no particle, rule by rule."""
-    names = primaries.detector.features
-    problems = []
     kinds, kind = np.unique(primaries.pdg, return_inverse=True)
     table = np.array([mass_and_charge(int(pdg)) for pdg in kinds], np.float64).reshape(len(kinds), 2)[kind]
+    return _no_particles(primaries, *table.T)
+
+
+def _no_particles(
+    primaries: Primaries, masses: NDArray[np.float64], charges: NDArray[np.float64]
+) -> Sequence[tuple[str, NDArray[np.bool_]]]:
+    """Returns the rows that are no particle, given the masses and charges of their PDG ids, NaN for unknown ones."""
+    names = primaries.detector.features
+    problems = []
     if {"mass", "charge"} & set(names):
-        problems.append(("a PDG id that is not in the tables", np.isnan(table[:, 0])))
+        problems.append(("a PDG id that is not in the tables", np.isnan(masses)))
     if "mass" in names:
         mass = primaries.feature("mass").astype(np.float64)
-        allowed = np.maximum(MASS_TOLERANCE * table[:, 0], SMALL_MASS)
-        problems.append(("a mass that is not the PDG id's", np.abs(mass - table[:, 0]) > allowed))
+        allowed = np.maximum(MASS_TOLERANCE * masses, SMALL_MASS)
+        problems.append(("a mass that is not the PDG id's", np.abs(mass - masses) > allowed))
     if "charge" in names:
-        wrong = np.abs(primaries.feature("charge") - table[:, 1]) > 1e-3
+        wrong = np.abs(primaries.feature("charge") - charges) > 1e-3
         problems.append(("a charge that is not the PDG id's", wrong))
     if {"energy", "px", "py", "pz", "mass"} <= set(names):
-        energy, *parts = (
+        energy, px, py, pz, mass = (
             primaries.feature(name).astype(np.float64) for name in ("energy", "px", "py", "pz", "mass")
         )
-        expected = np.sqrt(sum(part**2 for part in parts))
-        problems.append(
-            ("an energy that is not sqrt(p^2 + m^2)", np.abs(energy - expected) > ENERGY_TOLERANCE * energy)
-        )
+        wrong = np.abs(energy - np.sqrt(px**2 + py**2 + pz**2 + mass**2)) > ENERGY_TOLERANCE * energy
+        problems.append(("an energy that is not sqrt(p^2 + m^2)", wrong))
     return problems

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 MOST_THREADS = 1024
 
+TOGETHER = 32
+"""Events that a graph computes at once: what belongs to more of them does not fit into a core's cache."""
+
 EXTERNAL = re.compile(rb"\n[\x08\x88][\x80\x00]*location")
 """How a tensor of an ONNX graph says in which other file its values lie: a field 1 of 8 bytes, "location"."""
 
@@ -62,9 +65,18 @@ class Session:
         self._output = outputs[0].name
 
     def __call__(self, conditions: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.generic]:
-        """Runs one batch; returns (B, *shape), integers or float32 as the graph has them."""
-        (result,) = self._session.run([self._output], {"conditions": conditions, "noise": noise})
-        return np.asarray(result)
+        """Runs a batch, `TOGETHER` events at once; returns (B, *shape), integers or float32 as the graph has them."""
+        parts = [
+            self._session.run(
+                [self._output],
+                {
+                    name: rows[start : start + TOGETHER]
+                    for name, rows in (("conditions", conditions), ("noise", noise))
+                },
+            )[0]
+            for start in range(0, max(len(conditions), 1), TOGETHER)
+        ]
+        return np.asarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
 
 
 class Probabilities:
