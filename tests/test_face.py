@@ -17,7 +17,8 @@ from made_bundle import made_bundle
 
 NAMES = {
     "DETECTORS", "Detector", "Events", "Model", "Primaries", "Surrogate", "__version__", "evaluate", "export_bundle",
-    "export_o2", "load", "plot", "primaries", "read", "sample", "simulate_events", "train", "write", "write_report",
+    "export_o2", "load", "plot", "primaries", "read", "sample", "simulate_events", "train", "weigh", "write",
+    "write_report",
 }  # fmt: skip
 
 

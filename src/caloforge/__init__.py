@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from caloforge.face import read as read
     from caloforge.face import sample as sample
     from caloforge.face import train as train
+    from caloforge.face import weigh as weigh
     from caloforge.face import write as write
     from caloforge.report import write_report as write_report
     from caloforge.runtime.bundle import Surrogate as Surrogate
@@ -51,6 +52,7 @@ _PLACES = {
     "sample": ("caloforge.face", "sample"),
     "simulate_events": ("caloforge.simulate", "simulate"),
     "train": ("caloforge.face", "train"),
+    "weigh": ("caloforge.face", "weigh"),
     "write": ("caloforge.face", "write"),
     "write_report": ("caloforge.report", "write_report"),
 }

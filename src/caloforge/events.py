@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -58,6 +58,18 @@ def _column(values: object, rows: int, dtype: type, name: str) -> NDArray[np.gen
     return column.astype(dtype, copy=False)
 
 
+def _weights(values: object, rows: int) -> NDArray[np.float64]:
+    weight = np.asarray(values)
+    if weight.dtype.kind not in "iufb":
+        raise ValueError(f"weight must be numbers, got {weight.dtype}")
+    weight = np.asarray(_column(weight, rows, np.float64, "weight"), np.float64)
+    bad = ~np.isfinite(weight)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(f"weight must be finite, got {weight[row]} in row {row}")
+    return weight
+
+
 def groups_of(conditions: NDArray[np.generic], pdg: NDArray[np.generic]) -> NDArray[np.int32]:
     """Numbers unique particles: rows with equal features and PDG id get the same group, (N,)."""
     rows = np.column_stack([np.asarray(conditions, np.float64), np.asarray(pdg, np.float64)])
@@ -79,6 +91,7 @@ class Primaries:
         pdg: PDG ids, (N,) int32.
         group: number of the unique particle, (N,) int32; derived from the features where not given.
         fold: fold 0..9 of the file, or -1 where it has none, (N,) int8.
+        weight: how much each row counts, (N,) float64; None where all count alike.
 
     Raises:
         ValueError: wrong shapes, a value that is not finite, or an energy below |p|; the message names the row.
@@ -89,6 +102,7 @@ class Primaries:
     pdg: NDArray[np.int32]
     group: NDArray[np.int32] = None  # type: ignore[assignment]
     fold: NDArray[np.int8] = None  # type: ignore[assignment]
+    weight: NDArray[np.float64] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         conditions = np.asarray(self.conditions)
@@ -117,6 +131,8 @@ class Primaries:
             ("fold", _column(fold, rows, np.int8, "fold")),
         ):
             object.__setattr__(self, name, value)
+        if self.weight is not None:
+            object.__setattr__(self, "weight", _weights(self.weight, rows))
         self._check_energies()
 
     def _check_energies(self) -> None:
@@ -145,9 +161,10 @@ class Primaries:
         return f"<{len(self):,} particles before {self.detector.title}>"
 
     def to_dict(self) -> dict[str, NDArray[np.generic]]:
-        """Returns a column a feature, `pdg`, `group` and `fold`, (N,) each, for a data frame."""
+        """Returns a column a feature, `pdg`, `group`, `fold` and any `weight`, (N,) each, for a data frame."""
         columns = {name: self.feature(name) for name in self.detector.features}
-        return {**columns, "pdg": self.pdg, "group": self.group, "fold": self.fold}
+        weight = {} if self.weight is None else {"weight": self.weight}
+        return {**columns, "pdg": self.pdg, "group": self.group, "fold": self.fold, **weight}
 
     def to_dataframe(self, library: Literal["pandas", "polars"] = "pandas") -> Any:
         """Returns the columns of `to_dict` as a data frame.
@@ -201,7 +218,12 @@ class Primaries:
     def select(self, rows: Rows) -> Primaries:
         """Returns some of the particles."""
         return Primaries(
-            self.detector, self.conditions[rows], self.pdg[rows], self.group[rows], self.fold[rows]
+            self.detector,
+            self.conditions[rows],
+            self.pdg[rows],
+            self.group[rows],
+            self.fold[rows],
+            weight=None if self.weight is None else self.weight[rows],
         )
 
 
@@ -281,18 +303,11 @@ class Events(Primaries):
     @property
     def primaries(self) -> Primaries:
         """The particles alone."""
-        return Primaries(self.detector, self.conditions, self.pdg, self.group, self.fold)
+        return Primaries(self.detector, self.conditions, self.pdg, self.group, self.fold, weight=self.weight)
 
     def slices(self, rows: Rows) -> Events:
         """Returns some of the events."""
-        return Events(
-            self.detector,
-            self.conditions[rows],
-            self.pdg[rows],
-            self.group[rows],
-            self.fold[rows],
-            self.responses[rows],
-        )
+        return with_responses(self.primaries.select(rows), self.responses[rows])
 
 
 class ParticleSource(Protocol):
@@ -341,6 +356,13 @@ class Selected:
         return self.source.slices(self.rows[rows])
 
 
+def _joined_weights(parts: Sequence[Primaries]) -> NDArray[np.float64] | None:
+    """Joins weights, 1 for the rows of sources without any; None where no source has any."""
+    if all(part.weight is None for part in parts):
+        return None
+    return np.concatenate([np.ones(len(part)) if part.weight is None else part.weight for part in parts])
+
+
 class Joined:
     """Several sources of one detector end to end, as a source.
 
@@ -364,6 +386,7 @@ class Joined:
             np.concatenate([part.conditions for part in parts]),
             np.concatenate([part.pdg for part in parts]),
             fold=np.concatenate([part.fold for part in parts]),
+            weight=_joined_weights(parts),
         )
 
     def __len__(self) -> int:
@@ -513,7 +536,13 @@ def displaced(primaries: Primaries, shifts: NDArray[np.floating]) -> NDArray[np.
 def with_responses(primaries: Primaries, responses: NDArray[np.generic]) -> Events:
     """Joins particles and the responses they left, (N, *shape)."""
     return Events(
-        primaries.detector, primaries.conditions, primaries.pdg, primaries.group, primaries.fold, responses
+        primaries.detector,
+        primaries.conditions,
+        primaries.pdg,
+        primaries.group,
+        primaries.fold,
+        responses,
+        weight=primaries.weight,
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ from caloforge.runtime.domain import Domain, check_choice
 from caloforge.runtime.folders import run_path
 from caloforge.runtime.generate import Generated, Readout, check_readout, generate
 from caloforge.runtime.generate import Particles as ParticlesInFile
+
+if TYPE_CHECKING:
+    from caloforge.evaluation.refinement import Refined
 
 Particles = Primaries | Mapping[str, Any] | str | Path
 """Primaries, a dictionary or data frame with a column a feature and `pdg`, or a file of any format."""
@@ -469,6 +472,65 @@ def train(
     parsed = recipe_of(recipe, data, settings, reference, start)
     train_committee(parsed, Path(out), members, resume=resume, **shown)
     return Path(out)
+
+
+def weigh(
+    events: str | Path,
+    out: str | Path,
+    reference: str | Path,
+    *,
+    generated: str | Path | None = None,
+    view: str = "high",
+    classifier: str = "small",
+    folds: int = 5,
+    clip: float = 10.0,
+    seed: int = 0,
+    device: str = "cpu",
+    detector: Detector | None = None,
+    report: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Refined:
+    """Weighs generated events by a classifier, so that histograms of them come nearer to the simulation's.
+
+    Args:
+        events: a file of generated events.
+        out: the same events with the column `weight`; the suffix names the format.
+        reference: simulated events to learn from, or `sample:NAME`.
+        generated: generated events to learn from; `events` where not given, by folds.
+        view: what the classifier sees: high, low, and of showers low-normed or resnet.
+        classifier: its settings: small, paper, full or challenge.
+        folds: parts of the particles; no classifier weighs what it learned from.
+        clip: largest weight, and one over the smallest.
+        seed: of folds and networks.
+        device: PyTorch device.
+        detector: where the files do not tell it.
+        report: called with what is done, how much of it, out of how much.
+
+    Returns:
+        the weights, the effective sample size and the area under the classifiers' curves.
+
+    Raises:
+        ValueError: files or settings that do not fit, or too few events.
+    """
+    from caloforge.evaluation.classifier import suite
+    from caloforge.evaluation.refinement import RefinementConfig, weigh_events
+    from caloforge.recipe import validated
+    from caloforge.training.devices import check_device
+
+    check_device(device)
+    config = validated(
+        RefinementConfig, {"view": view, "classifier": suite(classifier), "folds": folds, "clip": clip}, ""
+    )
+    return weigh_events(
+        samples.located(events),
+        Path(out),
+        samples.located(reference),
+        None if generated is None else samples.located(generated),
+        config=config,
+        detector=detector,
+        seed=seed,
+        device=device,
+        report=report,
+    )
 
 
 def evaluate(

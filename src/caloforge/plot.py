@@ -19,6 +19,7 @@ import numpy as np
 
 from caloforge.events import Events
 from caloforge.io.files import replacing
+from caloforge.metrics.weights import weights_of
 from caloforge.particles import particle_name
 from caloforge.report import figures, histograms
 from caloforge.report.drawing import Style, Values, style
@@ -162,12 +163,17 @@ def channels(
     _check(reference, others)
     first, *titles = _names(others, names)
     sums = [events.channels(channels) for events in (reference, *others)]
+    weights = [weights_of(events) for events in (reference, *others)]
     panels = []
     for label in sums[0]:
         edges = _edges([columns[label] for columns in sums], reference.detector.counts, bins)
         width = float(edges[1] - edges[0])
-        edges = histograms.merged_edges(histograms.fill(sums[0][label], edges).counts, edges)
-        filled = [histograms.fill(columns[label], edges) for columns in sums]
+        first_bins = histograms.fill(sums[0][label], edges, weights[0])
+        edges = histograms.merged_edges(first_bins.counts, edges)
+        filled = [
+            histograms.fill(columns[label], edges, weight)
+            for columns, weight in zip(sums, weights, strict=True)
+        ]
         models: list[tuple[Style, histograms.Bins]] = []
         for number, (title, histogram, source) in enumerate(zip(titles, filled[1:], others, strict=True)):
             scale = len(reference) / len(source)

@@ -14,6 +14,7 @@ OPTIONS = {
     "generate": "primaries out --bundle --seed --first-event --readout --jobs --shard --resume --part --on-outside --dask --write-submit --shards --transfer --trust",
     "export": "runs --out --target --zero --set --replica --data --threshold --trust --a-side --unknown",
     "evaluate": "target --reference --data --repeats --out --seed --batch-size --device --set --sweep --detector --classifiers --challenge --true-sums --trust",
+    "weigh": "events out --reference --generated --view --classifier --folds --clip --seed --device --detector",
     "report": "runs --out --reference --pdf --trust",
     "compare": "out --plan --data --only --shipped --page",
     "demo": "--out --detector",

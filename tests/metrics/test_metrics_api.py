@@ -13,6 +13,7 @@ def test_public_names():
         "align",
         "bins",
         "centre_and_radius",
+        "effective_size",
         "f_div",
         "f_div_inv_w",
         "floors",
@@ -22,5 +23,6 @@ def test_public_names():
         "score",
         "score_showers",
         "wasserstein",
+        "weights_of",
     ]
     assert all(hasattr(metrics, name) for name in metrics.__all__)

@@ -34,6 +34,7 @@ from caloforge.cli import (
     simulate,
     train,
     tune,
+    weigh,
 )
 from caloforge.cli.bars import messages, output, show_warning
 from caloforge.cli.commands import Verb, Verbs
@@ -109,6 +110,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     generate.generate,
     export.export,
     evaluate.evaluate,
+    weigh.weigh,
     report.report,
     compare.compare,
     demo.demo,

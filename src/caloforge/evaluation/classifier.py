@@ -21,6 +21,9 @@ isotonic regression on the second part, which is the challenge's final result. T
 estimates p_truth / p_generated: a tail of generated showers at small w is of showers that the simulation does not
 make, one of true showers at large w of showers that the generator misses.
 
+Rows that have weights count by them: in the loss, in the choice of the epoch, in the calibration and in what is said of
+the scored rows. `caloforge.evaluation.refinement` makes weights of w.
+
 What to use when: `challenge` for numbers beside published ones, `paper` for those of CaloDREAM's own paper, `small` to
 compare models on a few cores.
 
@@ -50,7 +53,10 @@ from caloforge._lookup import nearest, require
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, Selected, in_slices
 from caloforge.io.stored import StoredRows
+from caloforge.metrics import observe
 from caloforge.metrics.showers import CONTROL, Sizes, Smeared, cut, data_set, observe_showers
+from caloforge.metrics.weights import Weights, mean, select, uneven, weights_of
+from caloforge.models.parts.particle_features import ParticleFeatures
 
 View = Literal["low", "low-normed", "high", "resnet"]
 
@@ -279,9 +285,15 @@ def inputs_of(source: EventSource, view: View, folder: Path | None = None) -> In
         folder: where a temporary file lies, if they do not fit into memory; the system's folder where not given.
 
     Raises:
-        ValueError: `resnet` for a detector without three axes.
+        ValueError: `resnet` for a detector without three axes, or another than `high` and `low` for one without layers.
     """
     detector = source.primaries.detector
+    if not detector.layers:
+        if view not in ("high", "low"):
+            raise ValueError(
+                f"{view} needs a detector of layers, and {detector.name} has none: high and low need none"
+            )
+        return image_inputs(source, view)
     if view == "high":
         # of the spectrum and the voxels nothing is needed
         edges, sizes = np.array([detector.threshold, np.inf]), Sizes(prdc_rows=0)
@@ -297,6 +309,40 @@ def inputs_of(source: EventSource, view: View, folder: Path | None = None) -> In
     for events in in_slices(source, 512):
         rows.append(voxel_inputs(events, view))
     return rows
+
+
+def image_inputs(source: EventSource, view: View) -> NDArray[np.float32]:
+    """Returns what a classifier sees of events of a detector without layers, (N, F).
+
+    Both views see what the models see of a particle (`ParticleFeatures`), and of the response, with n its contents:
+    `low` ln(1 + n) of every cell; `high` ln(1 + sum) of each channel of every map, and of images of two axes the
+    centre, from the first guess of the place too, the radius, ln(1 + lit cells) and the place of the brightest cell in
+    the edges of the spectrum. An empty response has 0 for those that it has not.
+    """
+    primaries = source.primaries
+    particle = ParticleFeatures(primaries.detector)
+    conditions = torch.from_numpy(primaries.conditions)
+    known = particle(conditions).numpy()
+    if view == "low":
+        cells = [np.log1p(events.responses.reshape(len(events), -1)) for events in in_slices(source, 512)]
+        return np.concatenate([known, np.concatenate(cells)], 1).astype(np.float32)
+    observed = [observe(source, name) for name in primaries.detector.channels]
+    columns = [known, *(np.log1p(each.channels) for each in observed)]
+    first = observed[0]
+    if first.centre is not None and first.radius is not None and first.lit is not None:
+        centre = np.nan_to_num(first.centre)
+        guess = particle.cell(conditions).numpy()
+        columns += [
+            centre,
+            centre - guess,
+            np.nan_to_num(first.radius)[:, None],
+            np.log1p(first.lit)[:, None],
+        ]
+    if first.spectra is not None:
+        lit = first.spectra > 0
+        brightest = np.where(lit.any(1), lit.shape[1] - np.argmax(lit[:, ::-1], axis=1), 0)
+        columns.append(brightest[:, None])
+    return np.concatenate(columns, 1).astype(np.float32)
 
 
 def voxel_inputs(events: Events, view: View) -> NDArray[np.float32]:
@@ -317,10 +363,26 @@ class Part:
     Args:
         truth: inputs of simulated showers.
         generated: inputs of generated ones.
+        weights: of the rows of both, where they do not count alike.
+
+    Attributes:
+        labels: 1 for truth, 0 for generated, (n,).
+        weight: of all rows, those of each set over their mean, (n,); None where all count alike.
     """
 
-    def __init__(self, truth: Inputs, generated: Inputs) -> None:
+    def __init__(
+        self, truth: Inputs, generated: Inputs, weights: tuple[Weights | None, Weights | None] = (None, None)
+    ) -> None:
         self._sets = truth, generated
+        pair = [uneven(weight) for weight in weights]
+        self.weight: Weights | None = None
+        if any(weight is not None for weight in pair):
+            self.weight = np.concatenate(
+                [
+                    np.ones(len(rows)) if weight is None else weight
+                    for rows, weight in zip(self._sets, pair, strict=True)
+                ]
+            )
         self.labels = torch.cat([torch.ones(len(truth)), torch.zeros(len(generated))])
         self._rows: Tensor | None = None
         if len(self) * self.width <= IN_MEMORY:
@@ -399,6 +461,7 @@ class Verdict:
         generated: weights of the generated ones.
         auc_raw: `auc` of what the network says.
         jsd_raw: `jsd` of what the network says.
+        counts: how much each true and each generated test shower counts; None where all count alike.
     """
 
     auc: float
@@ -407,16 +470,61 @@ class Verdict:
     generated: NDArray[np.float64]
     auc_raw: float
     jsd_raw: float
+    counts: tuple[Weights, Weights] | None = None
 
 
-def auc_of(truth: NDArray[np.floating], generated: NDArray[np.floating]) -> float:
-    """Returns the share of pairs in which the true shower has the higher score, ties counting half."""
+def auc_of(
+    truth: NDArray[np.floating],
+    generated: NDArray[np.floating],
+    weight: Weights | None = None,
+    weight_generated: Weights | None = None,
+) -> float:
+    """Returns the share of pairs in which the true shower has the higher score, ties counting half.
+
+    Args:
+        truth: scores of true showers, (n,).
+        generated: scores of generated showers, (m,).
+        weight: how much each true shower counts, (n,); alike where not given.
+        weight_generated: the same of the generated ones, (m,).
+    """
     values, inverse = np.unique(np.concatenate([truth, generated]), return_inverse=True)
+    weights = uneven(weight), uneven(weight_generated)
     of_truth, of_generated = (
-        np.bincount(part, minlength=len(values)) for part in np.split(inverse, [len(truth)])
+        np.bincount(part, counts, minlength=len(values))
+        for part, counts in zip(np.split(inverse, [len(truth)]), weights, strict=True)
     )
     below = np.cumsum(of_generated) - of_generated
     return float((of_truth * (below + of_generated / 2)).sum() / (len(truth) * len(generated)))
+
+
+class Calibration:
+    """Isotonic regression of the probability of truth on what a network says.
+
+    Args:
+        logits: logarithms of the odds of truth of validation rows, (n,).
+        labels: 1 for truth, 0 for generated, (n,).
+        clip: isotonic regression gives 0 and 1 too, which n rows cannot know: probabilities are kept within this and 1
+            minus it, 1/n where not given.
+        weight: of the rows, (n,); alike where not given.
+    """
+
+    def __init__(
+        self,
+        logits: NDArray[np.floating],
+        labels: NDArray[np.floating],
+        clip: float | None = None,
+        weight: Weights | None = None,
+    ) -> None:
+        self._least = 1 / max(len(logits), 3) if clip is None else clip
+        self._isotonic = require("sklearn.isotonic", "train").IsotonicRegression(
+            y_min=0.0, y_max=1.0, out_of_bounds="clip"
+        )
+        self._isotonic.fit(_probability(logits), labels, weight)
+
+    def __call__(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Returns the calibrated probability of truth, (m,)."""
+        probability = np.asarray(self._isotonic.predict(_probability(logits)), np.float64)
+        return np.clip(probability, self._least, 1 - self._least)
 
 
 def judge(
@@ -425,6 +533,8 @@ def judge(
     test_logits: NDArray[np.floating],
     test_labels: NDArray[np.floating],
     clip: float | None = None,
+    weight: Weights | None = None,
+    test_weight: Weights | None = None,
 ) -> Verdict:
     """Calibrates a network by validation rows and judges test rows; labels are 1 for truth, 0 for generated.
 
@@ -433,26 +543,24 @@ def judge(
         labels: of them, (n,).
         test_logits: the same of the test rows, (m,).
         test_labels: of them, (m,).
-        clip: isotonic regression gives 0 and 1 too, which n validation rows cannot know: probabilities are kept within
-            this and 1 minus it, 1/n where not given.
+        clip: as of `Calibration`.
+        weight: of the validation rows, (n,); alike where not given.
+        test_weight: of the test rows, (m,).
     """
-    least = 1 / max(len(logits), 3) if clip is None else clip
-    isotonic = require("sklearn.isotonic", "train").IsotonicRegression(
-        y_min=0.0, y_max=1.0, out_of_bounds="clip"
-    )
-    isotonic.fit(_probability(logits), labels)
     raw = _probability(test_logits)
-    probability = np.clip(np.asarray(isotonic.predict(raw), np.float64), least, 1 - least)
+    probability = Calibration(logits, labels, clip, weight)(test_logits)
     true = test_labels > 0.5
     right = np.where(true, probability, 1 - probability)
     weights = probability / (1 - probability)
+    counts = None if test_weight is None else (test_weight[true], test_weight[~true])
     return Verdict(
-        auc_of(probability[true], probability[~true]),
-        _bits(np.log(right), true),
+        auc_of(probability[true], probability[~true], *(counts or ())),
+        _bits(np.log(right), true, test_weight),
         weights[true],
         weights[~true],
-        auc_of(raw[true], raw[~true]),
-        _bits(-np.logaddexp(0, np.where(true, -test_logits, test_logits)), true),
+        auc_of(raw[true], raw[~true], *(counts or ())),
+        _bits(-np.logaddexp(0, np.where(true, -test_logits, test_logits)), true, test_weight),
+        counts,
     )
 
 
@@ -460,9 +568,109 @@ def _probability(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
 
 
-def _bits(right: NDArray[np.floating], true: NDArray[np.bool_]) -> float:
+def _bits(right: NDArray[np.floating], true: NDArray[np.bool_], weight: Weights | None = None) -> float:
     """Returns the divergence by the logarithms of the probabilities of the right class, the two classes alike."""
-    return float(1 + 0.5 * (right[true].mean() + right[~true].mean()) / math.log(2))
+    sums = [mean(right[rows], select(weight, rows)) for rows in (true, ~true)]
+    return float(1 + 0.5 * (sums[0] + sums[1]) / math.log(2))
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained network.
+
+    Attributes:
+        network: it.
+        mean: subtracted from its inputs, (F,).
+        scale: what they are divided by, (F,).
+        config: how it was trained.
+        device: PyTorch device.
+    """
+
+    network: nn.Module
+    mean: Tensor
+    scale: Tensor
+    config: ClassifierConfig
+    device: str
+
+    def outputs(self, rows: Tensor) -> Tensor:
+        """Returns the logarithm of the odds of truth of some inputs, (n, F), with gradients."""
+        dtype = _DTYPES[self.config.precision]
+        return torch.as_tensor(self.network(((rows - self.mean) / self.scale).to(self.device, dtype)))
+
+    @torch.no_grad()
+    def logits(self, part: Part) -> Tensor:
+        """Returns the logarithm of the odds of truth of every row, (n,) float64."""
+        self.network.eval()
+        return torch.cat([self.outputs(rows).cpu() for rows in part.batches(self.config.batch_size)]).double()
+
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def fit(
+    train: Part,
+    validation: Part,
+    view: View,
+    detector: Detector,
+    config: ClassifierConfig,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Fitted:
+    """Trains a network on some rows and chooses its epoch by others.
+
+    Args:
+        train: rows to train on.
+        validation: rows that choose.
+        view: which network.
+        detector: of the showers.
+        config: network and training.
+        seed: of weights and order.
+        device: PyTorch device.
+    """
+    mean, scale = torch.zeros(train.width), torch.ones(train.width)
+    if config.standardize:
+        mean, scale = train.moments(config.batch_size)
+        scale = torch.where(scale > 0, scale, 1.0)
+
+    dtype = _DTYPES[config.precision]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _network(view, train.width, detector, config).to(device, dtype)
+    fitted = Fitted(network, mean, scale, config, device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    order = torch.Generator().manual_seed(seed)
+    weight = None if train.weight is None else torch.from_numpy(train.weight).to(device, dtype)
+    weight_of_validation = None if validation.weight is None else torch.from_numpy(validation.weight)
+
+    best, state = math.inf, copy.deepcopy(network.state_dict())
+    labels = validation.labels.double()
+    for _ in range(config.epochs):
+        network.train()
+        for index in torch.split(torch.randperm(len(train), generator=order), config.batch_size):
+            if view == "resnet" and len(index) < 2:
+                continue  # one shower has no variance to be normalized by
+            loss = functional.binary_cross_entropy_with_logits(
+                fitted.outputs(train[index]),
+                train.labels[index].to(device, dtype),
+                None if weight is None else weight[index],
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        outputs = fitted.logits(validation)
+        missed = ((outputs > 0) != (labels > 0.5)).double()
+        wrong = float((missed if weight_of_validation is None else missed * weight_of_validation).mean())
+        score = (
+            wrong
+            if config.choose == "accuracy"
+            else float(functional.binary_cross_entropy_with_logits(outputs, labels, weight_of_validation))
+        )
+        if score < best:
+            best, state = score, copy.deepcopy(network.state_dict())
+        if config.choose == "accuracy" and wrong == 0:
+            break
+    network.load_state_dict(state)
+    return fitted
 
 
 def classify(
@@ -473,6 +681,7 @@ def classify(
     config: ClassifierConfig,
     seed: int = 0,
     device: str = "cpu",
+    weights: tuple[Weights | None, Weights | None] = (None, None),
 ) -> Verdict:
     """Trains one classifier and judges its test rows.
 
@@ -484,6 +693,7 @@ def classify(
         config: network and training.
         seed: of parts, weights and order.
         device: PyTorch device.
+        weights: of the rows of both sets, (N,) and (M,), where they do not count alike.
 
     Raises:
         ValueError: too few showers for the three parts.
@@ -500,65 +710,35 @@ def classify(
         for parts, order in zip(counts, orders, strict=True)
     ]
     train, validation, test = (
-        Part(SomeInputs(truth, ours), SomeInputs(generated, theirs))
+        Part(
+            SomeInputs(truth, ours),
+            SomeInputs(generated, theirs),
+            (select(weights[0], ours), select(weights[1], theirs)),
+        )
         for ours, theirs in zip(*pieces, strict=True)
     )
-    mean, scale = torch.zeros(train.width), torch.ones(train.width)
-    if config.standardize:
-        mean, scale = train.moments(config.batch_size)
-        scale = torch.where(scale > 0, scale, 1.0)
-
-    dtype = {"float32": torch.float32, "float64": torch.float64}[config.precision]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = _network(view, train.width, detector, config).to(device, dtype)
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    order = torch.Generator().manual_seed(seed)
-
-    def logits(rows: Tensor) -> Tensor:
-        return torch.as_tensor(network(((rows - mean) / scale).to(device, dtype)))
-
-    @torch.no_grad()
-    def logits_of(part: Part) -> Tensor:
-        network.eval()
-        return torch.cat([logits(rows).cpu() for rows in part.batches(config.batch_size)]).double()
-
-    best, state = math.inf, copy.deepcopy(network.state_dict())
-    labels = validation.labels.double()
-    for _ in range(config.epochs):
-        network.train()
-        for index in torch.split(torch.randperm(len(train), generator=order), config.batch_size):
-            if view == "resnet" and len(index) < 2:
-                continue  # one shower has no variance to be normalized by
-            loss = functional.binary_cross_entropy_with_logits(
-                logits(train[index]), train.labels[index].to(device, dtype)
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        outputs = logits_of(validation)
-        wrong = float(((outputs > 0) != (labels > 0.5)).double().mean())
-        score = (
-            wrong
-            if config.choose == "accuracy"
-            else float(functional.binary_cross_entropy_with_logits(outputs, labels))
-        )
-        if score < best:
-            best, state = score, copy.deepcopy(network.state_dict())
-        if config.choose == "accuracy" and wrong == 0:
-            break
-    network.load_state_dict(state)
-    ours, theirs = (logits_of(part).numpy() for part in (validation, test))
-    return judge(ours, validation.labels.numpy(), theirs, test.labels.numpy(), config.clip)
+    fitted = fit(train, validation, view, detector, config, seed, device)
+    ours, theirs = (fitted.logits(part).numpy() for part in (validation, test))
+    return judge(
+        ours,
+        validation.labels.numpy(),
+        theirs,
+        test.labels.numpy(),
+        config.clip,
+        validation.weight,
+        test.weight,
+    )
 
 
 def weight_histograms(verdicts: Sequence[Verdict]) -> dict[str, list[float]]:
     """Counts the weights of truth and generated over all verdicts, in the bins of `WEIGHT_EDGES`."""
     histograms: dict[str, list[float]] = {"edges": WEIGHT_EDGES.tolist()}
-    for name in ("truth", "generated"):
+    for place, name in enumerate(("truth", "generated")):
         weights = np.concatenate([getattr(verdict, name) for verdict in verdicts])
         inside = np.clip(weights, WEIGHT_EDGES[0], WEIGHT_EDGES[-1])
-        histograms[name] = np.histogram(inside, WEIGHT_EDGES)[0].tolist()
+        counts = [verdict.counts for verdict in verdicts if verdict.counts is not None]
+        each = np.concatenate([pair[place] for pair in counts]) if counts else None
+        histograms[name] = np.histogram(inside, WEIGHT_EDGES, weights=each)[0].tolist()
     return histograms
 
 
@@ -599,6 +779,7 @@ def classifier_scores(
     if beside:
         sources["smeared"] = Selected(Smeared(reference, seed=seed), second)
     inputs: dict[str, Inputs] = {}
+    counts = {name: weights_of(source.primaries) for name, source in sources.items()}
     read = ""
     views = views_of(config, detector)
     # `low` and `resnet` see the same, which is read once
@@ -609,15 +790,19 @@ def classifier_scores(
             inputs = {name: inputs_of(source, view, folder) for name, source in sources.items()}
         truth = inputs["truth"]
         pairs: dict[str, tuple[Inputs, Inputs]] = {"scores": (truth, inputs["generated"])}
+        of_truth = counts["truth"]
+        of_pair = {"scores": (of_truth, counts["generated"])}
         if beside:
             half = SomeInputs(truth, first)
             pairs |= {"floor": (half, SomeInputs(truth, second)), "control": (half, inputs["smeared"])}
+            of_halves = select(of_truth, first), select(of_truth, second)
+            of_pair |= {"floor": of_halves, "control": of_halves}
         verdicts_of: dict[str, list[Verdict]] = {}
         for kind, (ours, theirs) in pairs.items():
             for number in range(config.seeds):
                 report(f"classifier {view}, {kind} {number + 1}")
                 verdicts_of.setdefault(kind, []).append(
-                    classify(ours, theirs, view, detector, config, seed + number, device)
+                    classify(ours, theirs, view, detector, config, seed + number, device, of_pair[kind])
                 )
         weights[view] = weight_histograms(verdicts_of["scores"])
         notes = {

@@ -541,6 +541,19 @@ def _number(text: str) -> int | float | str:
     return text
 
 
+def _check_weights(files: Mapping[Path, EventSource], origin: Mapping[str, Any], path: Path) -> None:
+    """Raises ValueError where weights of events were learned from every row of a file that would judge them."""
+    weighed = origin.get("weighed")
+    if not isinstance(weighed, dict) or weighed.get("rows") != "all":
+        return
+    for reference, source in files.items():
+        if content_hash(source) == weighed.get("content"):
+            raise ValueError(
+                f"the weights of {path} were learned from the reference {reference}: judge with a file that they were "
+                "not learned from"
+            )
+
+
 def evaluate_events(
     path: Path,
     references: Sequence[Path],
@@ -560,7 +573,8 @@ def evaluate_events(
     A file that `caloforge sample` wrote names the split of its model, and only the test rows are scored. A file
     without provenance is scored on all rows, and the scores say that its split is unknown, or `files` where the files
     that its model was trained on are given. Rows must be those of the
-    reference, in its order; but showers without provenance may be any number of others.
+    reference, in its order; but showers without provenance may be any number of others. Rows that have weights count by
+    them (`caloforge.metrics.weights`).
 
     Args:
         path: generated events.
@@ -595,6 +609,7 @@ def evaluate_events(
         for reference_path in training
     }
     check_other_content(files, {**origin.get("trained_on", {}), **known_content})
+    _check_weights(files, origin, path)
     opened = open_to_judge(path, source.primaries.detector)
     generated = opened
     detector = source.primaries.detector

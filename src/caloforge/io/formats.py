@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
@@ -33,6 +33,9 @@ from caloforge.io.source import (
 )
 
 _NO_COLUMNS: Mapping[str, NDArray[np.generic]] = MappingProxyType({})
+
+WEIGHT = "weight"
+"""Name of the column that says how much a row counts."""
 
 BUFFERED_ROWS = 1024
 """Rows collected before they are written: one row group, one basket, about one chunk."""
@@ -210,7 +213,29 @@ def open_events(
     with reading(path):
         detector, layout = _laid_out(path, detector, layout)
         with proposing(layout):
-            return kind.open_events(path, detector, layout)
+            source = kind.open_events(path, detector, layout)
+        weight = _weight(kind, path, source.primaries, layout)
+        if weight is None:
+            return source
+        if isinstance(source, FileSource):
+            source.primaries = replace(source.primaries, weight=weight)
+            return source
+        return replace(source.slices(slice(None)), weight=weight)
+
+
+def _weight(kind: Format, path: Path, primaries: Primaries, layout: Layout) -> NDArray[np.float64] | None:
+    """Reads the column `weight` of a file; None where it has none, or its format cannot tell columns apart."""
+    if kind.further is None:
+        return None
+    further = kind.further(path, primaries.detector, layout)
+    if WEIGHT not in further.names:
+        return None
+    weight = further.read(0, len(primaries))[WEIGHT]
+    if weight.shape != (len(primaries),):
+        raise ValueError(f"{WEIGHT} must be one number a row, got shape {weight.shape}")
+    if weight.dtype.kind not in "iufb":
+        raise ValueError(f"{WEIGHT} must be numbers, got {weight.dtype}")
+    return weight.astype(np.float64)
 
 
 def open_to_judge(path: str | Path, detector: Detector | None = None) -> EventSource:
@@ -256,7 +281,9 @@ def open_primaries(
     with _format(path) as kind:
         detector, layout = _laid_out(path, detector, layout)
         with proposing(layout):
-            return kind.open_particles(path, detector, layout).all
+            primaries = kind.open_particles(path, detector, layout).all
+        weight = _weight(kind, path, primaries, layout)
+        return primaries if weight is None else replace(primaries, weight=weight)
 
 
 def open_particles(
@@ -351,8 +378,9 @@ class EventWriter:
         """Adds some events, or particles alone.
 
         Args:
-            events: they.
-            further: columns of one number a row besides, (N,), by name; the same ones every time.
+            events: they, and their weights where they have any.
+            further: columns of one number a row besides, (N,), by name; the same ones every time. A `weight` here
+                counts in place of that of the events.
 
         Raises:
             ValueError: they are of another detector, or have other columns than those before.
@@ -365,6 +393,8 @@ class EventWriter:
                 f"{self._path} is for {self._detector.name}, got events of {events.detector.name}"
             )
         columns = {name: column.copy() for name, column in columns_of(events).items()}
+        if events.weight is not None:
+            further = {WEIGHT: events.weight, **further}
         if self._output is None and not self._pending:
             self._further = {name: column.dtype for name, column in further.items()}
         elif further.keys() != self._further.keys():
@@ -517,7 +547,7 @@ def convert(
     return len(source)
 
 
-CARRIED = ("event", "weight", "in_domain")
+CARRIED = ("event", WEIGHT, "in_domain")
 """Columns of a file that go with its rows into every other file."""
 
 

@@ -100,6 +100,7 @@ class Group(Section):
     Attributes:
         n: rows of the reference.
         particles: unique particles of the reference.
+        effective: of generated events with weights, how many without they are worth; None without weights.
         note: what limits the scores.
         metrics: by name.
         reason: why there are no metrics.
@@ -109,6 +110,7 @@ class Group(Section):
 
     n: int
     particles: int
+    effective: float | None = None
     note: str = ""
     metrics: Mapping[str, Score]
     reason: str = ""

@@ -8,6 +8,7 @@ from caloforge.metrics.diversity import Diversity, f_div, f_div_inv_w
 from caloforge.metrics.observables import Observables, Result, centre_and_radius, observe
 from caloforge.metrics.scores import METRICS, Metric, align, floors, score
 from caloforge.metrics.showers import SHOWER_METRICS, Showers, observe_showers, score_showers
+from caloforge.metrics.weights import effective_size, weights_of
 
 __all__ = [
     "Diversity",
@@ -20,6 +21,7 @@ __all__ = [
     "align",
     "bins",
     "centre_and_radius",
+    "effective_size",
     "f_div",
     "f_div_inv_w",
     "floors",
@@ -29,4 +31,5 @@ __all__ = [
     "score",
     "score_showers",
     "wasserstein",
+    "weights_of",
 ]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from caloforge.metrics.observables import Observables, Result
 from caloforge.metrics.spectrum import EDGES, bright_from, total
+from caloforge.metrics.weights import Weights, effective_size, mean
 
 LEAST = 8
 """Bright cells of the reference below which there is no rate."""
@@ -56,9 +57,23 @@ def bright_rate(reference: Observables, generated: Observables) -> BrightRate | 
     ours, theirs = (_an_event(observables.spectra, first) for observables in (reference, generated))
     if ours.sum() < LEAST:
         return None
-    mean, ratio = float(ours.mean()), float(theirs.mean() / ours.mean())
-    spread = [float(observables.std() / math.sqrt(len(observables))) / mean for observables in (ours, theirs)]
-    return BrightRate(float(EDGES[first]), mean, ratio, math.hypot(ratio * spread[0], spread[1]))
+    rate, rate_hat = mean(ours, reference.weights), mean(theirs, generated.weights)
+    if rate <= 0:
+        return None
+    spread = [
+        _error(cells, observables.weights) / rate
+        for cells, observables in ((ours, reference), (theirs, generated))
+    ]
+    ratio = rate_hat / rate
+    return BrightRate(float(EDGES[first]), rate, ratio, math.hypot(ratio * spread[0], spread[1]))
+
+
+def _error(values: NDArray[np.float64], weight: Weights | None) -> float:
+    """Returns the standard deviation of the mean of numbers, (N,)."""
+    if weight is None:
+        return float(values.std() / math.sqrt(len(values)))
+    variance = mean((values - mean(values, weight)) ** 2, weight)
+    return math.sqrt(variance / effective_size(weight))
 
 
 def _an_event(spectra: NDArray[np.uint16] | None, first: int) -> NDArray[np.float64]:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 from caloforge.events import Primaries
 from caloforge.metrics.channels import mean_wasserstein
 from caloforge.metrics.observables import Observables, Result
+from caloforge.metrics.weights import Weights, select
 
 MINIMUM = 10
 """Responses of a particle from which its mean counts."""
@@ -118,6 +120,7 @@ def conditional_w1(reference: Observables, generated: Observables, minimum: int 
     Returns:
         the mean, with the number of unique particles of the reference in the bins used.
     """
+    reference, generated = reference.counting, generated.counting
     detector = reference.primaries.detector
     if detector.face is None or not set(detector.features) >= _NEEDED:
         features = detector.features[:THIRDS]
@@ -133,13 +136,15 @@ def conditional_w1(reference: Observables, generated: Observables, minimum: int 
         names = "PDG id x energy x position"
         first, second = bins(reference.primaries), bins(generated.primaries)
     rows_of, others_of = _rows_by(first), _rows_by(second)
+    weight, weight_hat = reference.weights, generated.weights
     distances, occupancy, used = [], [], []
     for number, rows in rows_of.items():
         others = others_of.get(number)
         if others is None or min(len(rows), len(others)) < minimum:
             continue
-        distances.append(mean_wasserstein(reference.channels[rows], generated.channels[others]))
-        occupancy.append(len(rows))
+        ours, theirs = select(weight, rows), select(weight_hat, others)
+        distances.append(mean_wasserstein(reference.channels[rows], generated.channels[others], ours, theirs))
+        occupancy.append(len(rows) if ours is None else float(ours.sum()))
         used.append(rows)
     if not used:
         return Result(math.nan, 0, f"no bin of {names} has {minimum} events in both sets")
@@ -165,9 +170,10 @@ def mae_cw(reference: Observables, generated: Observables, minimum: int = MINIMU
 
 
 def _mean_difference(reference: Observables, generated: Observables, minimum: int, weighted: bool) -> Result:
+    reference, generated = reference.counting, generated.counting
     group, group_hat = reference.primaries.group, generated.primaries.group
-    count, mean, _ = moments(group, reference.channels, group_hat, minimum)
-    _, mean_hat, _ = moments(group_hat, generated.channels, group, minimum)
+    count, mean, _ = moments(group, reference.channels, group_hat, minimum, reference.weights)
+    _, mean_hat, _ = moments(group_hat, generated.channels, group, minimum, generated.weights)
     if not len(count):
         return no_particles(minimum)
     difference = np.abs(mean - mean_hat).mean(axis=1)
@@ -180,26 +186,35 @@ def no_particles(minimum: int) -> Result:
 
 
 def moments(
-    group: NDArray[np.int32], values: NDArray[np.float64], other: NDArray[np.int32], minimum: int
-) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    group: NDArray[np.int32],
+    values: NDArray[np.float64],
+    other: NDArray[np.int32],
+    minimum: int,
+    weight: Weights | None = None,
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
     """Computes count, mean and variance of the responses of each particle that both sets hold often enough.
 
     Args:
         group: particle of each row, (N,).
         values: numbers of each row, (N, K).
         other: particles of the rows of the other set, (M,).
-        minimum: rows a particle needs in both sets.
+        minimum: rows a particle needs in both sets, whatever their weights.
+        weight: of each row, above 0, (N,); alike where not given.
 
     Returns:
-        rows of each particle, (C,), their mean and their population variance (1/|X_c|), (C, K); particles in
-        ascending order, so that the two sets' results match.
+        rows of each particle, or the sum of their weights, (C,), their mean and their population variance (1/|X_c|),
+        (C, K); particles in ascending order, so that the two sets' results match.
     """
     numbers, inverse, count = np.unique(group, return_inverse=True, return_counts=True)
     others, count_of_others = np.unique(other, return_counts=True)
     shared = (count >= minimum) & np.isin(numbers, others[count_of_others >= minimum])
-    mean = _sums(inverse, values, len(numbers)) / count[:, None]
-    variance = _sums(inverse, (values - mean[inverse]) ** 2, len(numbers)) / count[:, None]
-    return count[shared], mean[shared], variance[shared]
+    if weight is None:
+        total, each = count, np.ones(1)
+    else:
+        total, each = np.bincount(inverse, weight, len(numbers)), weight[:, None]
+    mean = _sums(inverse, values * each, len(numbers)) / total[:, None]
+    variance = _sums(inverse, (values - mean[inverse]) ** 2 * each, len(numbers)) / total[:, None]
+    return total[shared], mean[shared], variance[shared]
 
 
 def _sums(index: NDArray[np.intp], values: NDArray[np.float64], size: int) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from caloforge.metrics.channels import distance, wasserstein
 from caloforge.metrics.conditional import MINIMUM, moments, no_particles
 from caloforge.metrics.observables import Observables, Result, centre_and_radius
+from caloforge.metrics.weights import select
 
 VARIANCE_MINIMUM = 30
 """Responses of a particle from which its variance counts."""
@@ -33,7 +34,9 @@ def _quantity(observables: Observables, name: str) -> NDArray[np.float64]:
 
 def _distance(reference: Observables, generated: Observables, name: str) -> Result:
     a, b = _quantity(reference, name), _quantity(generated, name)
-    return distance(a[~np.isnan(a[:, 0])], b[~np.isnan(b[:, 0])])
+    lit, lit_b = (np.flatnonzero(~np.isnan(values[:, 0])) for values in (a, b))
+    weight, weight_b = select(reference.weights, lit), select(generated.weights, lit_b)
+    return distance(a[lit], b[lit_b], weight, weight_b)
 
 
 def w1_centre(reference: Observables, generated: Observables) -> Result:
@@ -55,13 +58,14 @@ def _aggregate(
     reference: Observables, generated: Observables, name: str, minimum: int, variance: bool, power: int
 ) -> Result:
     sets = []
-    for observables in (reference, generated):
+    for observables in (reference.counting, generated.counting):
         values = _quantity(observables, name)
-        filled = ~np.isnan(values[:, 0])
-        sets.append((observables.primaries.group[filled], values[filled]))
-    (group, values), (group_hat, values_hat) = sets
-    count, *moment = moments(group, values, group_hat, minimum)
-    _, *moment_hat = moments(group_hat, values_hat, group, minimum)
+        filled = np.flatnonzero(~np.isnan(values[:, 0]))
+        weight = select(observables.weights, filled)
+        sets.append((observables.primaries.group[filled], values[filled], weight))
+    (group, values, weight), (group_hat, values_hat, weight_hat) = sets
+    count, *moment = moments(group, values, group_hat, minimum, weight)
+    _, *moment_hat = moments(group_hat, values_hat, group, minimum, weight_hat)
     if not len(count):
         return no_particles(minimum)
     difference = np.abs(moment[variance] - moment_hat[variance]) ** power

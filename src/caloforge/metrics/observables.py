@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from caloforge.events import EventSource, Primaries, Rows, in_slices
 from caloforge.metrics.spectrum import EDGES
 from caloforge.metrics.spectrum import spectra as spectra_of
+from caloforge.metrics.weights import Weights, weights_of
 
 HELD = 0.9
 """Share of the photons inside the circle."""
@@ -82,6 +83,17 @@ class Observables:
 
     def __len__(self) -> int:
         return len(self.channels)
+
+    @property
+    def weights(self) -> Weights | None:
+        """Weights of the rows over their mean, (N,); None where all count alike."""
+        return weights_of(self.primaries)
+
+    @property
+    def counting(self) -> Observables:
+        """These without the rows of weight 0."""
+        weight = self.weights
+        return self if weight is None or weight.all() else self.select(np.flatnonzero(weight))
 
     @property
     def photons(self) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,22 @@ from numpy.typing import NDArray
 from caloforge.events import Primaries
 from caloforge.metrics import bright, channels, conditional, images
 from caloforge.metrics.observables import Observables, Result
+from caloforge.metrics.weights import Weights, effective_size
 from caloforge.particles import particle_name
 
 Floor = Literal["halves", "pairs"]
+
+
+class _Weighted(Protocol):
+    """A set of events that may have weights."""
+
+    @property
+    def weights(self) -> Weights | None:
+        """Of the rows."""
+
+    def __len__(self) -> int: ...
+
+
 Rows = NDArray[np.intp]
 
 SPLITS = 20
@@ -273,7 +286,13 @@ def score(reference: Observables, generated: Sequence[Observables], seed: int = 
                 f"generated channel sums must have shape {reference.channels.shape}, got {observables.channels.shape}"
             )
     # Rows match, so the generated rows take the reference's groups: files may number particles differently.
-    generated = [dataclasses.replace(observables, primaries=reference.primaries) for observables in generated]
+    generated = [
+        dataclasses.replace(
+            observables,
+            primaries=dataclasses.replace(reference.primaries, weight=observables.primaries.weight),
+        )
+        for observables in generated
+    ]
     pdg = reference.primaries.pdg
     ids, count = np.unique(pdg, return_counts=True)
     groups = {"all": _score(reference, generated, seed)}
@@ -316,7 +335,18 @@ def _score(reference: Observables, generated: Sequence[Observables], seed: int) 
             "particles": min(particles) if particles else None,
             "reason": reasons[0] if reasons else "",
         }
-    return _counts(reference) | {"metrics": entries}
+    return _counts(reference) | effective(generated) | {"metrics": entries}
+
+
+def effective(generated: Sequence[_Weighted]) -> dict[str, Any]:
+    """Returns, of generated events with weights, how many events without they are worth; the mean over repeats."""
+    if all(observed.weights is None for observed in generated):
+        return {}
+    sizes = [
+        len(observed) if observed.weights is None else effective_size(observed.weights)
+        for observed in generated
+    ]
+    return {"effective": float(np.mean(sizes))}
 
 
 def _counts(reference: Observables) -> dict[str, Any]:

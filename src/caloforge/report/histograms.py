@@ -5,6 +5,8 @@ the squared number of entries, since cells of one event are not independent. Wit
 model,
 
     ratio = g / r,    its error = sqrt(var g) / r,    band of the reference = 1 +- sqrt(var r) / r.
+
+Of events with weights w, over their mean, a bin holds sum w and has variance sum w^2.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from caloforge._lookup import require
 from caloforge.events import EventSource, in_slices
+from caloforge.metrics.weights import Weights, effective_size, weights_of
 
 Values = NDArray[np.float64]
 
@@ -79,11 +82,24 @@ def merged_edges(counts: Values, edges: Values, least: int = 8) -> Values:
     return np.asarray(borders[::-1])
 
 
-def fill(values: Values, edges: Values) -> Bins:
-    """Fills a histogram of independent entries; values outside the edges and NaN are left out."""
+def fill(values: Values, edges: Values, weight: Weights | None = None) -> Bins:
+    """Fills a histogram of independent entries; values outside the edges and NaN are left out.
+
+    Args:
+        values: the entries, (N,).
+        edges: of the bins.
+        weight: of the entries, (N,); 1 where not given.
+    """
     hist = require("hist", "report")
+    finite = np.isfinite(values)
+    if weight is not None:
+        weighted = hist.Hist(hist.axis.Variable(edges), storage=hist.storage.Weight())
+        weighted.fill(values[finite], weight=weight[finite])
+        return Bins(
+            edges, *(np.asarray(sums, np.float64) for sums in (weighted.values(), weighted.variances()))
+        )
     histogram = hist.Hist(hist.axis.Variable(edges), storage=hist.storage.Double())
-    histogram.fill(values[np.isfinite(values)])
+    histogram.fill(values[finite])
     counts = np.asarray(histogram.values(), np.float64)
     return Bins(edges, counts, counts)
 
@@ -117,6 +133,7 @@ def largest_cell(source: EventSource) -> float:
 def cell_spectrum(source: EventSource, edges: Values) -> Bins:
     """Counts cells by content, over all events; variances are those of sums over independent events."""
     counts, variances = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+    whole, start = weights_of(source.primaries), 0
     for events in in_slices(source, 1024):
         cells = events.responses.reshape(len(events), -1)
         row, column = np.nonzero(cells)
@@ -124,21 +141,32 @@ def cell_spectrum(source: EventSource, edges: Values) -> Bins:
         inside = (place >= 0) & (place < len(counts))
         flat = row[inside] * len(counts) + place[inside]
         table = np.bincount(flat, minlength=len(events) * len(counts)).reshape(len(events), len(counts))
-        counts += table.sum(axis=0)
-        variances += (table.astype(np.float64) ** 2).sum(axis=0)
+        weight = None if whole is None else whole[start : start + len(events)]
+        start += len(events)
+        counts += table.sum(axis=0) if weight is None else weight @ table
+        squares = table.astype(np.float64) ** 2
+        variances += squares.sum(axis=0) if weight is None else weight**2 @ squares
     return Bins(edges, counts, variances)
 
 
 def mean_response(source: EventSource) -> Mean:
     """Returns the mean response of a source and its standard error, read in slices."""
-    rows = len(source)
+    rows, weight, start = len(source), weights_of(source.primaries), 0
     total, squares = np.zeros(source.primaries.detector.shape), np.zeros(source.primaries.detector.shape)
     for events in in_slices(source, 1024):
-        total += events.responses.sum(axis=0, dtype=np.float64)
-        squares += np.einsum("n...,n...->...", *[events.responses.astype(np.float64)] * 2)
+        responses = events.responses.astype(np.float64)
+        if weight is None:
+            total += events.responses.sum(axis=0, dtype=np.float64)
+            squares += np.einsum("n...,n...->...", *[responses] * 2)
+        else:
+            here = weight[start : start + len(events)]
+            total += np.einsum("n,n...->...", here, responses)
+            squares += np.einsum("n,n...,n...->...", here, responses, responses)
+        start += len(events)
+    # weights are over their mean, so that they add to the number of rows
     mean = total / rows
     variance = np.maximum(squares / rows - mean**2, 0)
-    return Mean(mean, np.sqrt(variance / rows))
+    return Mean(mean, np.sqrt(variance / (rows if weight is None else effective_size(weight))))
 
 
 def relative_difference(model: Mean, reference: Mean, limit: float = 0.25) -> Values:
@@ -157,6 +185,10 @@ class Points:
     error: Values
 
 
-def mean_of(values: Values) -> Points:
-    """Averages rows, (N, K)."""
-    return Points(values.mean(0), values.std(0) / np.sqrt(max(len(values), 1)))
+def mean_of(values: Values, weight: Weights | None = None) -> Points:
+    """Averages rows, (N, K), by weights, (N,), where given."""
+    if weight is None:
+        return Points(values.mean(0), values.std(0) / np.sqrt(max(len(values), 1)))
+    mean = weight @ values / weight.sum()
+    variance = weight @ (values - mean) ** 2 / weight.sum()
+    return Points(mean, np.sqrt(variance / effective_size(weight)))

@@ -257,6 +257,7 @@ def scores_table(
         notes += _machines(pairs)
     if few:
         notes += [f"Fewer than {FEWEST_PARTICLES} particles in the test part: no claim."]
+    notes += _weighted(pairs, stem, group)
     return Table("model", tuple(columns), tuple(rows), (*_particles_used(models, stem, group, cells), *notes))
 
 
@@ -342,6 +343,18 @@ def _machines(pairs: Sequence[tuple[str, Scores]]) -> list[str]:
     return [f"Median time of {', '.join(labels)}: {place}." for place, labels in places.items()]
 
 
+def _weighted(pairs: Sequence[tuple[str, Scores]], stem: str, group: str) -> list[str]:
+    """Says which models' events have weights, and how many events without these are worth."""
+    told = [
+        f"{label} {size:,.0f} of {entry.n:,}"
+        for label, model in pairs
+        if (entry := _group(model, stem, group)) and (size := entry.effective) is not None
+    ]
+    return (
+        [f"Weighted events, and how many without weights they are worth: {', '.join(told)}."] if told else []
+    )
+
+
 def showers_table(scores: Sequence[Scores], stem: str, names: Sequence[str] | None = None) -> Table:
     """Shows every metric of showers: one row a metric, columns floor, the models and the positive control.
 
@@ -366,6 +379,7 @@ def showers_table(scores: Sequence[Scores], stem: str, names: Sequence[str] | No
             "Floor: halves of the reference against each other; control: the same with layer energies smeared by "
             "5 %; in brackets: as many generated showers as the floor has."
         ]
+        + _weighted(pairs, stem, ALL)
     )
     return Table("metric", tuple(columns), tuple(rows), tuple(notes), fixed=1)
 

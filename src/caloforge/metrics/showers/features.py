@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, Primaries, Rows, in_slices, with_responses
 from caloforge.metrics.showers.sparse import SparseRows
+from caloforge.metrics.weights import Weights, select, weights_of
 
 Values = NDArray[np.float64]
 
@@ -100,6 +101,11 @@ class Showers:
         return len(self.layers)
 
     @property
+    def weights(self) -> Weights | None:
+        """Weights of the rows over their mean, (N,); None where all count alike."""
+        return weights_of(self.primaries)
+
+    @property
     def incident(self) -> Values:
         """Incident energies [MeV], (N,)."""
         return self.primaries.feature("incident_energy").astype(np.float64)
@@ -139,7 +145,14 @@ class Showers:
 
     def some_voxels(self, most: int) -> NDArray[np.float32]:
         """Returns the voxels of the first rows that have them, at most `most`, (M, cells)."""
-        return self.voxels[self.kept[self.kept >= 0][:most]]
+        return self.voxels[self.kept[self._with_voxels(most)]]
+
+    def _with_voxels(self, most: int) -> NDArray[np.intp]:
+        return np.flatnonzero(self.kept >= 0)[:most]
+
+    def some_weights(self, most: int) -> Weights | None:
+        """Returns the weights of the rows of `some_voxels`, (M,); None where all count alike."""
+        return select(self.weights, self._with_voxels(most))
 
 
 def wide_layers(detector: Detector) -> list[int]:

@@ -14,6 +14,9 @@ $$ d_F = |\mu_1 - \mu_2|^2 + \mathrm{tr}(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigm
 d_K = \overline{k(x, x')} + \overline{k(y, y')} - 2 \overline{k(x, y)} $$
 
 where the means go over the pairs of different places in the draw.
+
+Of showers with weights, rows are drawn with replacement in proportion to these, so `fpd` and `kpd` are those of the
+weighted sets. Without replacement there is no such draw: the other two have no value then.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.metrics.observables import Result
 from caloforge.metrics.showers.features import Showers, Sizes, Values
+from caloforge.metrics.weights import Weights
 
 POINTS = 10
 """Sizes of draws between the least and the largest, even in 1/N."""
@@ -176,12 +180,19 @@ def bounded_line(x: ArrayLike, y: ArrayLike) -> Estimate:
     )
 
 
-def _draw(rng: np.random.Generator, rows: int, size: int) -> NDArray[np.intp]:
-    """Draws rows with replacement and returns how often each was, (rows,)."""
-    return np.bincount(rng.choice(rows, size=size), minlength=rows)
+def _draw(rng: np.random.Generator, rows: int, size: int, weight: Weights | None = None) -> NDArray[np.intp]:
+    """Draws rows with replacement, in proportion to weights where given; returns how often each was, (rows,)."""
+    shares = None if weight is None else weight / weight.sum()
+    return np.bincount(rng.choice(rows, size=size, p=shares), minlength=rows)
 
 
-def fpd(real: Values, generated: Values, sizes: Sizes | None = None, seed: int = SEED) -> Estimate:
+def fpd(
+    real: Values,
+    generated: Values,
+    sizes: Sizes | None = None,
+    seed: int = SEED,
+    weights: tuple[Weights | None, Weights | None] = (None, None),
+) -> Estimate:
     """Computes the Frechet physics distance as the challenge does: the distance of the two finite sets.
 
     At each of ten sizes N, even in 1/N, the mean of `frechet` over draws of N rows of both sets with replacement, one
@@ -192,6 +203,7 @@ def fpd(real: Values, generated: Values, sizes: Sizes | None = None, seed: int =
         generated: features of the generated showers, (M, F).
         sizes: least and largest size, number of draws.
         seed: of the draws.
+        weights: of the rows of both sets, (N,) and (M,), where they do not count alike.
     """
     sizes = sizes or Sizes()
     real, generated = scaled(real, generated)
@@ -200,7 +212,12 @@ def fpd(real: Values, generated: Values, sizes: Sizes | None = None, seed: int =
     means = [
         np.mean(
             [
-                frechet(real, generated, _draw(rng, len(real), number), _draw(rng, len(generated), number))
+                frechet(
+                    real,
+                    generated,
+                    _draw(rng, len(real), number, weights[0]),
+                    _draw(rng, len(generated), number, weights[1]),
+                )
                 for _ in range(sizes.fpd_draws)
             ]
         )
@@ -209,7 +226,13 @@ def fpd(real: Values, generated: Values, sizes: Sizes | None = None, seed: int =
     return bounded_line(1 / numbers, means)
 
 
-def kpd(real: Values, generated: Values, sizes: Sizes | None = None, seed: int = SEED) -> Estimate:
+def kpd(
+    real: Values,
+    generated: Values,
+    sizes: Sizes | None = None,
+    seed: int = SEED,
+    weights: tuple[Weights | None, Weights | None] = (None, None),
+) -> Estimate:
     """Computes the kernel physics distance as the challenge does.
 
     Of draws with replacement, each from a generator of its own (seed, seed + 1000, ...), the median of `mmd`; its
@@ -220,13 +243,17 @@ def kpd(real: Values, generated: Values, sizes: Sizes | None = None, seed: int =
         generated: features of the generated showers, (M, F).
         sizes: rows and number of draws.
         seed: of the first draw.
+        weights: of the rows of both sets, (N,) and (M,), where they do not count alike.
     """
     sizes = sizes or Sizes()
     real, generated = scaled(real, generated)
     distances = []
     for number in range(sizes.kpd_batches):
         rng = np.random.default_rng(seed + SEED_STEP * number)
-        times, others = (_draw(rng, len(features), sizes.kpd_batch) for features in (real, generated))
+        times, others = (
+            _draw(rng, len(features), sizes.kpd_batch, weight)
+            for features, weight in zip((real, generated), weights, strict=True)
+        )
         distances.append(mmd(real, generated, times, others))
     low, high = np.percentile(distances, [16.275, 83.725])
     return Estimate(float(np.median(distances)), float(high - low) / 2)
@@ -311,11 +338,20 @@ def _few(reference: Showers, generated: Showers) -> Result | None:
     return Result(math.nan, reason=f"fewer than {LEAST_ROWS} showers") if few else None
 
 
+def _weighted(reference: Showers, generated: Showers) -> Result | None:
+    weighted = reference.weights is not None or generated.weights is not None
+    return (
+        Result(math.nan, reason="weighted showers cannot be drawn without replacement") if weighted else None
+    )
+
+
 def fpd_of(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> Result:
     """Computes `fpd` of showers with the challenge's seed, times 1000."""
     if few := _few(reference, generated):
         return few
-    value, error = fpd(reference.features, generated.features, sizes)
+    value, error = fpd(
+        reference.features, generated.features, sizes, weights=(reference.weights, generated.weights)
+    )
     return Result(1e3 * value, error=1e3 * error)
 
 
@@ -323,17 +359,19 @@ def kpd_of(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> R
     """Computes `kpd` of showers with the challenge's seeds, times 1000."""
     if few := _few(reference, generated):
         return few
-    value, error = kpd(reference.features, generated.features, sizes)
+    value, error = kpd(
+        reference.features, generated.features, sizes, weights=(reference.weights, generated.weights)
+    )
     return Result(1e3 * value, error=1e3 * error)
 
 
 def frechet_population_of(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> Result:
     """Computes `frechet_population` of showers, times 1000."""
-    few = _few(reference, generated)
+    few = _few(reference, generated) or _weighted(reference, generated)
     return few or Result(1e3 * frechet_population(reference.features, generated.features, seed, sizes))
 
 
 def kernel_population_of(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> Result:
     """Computes `kernel_population` of showers, times 1000."""
-    few = _few(reference, generated)
+    few = _few(reference, generated) or _weighted(reference, generated)
     return few or Result(1e3 * kernel_population(reference.features, generated.features, seed, sizes))

@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 
 from caloforge.metrics.observables import Result
 from caloforge.metrics.showers.features import Showers, Sizes
+from caloforge.metrics.weights import Weights, mean
 
 NEIGHBOURS = 5
 """k of precision, recall, density and coverage."""
 
 
 def prdc(
-    real: NDArray[np.floating], generated: NDArray[np.floating], k: int = NEIGHBOURS
+    real: NDArray[np.floating],
+    generated: NDArray[np.floating],
+    k: int = NEIGHBOURS,
+    weight: Weights | None = None,
+    weight_generated: Weights | None = None,
 ) -> dict[str, float]:
     """Computes precision, recall, density and coverage (Naeem and others 2020).
 
@@ -33,6 +38,8 @@ def prdc(
         real: points, (N, F), N > k.
         generated: points, (M, F), M > k.
         k: which neighbour makes the radius.
+        weight: how much each real point counts in the shares of real ones, (N,); radii know no weights.
+        weight_generated: the same of generated points, (M,).
     """
     radius, other_radius = _radius(real, k), _radius(generated, k)
     inside_real = np.zeros(len(generated), np.intp)
@@ -45,10 +52,10 @@ def prdc(
         recalled.append((squared < other_radius).any(1))
         covered.append(within.any(1))
     return {
-        "precision": float((inside_real > 0).mean()),
-        "recall": float(np.concatenate(recalled).mean()),
-        "density": float(inside_real.mean() / k),
-        "coverage": float(np.concatenate(covered).mean()),
+        "precision": mean(inside_real > 0, weight_generated),
+        "recall": mean(np.concatenate(recalled), weight),
+        "density": mean(inside_real, weight_generated) / k,
+        "coverage": mean(np.concatenate(covered), weight),
     }
 
 
@@ -75,5 +82,6 @@ def prdc_of(reference: Showers, generated: Showers, sizes: Sizes) -> dict[str, R
     if rows <= NEIGHBOURS:
         none = Result(math.nan, reason=f"needs more than {NEIGHBOURS} showers of each set")
         return dict.fromkeys(("precision", "recall", "density", "coverage"), none)
-    values = prdc(reference.some_voxels(rows), generated.some_voxels(rows))
+    weights = reference.some_weights(rows), generated.some_weights(rows)
+    values = prdc(reference.some_voxels(rows), generated.some_voxels(rows), NEIGHBOURS, *weights)
     return {name: Result(value) for name, value in values.items()}

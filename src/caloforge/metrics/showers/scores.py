@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from caloforge.metrics.observables import Result
-from caloforge.metrics.scores import Metric, finite, floor_entry, halves, mean_and_std
+from caloforge.metrics.scores import Metric, effective, finite, floor_entry, halves, mean_and_std
 from caloforge.metrics.showers.challenge import PUBLISHED_ROWS, challenge_numbers, data_set, unit_doubt
 from caloforge.metrics.showers.features import CONTROL, Showers, Sizes
 from caloforge.metrics.showers.frechet import fpd_of, frechet_population_of, kernel_population_of, kpd_of
@@ -223,6 +223,7 @@ def score_showers(
     return {
         "all": {
             **groups,
+            **effective(generated),
             "note": "; ".join(filter(None, notes_of_all)),
             "metrics": entries,
             "challenge": challenge_numbers(reference, generated[0], scores[0]),

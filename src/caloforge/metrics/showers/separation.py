@@ -6,7 +6,8 @@ $$ S = \frac12 \sum_b \frac{(h_b - h'_b)^2}{h_b + h'_b + 10^{-16}} $$
 
 with histograms of unit sum; what lies outside of the bins is dropped before. Bins are those of the Fast Calorimeter
 Simulation Challenge (`Bins`): even in the number, but for energies of layers and voxels, which are even in the
-logarithm from the threshold to the largest value in the reference.
+logarithm from the threshold to the largest value in the reference. Of showers with weights the histograms hold sums of
+weights.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.detectors import Detector
 from caloforge.metrics.observables import Result
 from caloforge.metrics.showers.features import TINY, Showers, Sizes, Values, log_edges, places_of, wide_layers
+from caloforge.metrics.weights import Weights, select
 
 LAYER_EDGES = 40
 """Edges of a layer's energy, even in the logarithm from the threshold to the layer's largest one in the reference."""
@@ -91,14 +94,20 @@ def separation(counts: ArrayLike, others: ArrayLike) -> float:
     return float(0.5 * ((h1 - h2) ** 2 / (h1 + h2 + TINY)).sum())
 
 
-def separation_of(ours: Values, theirs: Values, edges: Values) -> float:
-    """Compares the histograms of values of the reference, (N,), and of others, (M,).
+def separation_of(
+    ours: Values,
+    theirs: Values,
+    edges: Values,
+    weight: Weights | None = None,
+    weight_of_theirs: Weights | None = None,
+) -> float:
+    """Compares the histograms of values of the reference, (N,), and of others, (M,), with weights where given.
 
     NaN where the reference has no value within the edges, 1 where the others have none.
     """
     counts, others = (
-        np.bincount(place[place >= 0], minlength=len(edges) - 1)
-        for place in (places_of(ours, edges), places_of(theirs, edges))
+        np.bincount(place[place >= 0], select(w, place >= 0), minlength=len(edges) - 1)
+        for place, w in ((places_of(ours, edges), weight), (places_of(theirs, edges), weight_of_theirs))
     )
     if not counts.sum():
         return math.nan
@@ -110,19 +119,20 @@ Separations = Iterator[tuple[str, float]]
 
 def layer_energies(reference: Showers, generated: Showers) -> Separations:
     """Yields `E_layer NUMBER` and the separation power of its energy; of layers that the reference reaches."""
-    detector = reference.primaries.detector
+    detector, weights = reference.primaries.detector, (reference.weights, generated.weights)
     for place, layer in enumerate(detector.layers):
         ours, theirs = reference.layers[:, place], generated.layers[:, place]
         if ours.max() > detector.threshold:
             edges = log_edges(detector.threshold, float(ours.max()), LAYER_EDGES)
-            yield f"E_layer {layer.number}", separation_of(ours, theirs, edges)
+            yield f"E_layer {layer.number}", separation_of(ours, theirs, edges, *weights)
 
 
 def sparsities(reference: Showers, generated: Showers) -> Separations:
     """Yields `sparsity NUMBER` and its separation power, layer by layer."""
+    weights = reference.weights, generated.weights
     for place, layer in enumerate(reference.primaries.detector.layers):
         pair = (reference.sparsity[:, place], generated.sparsity[:, place])
-        yield f"sparsity {layer.number}", separation_of(*pair, SPARSITY)
+        yield f"sparsity {layer.number}", separation_of(*pair, SPARSITY, *weights)
 
 
 def moments(reference: Showers, generated: Showers, moment: str, z: str) -> Separations:
@@ -131,27 +141,28 @@ def moments(reference: Showers, generated: Showers, moment: str, z: str) -> Sepa
     Eta and phi: of the layers with more than one angle.
     """
     detector = reference.primaries.detector
-    bins, k = bins_of(detector), Z.index(z)
+    bins, k, weights = bins_of(detector), Z.index(z), (reference.weights, generated.weights)
     for place in range(len(detector.layers)) if z == "r" else wide_layers(detector):
         number = detector.layers[place].number
         ours, theirs = (getattr(showers, moment)[:, place, k] for showers in (reference, generated))
         name = {"centres": "EC", "widths": "width"}[moment]
-        yield f"{name}_{z} {number}", separation_of(ours, theirs, bins.edges(moment, z, number))
+        yield f"{name}_{z} {number}", separation_of(ours, theirs, bins.edges(moment, z, number), *weights)
 
 
 def ratios(reference: Showers, generated: Showers) -> Separations:
     """Yields `E_tot/E_inc` and its separation power; of data set 1 also at each of its energies."""
-    yield "E_tot/E_inc", separation_of(reference.ratio, generated.ratio, RATIO)
+    weights = reference.weights, generated.weights
+    yield "E_tot/E_inc", separation_of(reference.ratio, generated.ratio, RATIO, *weights)
     detector = reference.primaries.detector
     if not bins_of(detector).fixed_energies:
         return
     for number, energy in enumerate(FIXED_ENERGIES):
         narrow = detector.pdg == 22 and number >= 4  # the response of photons narrows with the energy
         edges = np.linspace(0.9, 1.1, 21) if narrow else np.linspace(0.4, 1.4, 21)
-        ours, theirs = (
-            showers.ratio[_within(showers.incident, energy)] for showers in (reference, generated)
-        )
-        yield f"E_tot/E_inc {energy:.0f} MeV", separation_of(ours, theirs, edges)
+        rows = [_within(showers.incident, energy) for showers in (reference, generated)]
+        ours, theirs = reference.ratio[rows[0]], generated.ratio[rows[1]]
+        parts = [select(weight, chosen) for weight, chosen in zip(weights, rows, strict=True)]
+        yield f"E_tot/E_inc {energy:.0f} MeV", separation_of(ours, theirs, edges, *parts)
 
 
 def _within(incident: Values, energy: float) -> NDArray[np.bool_]:
@@ -162,8 +173,13 @@ def voxel_energies(reference: Showers, generated: Showers) -> Separations:
     """Yields `voxels` and the separation power of the voxels' energies."""
     yield (
         "voxels",
-        separation(*(showers.spectrum.sum(0, dtype=np.int64) for showers in (reference, generated))),
+        separation(*(_all_voxels(showers) for showers in (reference, generated))),
     )
+
+
+def _all_voxels(showers: Showers) -> NDArray[Any]:
+    weight = showers.weights
+    return showers.spectrum.sum(0, dtype=np.int64) if weight is None else weight @ showers.spectrum
 
 
 def separations(reference: Showers, generated: Showers) -> dict[str, float]:
@@ -196,5 +212,5 @@ def mean_separation(of: Callable[[Showers, Showers], Separations], what: str) ->
 
 def total_separation(reference: Showers, generated: Showers, seed: int, sizes: Sizes) -> Result:
     """Computes the separation power of E_tot / E_inc at all energies."""
-    value = separation_of(reference.ratio, generated.ratio, RATIO)
+    value = separation_of(reference.ratio, generated.ratio, RATIO, reference.weights, generated.weights)
     return Result(value, reason="no E_tot / E_inc within the bins" if math.isnan(value) else "")

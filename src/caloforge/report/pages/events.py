@@ -13,6 +13,7 @@ from caloforge import metrics
 from caloforge.detectors import Detector
 from caloforge.events import EventSource
 from caloforge.metrics.bright import bright_rate
+from caloforge.metrics.weights import Weights, effective_size
 from caloforge.particles import particle_name
 from caloforge.report import figures, histograms
 from caloforge.report.document import Block, Figure, Grid, Image, missing, note
@@ -69,6 +70,20 @@ def _quantities(detector: Detector, channels: str) -> list[Quantity]:
     ]
 
 
+def weighted(sets: Sequence[tuple[str, Weights | None]]) -> list[Block]:
+    """Says which models' events have weights, and how many events without these are worth."""
+    told = [
+        f"{name}: {len(weight):,} events worth {effective_size(weight):,.0f}"
+        for name, weight in sets
+        if weight is not None
+    ]
+    return (
+        [note(f"Weighted events, effective sample size (sum w)² / sum w²: {'; '.join(told)}.")]
+        if told
+        else []
+    )
+
+
 def not_shown(part: Comparison) -> list[Block]:
     """Says which runs kept no events."""
     silent = [run for run, source in zip(part.runs, part.generated, strict=True) if source is None]
@@ -89,6 +104,7 @@ def distributions(part: Comparison) -> list[Block]:
     observed = [(run, metrics.observe(source, channels)) for run, source in part.shown]
     drawn = [_histograms(quantity, reference, observed) for quantity in _quantities(part.detector, channels)]
     return [
+        *weighted([(run.name, events.weights) for run, events in observed]),
         note(
             "Below each histogram: model over GEANT, with triangles where the ratio leaves the panel. Bands: "
             "statistical, √n a bin (cell contents: from event to event). On the right, bins are merged until each "
@@ -109,7 +125,11 @@ def _histograms(
     if finite.size == 0:
         return missing(f"{quantity.title}: no response of the reference has one.")
     whole = bool(np.all(finite == np.round(finite)))
-    ours = [(run, values) for run, events in observed if (values := quantity.of(events)) is not None]
+    ours = [
+        (run, values, events.weights)
+        for run, events in observed
+        if (values := quantity.of(events)) is not None
+    ]
     fine = histograms.nice_edges(float(finite.min()), float(finite.max()), whole)
     growing = quantity.wide and whole
     views: tuple[tuple[NDArray[np.float64], dict[str, Any]], ...] = (
@@ -120,22 +140,23 @@ def _histograms(
             else {"ylabel": f"events / {fine[1] - fine[0]:g}"},
         ),
         (
-            histograms.merged_edges(histograms.fill(finite, fine).counts, fine),
+            histograms.merged_edges(histograms.fill(values, fine, reference.weights).counts, fine),
             {"y": "log", "per": fine[1] - fine[0], "ylabel": f"events / {fine[1] - fine[0]:g}"},
         ),
     )
-    names = ", ".join(run.name for run, _ in ours) or "no model"
+    names = ", ".join(run.name for run, *_ in ours) or "no model"
     images = []
     for edges, options in views:
-        bins = [(run.look, histograms.fill(values, edges)) for run, values in ours]
-        drawn = figures.compare(histograms.fill(finite, edges), bins, xlabel=quantity.label, **options)
+        bins = [(run.look, histograms.fill(theirs, edges, weight)) for run, theirs, weight in ours]
+        simulated = histograms.fill(values, edges, reference.weights)
+        drawn = figures.compare(simulated, bins, xlabel=quantity.label, **options)
         images.append(
             Image(drawn, f"{quantity.title}, {options.get('y', 'linear')}: GEANT and {names}, with ratios")
         )
     beyond = [
         f"{run.name} {plural(count, 'event')}"
-        for run, values in ours
-        if (count := histograms.outside(values, fine))
+        for run, theirs, _ in ours
+        if (count := histograms.outside(theirs, fine))
     ]
     caption = f"Beyond GEANT's range or without a value: {', '.join(beyond)}." if beyond else ""
     return Figure(tuple(images), quantity.title, caption)

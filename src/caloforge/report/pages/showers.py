@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from caloforge.detectors import Detector
 from caloforge.metrics import showers as challenge
 from caloforge.metrics.showers import Showers, cut, observe_showers, wide_layers
+from caloforge.metrics.weights import effective_size, select
 from caloforge.report import figures, histograms
 from caloforge.report.document import Block, Figure, Grid, Image, missing, note
 from caloforge.report.histograms import Bins, Points, mean_of
+from caloforge.report.pages.events import weighted
 from caloforge.report.runs import Comparison, Run
 
 ENERGY_BINS = 8
@@ -60,9 +62,12 @@ def _compare(
     **options: Any,
 ) -> Figure:
     """Draws the histogram of one number a shower, models scaled to as many showers as the reference has."""
-    bins = histograms.fill(of(reference), edges)
+    bins = histograms.fill(of(reference), edges, reference.weights)
     others = [
-        (run.look, _scaled(histograms.fill(of(showers), edges), len(reference) / len(showers)))
+        (
+            run.look,
+            _scaled(histograms.fill(of(showers), edges, showers.weights), len(reference) / len(showers)),
+        )
         for run, showers in models
     ]
     drawn = figures.compare(bins, others, label, "showers / bin", **options)
@@ -139,7 +144,8 @@ def _distributions(reference: Showers, models: Observed) -> list[Block]:
         "Model over GEANT below each histogram; bands are statistical. Voxels below the threshold are empty in all "
         "sets; models are scaled to as many showers as GEANT has. The layer of the centres and widths is the brightest."
     )
-    return [note(about), Grid(tuple(blocks))]
+    told = weighted([(run.name, showers.weights) for run, showers in models])
+    return [*told, note(about), Grid(tuple(blocks))]
 
 
 def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -151,8 +157,13 @@ def _spectrum(reference: Showers, models: Observed) -> Figure:
     unit = reference.primaries.detector.unit
 
     def bins(showers: Showers) -> Bins:
-        counts = showers.spectrum.astype(np.float64)
-        return _scaled(Bins(showers.edges, counts.sum(0), (counts**2).sum(0)), len(reference) / len(showers))
+        counts, weight = showers.spectrum.astype(np.float64), showers.weights
+        sums = (
+            (counts.sum(0), (counts**2).sum(0))
+            if weight is None
+            else (weight @ counts, weight**2 @ counts**2)
+        )
+        return _scaled(Bins(showers.edges, *sums), len(reference) / len(showers))
 
     drawn = figures.compare(
         bins(reference), [(run.look, bins(showers)) for run, showers in models], f"voxel [{unit}]", "voxels / bin",
@@ -191,8 +202,8 @@ def _profiles(reference: Showers, models: Observed) -> list[Block]:
     for title, label, of, borders, scale in quantities:
         drawn = figures.profile(
             borders,
-            mean_of(of(reference)),
-            [(run.look, mean_of(of(showers))) for run, showers in models],
+            mean_of(of(reference), reference.weights),
+            [(run.look, mean_of(of(showers), showers.weights)) for run, showers in models],
             "layer",
             label,
             y=scale,
@@ -214,12 +225,19 @@ def _response(reference: Showers, models: Observed) -> list[Block]:
 
     def of(showers: Showers, spread: bool) -> Points:
         place = np.digitize(showers.incident, edges[1:-1])
-        parts = [showers.ratio[place == k] for k in range(ENERGY_BINS)]
-        count = np.array([len(part) for part in parts])
-        mean, std = (np.array([getattr(part, name)() for part in parts]) for name in ("mean", "std"))
+        rows = [np.flatnonzero(place == k) for k in range(ENERGY_BINS)]
+        parts = [mean_of(showers.ratio[part, None], select(showers.weights, part)) for part in rows]
+        mean, error = (np.array([getattr(part, name)[0] for part in parts]) for name in ("mean", "error"))
+        count = np.array(
+            [
+                len(part) if (weight := select(showers.weights, part)) is None else effective_size(weight)
+                for part in rows
+            ]
+        )
+        std = error * np.sqrt(count)
         if spread:
             return Points(std / mean, std / mean / np.sqrt(2 * count))
-        return Points(mean, std / np.sqrt(count))
+        return Points(mean, error)
 
     blocks = []
     for spread, title, label in (
