@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 
 from caloforge.detectors import DS2, from_xml
+from caloforge.metrics.showers import observe_showers
 from caloforge.report import figures
+from caloforge.report.document import Section, walk
 from caloforge.report.drawing import style
 from caloforge.report.histograms import Points, mean_of
-from caloforge.report.pages.showers import layer_numbers
+from caloforge.report.pages.showers import _bands, bands, layer_numbers
 from made_showers import made_showers
 
 RAGGED = """<Bins><Bin pid="22" name="photon"><Layer id="0" r_edges="0,1,2" n_bin_alpha="1"/>
@@ -23,6 +25,36 @@ def test_layers_are_chosen_along_the_shower():
     shower[10:20] = 1
     assert layer_numbers(DS2, shower.reshape(-1)) == [10, 12, 14, 17, 19]
     assert layer_numbers(DS2, np.zeros(DS2.cells)) == [44]
+
+
+@pytest.mark.parametrize(
+    ("energies", "edges"),
+    [
+        ([1e3, 2e4, 9e5], [1e3, 1e4, 1e5, 1e6]),
+        ([1e3, 9.99e4], [1e3, 1e4, 1e5]),
+        ([300, 5e3, 7e4], [1e2, 1e3, 1e4, 1e5]),
+        ([2e3, 4e3, 1.6e4], [2e3, 4e3, 8e3, 1.6e4]),
+        ([5e4, 5e4], [5e4, 5e4]),
+    ],
+)
+def test_bands_of_the_energy_are_decades_or_thirds(energies, edges):
+    np.testing.assert_allclose(bands(np.array(energies)), edges, rtol=1e-6)
+
+
+def test_every_shower_is_in_one_band():
+    incident = np.random.default_rng(0).uniform(1e3, 1e6, 1000)
+    place = np.digitize(incident, bands(incident)) - 1
+    assert set(place) <= set(range(len(bands(incident)) - 1))
+
+
+def test_a_band_has_profiles_spectrum_centre_width_and_sparsity():
+    showers = observe_showers(made_showers(rows=140))
+    blocks = _bands(showers, [])
+    drawn = [block for block in blocks if isinstance(block, Section)]
+    assert drawn
+    titles = {block.title for block in walk(drawn[0].blocks) if hasattr(block, "title")}
+    assert {"Longitudinal profile", "Sparsity", "Width in eta", "Mean radius", "Voxel energies"} <= titles
+    assert {title.split(", layer")[0] for title in titles} >= {"Centre in eta", "Width in eta"}
 
 
 @pytest.mark.slow

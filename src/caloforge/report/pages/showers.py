@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,16 @@ from caloforge.metrics import showers as challenge
 from caloforge.metrics.showers import Showers, cut, observe_showers, wide_layers
 from caloforge.metrics.weights import effective_size, select
 from caloforge.report import figures, histograms
-from caloforge.report.document import Block, Figure, Grid, Image, missing, note
+from caloforge.report.document import Block, Figure, Grid, Image, Section, missing, note
 from caloforge.report.histograms import Bins, Points, mean_of
 from caloforge.report.pages.events import weighted
 from caloforge.report.runs import Comparison, Run
 
 ENERGY_BINS = 8
 """Bins of the incident energy in which response and resolution are shown."""
+
+BAND_ROWS = 50
+"""Showers of every set that a band of the energy needs to be drawn."""
 
 SHOWN = 3
 """Showers in the displays."""
@@ -45,8 +50,9 @@ def sections(part: Comparison) -> list[tuple[str, list[Block]]]:
     reference, models = observed(part)
     return [
         ("distributions", _distributions(reference, models)),
-        ("layers", _profiles(reference, models)),
+        ("layers", [Grid(tuple(_profiles(reference, models)))]),
         ("response", _response(reference, models)),
+        ("energy bands", _bands(reference, models)),
         ("showers", _displays(part)),
         ("classifiers", _weights(part)),
     ]
@@ -172,7 +178,7 @@ def _spectrum(reference: Showers, models: Observed) -> Figure:
     return _half(drawn, "Voxel spectrum, with ratios", "Voxel energies")
 
 
-def _profiles(reference: Showers, models: Observed) -> list[Block]:
+def _profiles(reference: Showers, models: Observed) -> list[Figure]:
     detector = reference.primaries.detector
     edges = np.arange(len(detector.layers) + 1) - 0.5
     wide = np.arange(len(wide_layers(detector)) + 1) - 0.5
@@ -209,7 +215,61 @@ def _profiles(reference: Showers, models: Observed) -> list[Block]:
             y=scale,
         )
         blocks.append(_half(drawn, f"{title} by layer", title, "Mean by layer."))
-    return [Grid(tuple(blocks))]
+    return blocks
+
+
+def bands(incident: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the edges of bands of the incident energy, (B + 1,): decades, or thirds of a factor of 10 or less."""
+    low, high = float(incident.min()), float(incident.max()) * (1 + 1e-9)
+    if high > 10 * low * (1 + 1e-6):
+        first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-6)
+        return np.asarray(10.0 ** np.arange(first, last + 1))
+    return np.geomspace(low, high, 4) if high > low * 1.01 else np.array([low, high])
+
+
+def _bands(reference: Showers, models: Observed) -> list[Block]:
+    """Shows spectrum, profiles, centre, width and sparsity of the brightest layer in bands of the energy."""
+    scale, unit = _energy_unit(reference.primaries.detector)
+    edges = bands(reference.incident)
+    blocks: list[Block] = []
+    for low, high in pairwise(edges):
+        name = f"{low * scale:.3g} to {high * scale:.3g} {unit}"
+        chosen = [
+            np.flatnonzero((showers.incident >= low) & (showers.incident < high))
+            for showers in (reference, *(showers for _, showers in models))
+        ]
+        rows, *others = chosen
+        if min(map(len, chosen)) < BAND_ROWS:
+            blocks.append(missing(f"{name}: fewer than {BAND_ROWS} showers in some set."))
+            continue
+        ours = reference.select(rows)
+        theirs = [(run, showers.select(part)) for (run, showers), part in zip(models, others, strict=True)]
+        drawn = (_spectrum(ours, theirs), *_profiles(ours, theirs), *_brightest(ours, theirs))
+        blocks.append(
+            Section(f"E_inc {name}", (note(f"{len(rows):,} showers of GEANT."), Grid(drawn)), listed=False)
+        )
+    return blocks
+
+
+def _brightest(reference: Showers, models: Observed) -> list[Block]:
+    """Draws the sparsity of the layer with most energy, and its centre and width in eta where it has some."""
+    place = int(np.argmax(reference.layers.mean(0)))
+    layer = reference.primaries.detector.layers[place]
+    drawn: list[Block] = [
+        _compare(
+            reference, models, lambda one: one.sparsity[:, place],
+            np.linspace(0, 1, 21), f"Sparsity of layer {layer.number}", "share of empty voxels",
+        )
+    ]  # fmt: skip
+    for what in ("centres", "widths") if layer.angles > 1 else ():
+        drawn.append(
+            _compare(
+                reference, models, lambda one, what=what: getattr(one, what)[:, place, 0],  # type: ignore[misc]
+                _edges(getattr(reference, what)[:, place, 0]),
+                f"{what[:-1].capitalize()} in eta, layer {layer.number}", f"{what[:-1]} eta [mm]",
+            )
+        )  # fmt: skip
+    return drawn
 
 
 def _response(reference: Showers, models: Observed) -> list[Block]:
