@@ -4,17 +4,20 @@
     python tools/pictures.py time RUN... --panels zn_wide:w1 zn_wide:conditional_w1 zn:mae_c --out time.svg
     python tools/pictures.py study STUDY --out docs/images/study.svg
     python tools/pictures.py gallery --out docs/images/gallery
+    python tools/pictures.py evaluations JSON:SCORE... --out docs/images/evaluations.svg
 
 `events` draws test particles of several types, one shot of the simulation above one of the surrogate, and the photon
 sums of all test rows; of each type it takes the particle that was simulated most often. The runs of `time` are
 evaluated run folders, on the sets that the panels name; every setting of their sweeps is drawn too. `gallery` runs the
-Python of docs/gallery.md in a folder and keeps there the pictures that the page shows.
+Python of docs/gallery.md in a folder and keeps there the pictures that the page shows. `evaluations` draws a score of
+each file of `benchmarks/solvers.py` against the evaluations of the network.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -112,6 +115,44 @@ def study(folder: Path) -> bytes:
     return figures.cumulative(values, len(ended), finished, study.label)
 
 
+def evaluations(panels: list[str]) -> bytes:
+    """Draws one panel for each FILE:SCORE; bars reach from the least to the greatest of the seeds."""
+    names: list[str] = []
+    side, gap = 2.5, 0.75
+    with drawing.settings():
+        figure = drawing.figure(gap + len(panels) * (side + gap) - 0.15, side + 1.25)
+        for number, panel in enumerate(panels):
+            path, _, score = panel.partition(":")
+            content = json.loads(Path(path).read_text())
+            axes = drawing.axes(figure, gap + number * (side + gap), 0.5, side, side)
+            for name in dict.fromkeys(row["name"].removesuffix(", of the run") for row in content["rows"]):
+                rows = [row for row in content["rows"] if row["name"].removesuffix(", of the run") == name]
+                rows.sort(key=lambda row: row["evaluations"])
+                names += [] if name in names else [name]
+                look = drawing.style(names.index(name), name)
+                counts, values = [row["evaluations"] for row in rows], [row["scores"][score] for row in rows]
+                middle = [float(np.median(value)) for value in values]
+                bars = [
+                    [m - min(value) for m, value in zip(middle, values, strict=True)],
+                    [max(value) - m for m, value in zip(middle, values, strict=True)],
+                ]
+                axes.errorbar(counts, middle, bars, label=name, color=look.colour, marker="o", markersize=3.5)
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            drawing.plain_ticks(axes.yaxis)
+            axes.xaxis.set_major_formatter(drawing.plainly)
+            axes.set_title(f"{content['run'].split('-')[0]}, {content['factor']}", fontsize=9)
+            axes.set_xlabel("evaluations of the network")
+            axes.set_ylabel(score)
+        handles: dict[str, Any] = {}
+        for axes in figure.axes:
+            handles |= {
+                label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+            }
+        figure.legend(handles.values(), handles, loc="upper center", ncols=len(handles), fontsize=8.5)
+        return drawing.svg(figure)
+
+
 GALLERY = Path(__file__).parents[1] / "docs" / "gallery.md"
 
 
@@ -145,13 +186,17 @@ def main() -> None:
     of_study = kinds.add_parser("study")
     of_study.add_argument("study", type=Path)
     of_gallery = kinds.add_parser("gallery")
-    for kind in (of_events, of_runs, of_study, of_gallery):
+    of_evaluations = kinds.add_parser("evaluations")
+    of_evaluations.add_argument("panels", nargs="+")
+    for kind in (of_events, of_runs, of_study, of_gallery, of_evaluations):
         kind.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     if arguments.kind == "events":
         arguments.out.write_bytes(events(arguments.surrogate, arguments.reference))
     elif arguments.kind == "time":
         arguments.out.write_bytes(time(arguments.runs, arguments.panels))
+    elif arguments.kind == "evaluations":
+        arguments.out.write_bytes(evaluations(arguments.panels))
     elif arguments.kind == "study":
         arguments.out.write_bytes(study(arguments.study))
     else:

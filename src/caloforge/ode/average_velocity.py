@@ -162,4 +162,6 @@ def average_loss(
 
 
 def _filled(x: Tensor, t: float) -> Tensor:
-    return torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)
+    """Returns a time for each event; in an exported graph once for all, so that what follows from it is a constant."""
+    rows = 1 if torch.compiler.is_exporting() else x.shape[0]
+    return torch.full((rows,), t, dtype=x.dtype, device=x.device)
