@@ -140,7 +140,7 @@ def evaluations(panels: list[str]) -> bytes:
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             drawing.plain_ticks(axes.yaxis)
-            axes.xaxis.set_major_formatter(drawing.plainly)
+            axes.xaxis.set_major_formatter(lambda value, _: drawing.plainly(value))
             axes.set_title(f"{content['run'].split('-')[0]}, {content['factor']}", fontsize=9)
             axes.set_xlabel("evaluations of the network")
             axes.set_ylabel(score)
