@@ -83,6 +83,7 @@ def cut_scores(run: Run) -> None:
         for entry in sets.values():
             entry["reference"]["path"] = Path(entry["reference"]["path"]).name
             entry["generated"] = None
+            entry.pop("replicas", None)
     write_json(run.scores, scores)
     shutil.rmtree(run.path / "generated", ignore_errors=True)
 

@@ -548,6 +548,7 @@ def evaluate(
     classifiers: str | None = None,
     true_sums: bool = False,
     trust: bool = False,
+    replicas: int = 0,
     out: str | Path | None = None,
     events_folder: str | Path | None = None,
     report: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -568,6 +569,8 @@ def evaluate(
         classifiers: of showers, which classifiers to train: small, paper, full or challenge.
         true_sums: give the generator the sum of each response of the reference; flows can take it.
         trust: run code outside the package that the run names.
+        replicas: of a run with Gaussian weights or a committee, how many replicas also generate the events, for the
+            bands of a report; their events are kept.
         out: a file for the scores, such as `scores.json` of the run folder, which `write_report` reads; nothing is
             written where not given.
         events_folder: where the events of a model's first repeat are kept; beside `out` where not given.
@@ -596,8 +599,10 @@ def evaluate(
         "report": report,
     }
     references, path = [samples.located(file) for file in files], Path(target)
-    if path.is_file() and (settings or sweeps or true_sums):
-        raise ValueError(f"--set, --sweep and --true-sums need a model, but {path} is an events file")
+    if path.is_file() and (settings or sweeps or true_sums or replicas):
+        raise ValueError(
+            f"--set, --sweep, --true-sums and --replicas need a model, but {path} is an events file"
+        )
     with tempfile.TemporaryDirectory() as temporary:
         if path.is_file():
             folder = Path(temporary) if out is None else Path(out).absolute().parent
@@ -615,6 +620,7 @@ def evaluate(
                 true_sums=true_sums,
                 events_folder=Path(events_folder),
                 trust=trust,
+                replicas=replicas,
                 **shared,
             )
     if out is not None:

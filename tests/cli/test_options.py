@@ -13,7 +13,7 @@ OPTIONS = {
     "sample": "run primaries out --seed --first-event --batch-size --device --set --replica --threads --exact --readout --on-outside --trust --columns --tree",
     "generate": "primaries out --bundle --seed --first-event --readout --jobs --shard --resume --part --on-outside --dask --write-submit --shards --transfer --trust",
     "export": "runs --out --target --zero --set --replica --data --threshold --trust --a-side --unknown",
-    "evaluate": "target --reference --data --repeats --out --seed --batch-size --device --set --sweep --detector --classifiers --challenge --true-sums --trust",
+    "evaluate": "target --reference --data --repeats --out --seed --batch-size --device --set --sweep --detector --classifiers --challenge --true-sums --replicas --trust",
     "weigh": "events out --reference --generated --view --classifier --folds --clip --seed --device --detector",
     "report": "runs --out --reference --pdf --trust",
     "compare": "out --plan --data --only --shipped --page",

@@ -91,6 +91,14 @@ def evaluate(
     true_sums: Annotated[
         bool, typer.Option(help="Give the generator the photon sum of each test response; flows can take it.")
     ] = False,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Also generate the events with so many replicas, members of a committee or draws of Gaussian weights, "
+            "for bands in the report.",
+        ),
+    ] = 0,
     trust: Trust = False,
 ) -> None:
     """Score a model on rows it was not trained on, or a file of generated events against a reference."""
@@ -125,6 +133,7 @@ def evaluate(
             detector=detector_of(detector),
             classifiers=classifiers,
             true_sums=true_sums,
+            replicas=replicas,
             trust=trust,
             out=out,
             events_folder=events_folder,

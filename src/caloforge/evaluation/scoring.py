@@ -278,6 +278,7 @@ def evaluate_run(
     events_folder: Path | None = None,
     trust: bool = False,
     training: Sequence[Path] = (),
+    replicas: int = 0,
 ) -> Scores:
     """Generates the test part of each reference several times and scores it.
 
@@ -303,6 +304,8 @@ def evaluate_run(
         trust: run code outside the package that the run names.
         training: files that the model was trained on, besides those that its card has: no reference may have their
             content.
+        replicas: also generate and keep the events of the first repeat with the weights of replicas 1, 2, ..., this
+            many, from which a report shows how sure the model is.
 
     Returns:
         what `scores.json` holds.
@@ -318,6 +321,15 @@ def evaluate_run(
     if true_sums and not isinstance(model, TakesPhotons):
         raise ValueError(f"{recipe.name} cannot be given photon sums; what can are the autoregressive flows")
     with_events = isinstance(model, Generator) and not true_sums
+    if replicas and not with_events:
+        raise ValueError(
+            f"replicas are of generated events, which are not kept of "
+            f"{'true sums' if true_sums else 'a model of channel sums alone'}: {recipe.name}"
+        )
+    if replicas == 1:
+        raise ValueError("replicas must be 2 or more, since it is how they differ that is shown, got 1")
+    for number in range(1, replicas + 1):  # an error before anything is generated
+        load_model(path, settings, trust=trust, replica=number)
     tests = _tests(run, model, references, seed, sizes, training, events_folder or path)
     task = _Task(tests, repeats, seed, batch_size, device, true_sums)
 
@@ -333,6 +345,8 @@ def evaluate_run(
             if classifiers is not None:
                 events = _at_hand(open_events(folder / f"{stem}.h5", model.detector), folder)
                 _classify(entry, tests[stem][1], events, classifiers, seed, device, report, folder=folder)
+    if replicas:
+        _keep_replicas(task, path, settings, trust, replicas, sets, folder, report)
     swept = _swept(task, changed, classifiers, report)
     return checked(
         Scores,
@@ -354,6 +368,34 @@ def evaluate_run(
             "sweep": swept,
         },
     )
+
+
+def _keep_replicas(
+    task: _Task,
+    path: Path,
+    settings: Sequence[str],
+    trust: bool,
+    replicas: int,
+    sets: dict[str, Any],
+    folder: Path,
+    report: Reporter,
+) -> None:
+    """Generates the events of the first repeat with the weights of each replica, and names their files in the sets."""
+    for stem, (_, test, _) in task.tests.items():
+        files = []
+        for number in range(1, replicas + 1):
+            _, model = load_model(path, settings, trust=trust, replica=number)
+            forward = as_function(model.to(task.device))
+            source = Generated(
+                forward, model.noise_dim, test.primaries, task.seed, batch_size=task.batch_size
+            )
+            file = folder / f"{stem}.replica-{number}.h5"
+            origin = {"seed": task.seed, "part": "test", "replica": number}
+            with create(file, test.primaries.detector, origin) as writer:
+                generate(source, writer)
+            files.append(f"{folder.name}/{file.name}")
+            report(f"{stem}, replicas", number, replicas)
+        sets[stem]["replicas"] = files
 
 
 def evaluate_sweeps(

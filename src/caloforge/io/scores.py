@@ -152,11 +152,13 @@ class ScoredSet(Section):
     Attributes:
         reference: the file.
         generated: events of the first repeat, relative to the scores; None where none were kept.
+        replicas: the same events of each replica, likewise; none where not asked for.
         groups: `all`, then the types of particle by frequency.
     """
 
     reference: ReferenceFile
     generated: str | None
+    replicas: tuple[str, ...] = ()
     groups: Mapping[str, Group]
 
     @property

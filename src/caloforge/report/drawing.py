@@ -123,6 +123,16 @@ def band(axes: Axes, centre: Values, half: Values, edges: Values, colour: str, a
     )
 
 
+def replica_band(axes: Axes, centre: Values, half: Values | None, edges: Values, colour: str) -> None:
+    """Hatches what lies within the spread of a model's replicas, bin by bin; nothing where it has none."""
+    if half is None:
+        return
+    axes.stairs(
+        centre + half, edges, baseline=centre - half, fill=True, facecolor="none", edgecolor=colour, hatch="/////",
+        linewidth=0.4, alpha=0.8,
+    )  # fmt: skip
+
+
 def wrapped(title: str, width: int = 18) -> str:
     """Breaks each line of a name that is wider than its panel after a hyphen, an underscore or a space."""
     if "\n" in title:

@@ -12,7 +12,8 @@ Of events with weights w, over their mean, a bin holds sum w and has variance su
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,15 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """Holds a filled histogram: edges (B + 1,), entries (B,) and their variances (B,)."""
+    """Holds a filled histogram: edges (B + 1,), entries (B,) and their variances (B,).
+
+    Where there are replicas of a model, `replicas` has the standard deviation of the entries over them, (B,).
+    """
 
     edges: Values
     counts: Values
     variances: Values
+    replicas: Values | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +126,20 @@ def ratio(model: Bins, reference: Bins) -> tuple[Values, Values, Values]:
 
 def per_width(bins: Bins, width: float) -> Bins:
     """Returns entries for each `width` of the axis, for bins of unequal widths."""
-    scale = width / np.diff(bins.edges)
-    return Bins(bins.edges, bins.counts * scale, bins.variances * scale**2)
+    return scaled(bins, width / np.diff(bins.edges))
+
+
+def scaled(bins: Bins, factor: float | Values) -> Bins:
+    """Returns entries times a factor."""
+    replicas = None if bins.replicas is None else bins.replicas * factor
+    return Bins(bins.edges, bins.counts * factor, bins.variances * factor**2, replicas)
+
+
+def with_replicas(bins: Bins, others: Sequence[Bins]) -> Bins:
+    """Returns a model's histogram with the standard deviation of those of its replicas, if there are several."""
+    if len(others) < 2:
+        return bins
+    return replace(bins, replicas=np.std([one.counts for one in others], axis=0, ddof=1))
 
 
 def largest_cell(source: EventSource) -> float:
@@ -179,10 +196,18 @@ def relative_difference(model: Mean, reference: Mean, limit: float = 0.25) -> Va
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Holds a mean, (K,), and its statistical error, (K,)."""
+    """Holds a mean, (K,), and its statistical error, (K,); of a model with replicas also their spread, (K,)."""
 
     mean: Values
     error: Values
+    replicas: Values | None = None
+
+
+def points_with_replicas(points: Points, others: Sequence[Points]) -> Points:
+    """Returns a model's means with the standard deviation of those of its replicas, if there are several."""
+    if len(others) < 2:
+        return points
+    return replace(points, replicas=np.std([one.mean for one in others], axis=0, ddof=1))
 
 
 def mean_of(values: Values, weight: Weights | None = None) -> Points:

@@ -62,6 +62,7 @@ class Comparison:
         sha256: its hash.
         runs: the runs, as on the whole page.
         generated: for each run the events of its first repeat, row by row; None where none were kept.
+        replicas: for each run the same events by each of its replicas; mostly none.
     """
 
     detector: Detector
@@ -71,6 +72,7 @@ class Comparison:
     sha256: str
     runs: tuple[Run, ...]
     generated: tuple[EventSource | None, ...]
+    replicas: tuple[tuple[EventSource, ...], ...] = ()
 
     @property
     def shown(self) -> list[tuple[Run, EventSource]]:
@@ -78,6 +80,10 @@ class Comparison:
         return [
             (run, source) for run, source in zip(self.runs, self.generated, strict=True) if source is not None
         ]
+
+    def replicas_of(self, run: Run) -> tuple[EventSource, ...]:
+        """Returns the events by each replica of one of the runs; none where it has none."""
+        return self.replicas[self.runs.index(run)] if self.replicas else ()
 
     @property
     def scores(self) -> list[Scores]:
@@ -181,7 +187,13 @@ def _comparison(stem: str, runs: Sequence[Run], references: Mapping[str, Path]) 
             except ValueError as error:
                 raise ValueError(f"{run.path / name}: {error}") from error
         generated.append(events)
-    return Comparison(detector, stem, reference, file, judging.sha256, tuple(runs), tuple(generated))
+    replicas = tuple(
+        tuple(open_to_judge(run.path / name, detector) for name in run.scores.sets[stem].replicas)
+        for run in runs
+    )
+    return Comparison(
+        detector, stem, reference, file, judging.sha256, tuple(runs), tuple(generated), replicas
+    )
 
 
 def _further(entry: FurtherFile, beside: Path, run: Run, detector: Detector) -> EventSource:

@@ -9,6 +9,7 @@ from caloforge.report.figures.price import quality_against_time
 from caloforge.report.figures.showers import classifier_weights, displays, layer_maps, profile
 from caloforge.report.figures.spectra import compare
 from caloforge.report.figures.trials import cumulative, parameter
+from caloforge.report.figures.uncertainty import uncertainty_map
 
 __all__ = [
     "Quantity",
@@ -31,4 +32,5 @@ __all__ = [
     "reliability",
     "sweep",
     "training_curves",
+    "uncertainty_map",
 ]

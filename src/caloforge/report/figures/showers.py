@@ -29,7 +29,7 @@ def profile(
     Args:
         edges: borders of the K bins.
         reference: of the reference, grey with its band.
-        models: style and points of each model.
+        models: style and points of each model; the spread of replicas is hatched.
         xlabel: label of the axis, with its unit.
         ylabel: label of the mean.
         x: scale of the axis.
@@ -59,6 +59,10 @@ def profile(
                     low, points.mean / reference.mean, points.error / np.abs(reference.mean), edges,
                     look.colour, 0.2,
                 )  # fmt: skip
+                if points.replicas is not None:
+                    drawing.replica_band(main, points.mean, points.replicas, edges, look.colour)
+                    relative = points.mean / reference.mean, points.replicas / np.abs(reference.mean)
+                    drawing.replica_band(low, *relative, edges, look.colour)
         if x == "log":
             main.set_xscale("log")
         if y == "log":

@@ -30,7 +30,8 @@ def compare(
 
     Args:
         reference: histogram of the reference; drawn grey, with its statistical band.
-        models: style and histogram of each model, of the same edges; their bands are in the ratio panel.
+        models: style and histogram of each model, of the same edges; their bands are in the ratio panel, those of their
+            replicas hatched and in both.
         xlabel: label of the axis, with its unit.
         ylabel: label of the entries.
         x: scale of the axis; "symlog" is linear below 1.
@@ -57,9 +58,14 @@ def compare(
         for (look, bins), drawn in zip(models, shown[1:], strict=True):
             line = {"color": look.colour, "linestyle": (0, look.dashes) if look.dashes else "-"}
             drawing.step(main, drawn.counts, edges, **line)
+            drawing.replica_band(main, drawn.counts, drawn.replicas, edges, look.colour)
             value, error, _ = ratio(bins, reference)
             drawing.step(low, value, edges, **line)
             drawing.band(low, value, error, edges, look.colour, 0.2)
+            if bins.replicas is not None:
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    half = np.where(reference.counts > 0, bins.replicas / reference.counts, np.nan)
+                drawing.replica_band(low, value, half, edges, look.colour)
             _off_window(low, value, edges, window, look.colour, x != "linear")
         if y == "log":
             main.set_yscale("log")

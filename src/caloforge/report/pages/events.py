@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from caloforge.metrics.weights import Weights, effective_size
 from caloforge.particles import particle_name
 from caloforge.report import figures, histograms
 from caloforge.report.document import Block, Figure, Grid, Image, missing, note
+from caloforge.report.pages.uncertainty import hatched
 from caloforge.report.runs import Comparison, Run
 from caloforge.report.tables import kind_of, number
 from caloforge.report.words import joined, plural
@@ -26,6 +27,10 @@ GALLERY = 6
 
 IMAGE_WIDTH = 8.5
 """Least width of one image of a gallery on the page, in rem; narrower screens scroll."""
+
+
+Observed: TypeAlias = tuple[Run, metrics.Observables, Sequence[metrics.Observables]]
+"""A run, what its events have, and what those of its replicas have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,21 +106,29 @@ def distributions(part: Comparison) -> list[Block]:
     """Draws the numbers of every event, and the contents of the cells."""
     channels = part.runs[0].scores.channels
     reference = metrics.observe(part.reference, channels)
-    observed = [(run, metrics.observe(source, channels)) for run, source in part.shown]
+    observed = [
+        (
+            run,
+            metrics.observe(source, channels),
+            [metrics.observe(replica, channels) for replica in part.replicas_of(run)],
+        )
+        for run, source in part.shown
+    ]
     drawn = [_histograms(quantity, reference, observed) for quantity in _quantities(part.detector, channels)]
     return [
-        *weighted([(run.name, events.weights) for run, events in observed]),
+        *weighted([(run.name, events.weights) for run, events, _ in observed]),
         note(
             "Below each histogram: model over GEANT, with triangles where the ratio leaves the panel. Bands: "
             "statistical, √n a bin (cell contents: from event to event). On the right, bins are merged until each "
-            "holds 8 GEANT events. The first repeat of each model is drawn."
+            "holds 8 GEANT events. The first repeat of each model is drawn.",
+            *hatched(part),
         ),
         Grid((*(block for block in drawn if block is not None), _cell_contents(part, reference, observed))),
     ]
 
 
 def _histograms(
-    quantity: Quantity, reference: metrics.Observables, observed: Sequence[tuple[Run, metrics.Observables]]
+    quantity: Quantity, reference: metrics.Observables, observed: Sequence[Observed]
 ) -> Block | None:
     """Draws a quantity twice: with linear and with logarithmic numbers of events."""
     values = quantity.of(reference)
@@ -126,8 +139,13 @@ def _histograms(
         return missing(f"{quantity.title}: no response of the reference has one.")
     whole = bool(np.all(finite == np.round(finite)))
     ours = [
-        (run, values, events.weights)
-        for run, events in observed
+        (
+            run,
+            values,
+            events.weights,
+            [(other, one.weights) for one in replicas if (other := quantity.of(one)) is not None],
+        )
+        for run, events, replicas in observed
         if (values := quantity.of(events)) is not None
     ]
     fine = histograms.nice_edges(float(finite.min()), float(finite.max()), whole)
@@ -147,7 +165,16 @@ def _histograms(
     names = ", ".join(run.name for run, *_ in ours) or "no model"
     images = []
     for edges, options in views:
-        bins = [(run.look, histograms.fill(theirs, edges, weight)) for run, theirs, weight in ours]
+        bins = [
+            (
+                run.look,
+                histograms.with_replicas(
+                    histograms.fill(theirs, edges, weight),
+                    [histograms.fill(other, edges, weight) for other, weight in replicas],
+                ),
+            )
+            for run, theirs, weight, replicas in ours
+        ]
         simulated = histograms.fill(values, edges, reference.weights)
         drawn = figures.compare(simulated, bins, xlabel=quantity.label, **options)
         images.append(
@@ -155,21 +182,28 @@ def _histograms(
         )
     beyond = [
         f"{run.name} {plural(count, 'event')}"
-        for run, theirs, _ in ours
+        for run, theirs, *_ in ours
         if (count := histograms.outside(theirs, fine))
     ]
     caption = f"Beyond GEANT's range or without a value: {', '.join(beyond)}." if beyond else ""
     return Figure(tuple(images), quantity.title, caption)
 
 
-def _cell_contents(
-    part: Comparison, reference: metrics.Observables, observed: Sequence[tuple[Run, metrics.Observables]]
-) -> Figure:
+def _cell_contents(part: Comparison, reference: metrics.Observables, observed: Sequence[Observed]) -> Figure:
     edges = histograms.growing_edges(max(histograms.largest_cell(part.reference), 1.0))[1:]
     edges = histograms.merged_edges(histograms.cell_spectrum(part.reference, edges).counts, edges)
     drawn = figures.compare(
         histograms.cell_spectrum(part.reference, edges),
-        [(run.look, histograms.cell_spectrum(source, edges)) for run, source in part.shown],
+        [
+            (
+                run.look,
+                histograms.with_replicas(
+                    histograms.cell_spectrum(source, edges),
+                    [histograms.cell_spectrum(replica, edges) for replica in part.replicas_of(run)],
+                ),
+            )
+            for run, source in part.shown
+        ],
         xlabel=f"cell content [{part.detector.unit}]",
         ylabel="cells / bin width",
         x="log",
@@ -182,11 +216,9 @@ def _cell_contents(
     )
 
 
-def _bright(
-    part: Comparison, reference: metrics.Observables, observed: Sequence[tuple[Run, metrics.Observables]]
-) -> str:
+def _bright(part: Comparison, reference: metrics.Observables, observed: Sequence[Observed]) -> str:
     """Says how many of the brightest cells each model has."""
-    rates = [(run, rate) for run, events in observed if (rate := bright_rate(reference, events))]
+    rates = [(run, rate) for run, events, _ in observed if (rate := bright_rate(reference, events))]
     if not rates:
         return ""
     listed = ", ".join(f"{run.name} {number(rate.ratio, rate.error)}" for run, rate in rates)

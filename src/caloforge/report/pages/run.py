@@ -44,6 +44,7 @@ from caloforge.report.document import (
 )
 from caloforge.report.pages import challenge, events, showers
 from caloforge.report.pages import study as tuning
+from caloforge.report.pages.uncertainty import uncertainty
 from caloforge.report.pdf import browser, write_pdf
 from caloforge.report.runs import Comparison, Run, comparisons, read_runs
 from caloforge.report.study import Study, read_study
@@ -507,6 +508,7 @@ def _set(part: Comparison, alone: bool) -> Section:
             inner("distributions", legend, *events.not_shown(part), *events.distributions(part)),
             inner("events", *events.gallery(part)),
             inner("mean shower", events.mean_shower(part)),
+            *([inner("uncertainty", *blocks)] if (blocks := uncertainty(part)) else []),
             inner("settings", _settings(part)),
             inner("quality against time", *_quality_against_time(part)),
         ),

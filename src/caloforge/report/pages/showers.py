@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.detectors import Detector
+from caloforge.events import EventSource
 from caloforge.metrics import showers as challenge
 from caloforge.metrics.showers import Showers, cut, observe_showers, wide_layers
 from caloforge.metrics.weights import effective_size, select
 from caloforge.report import figures, histograms
 from caloforge.report.document import Block, Figure, Grid, Image, Section, missing, note
-from caloforge.report.histograms import Bins, Points, mean_of
+from caloforge.report.histograms import Bins, Points, mean_of, points_with_replicas
 from caloforge.report.pages.events import weighted
+from caloforge.report.pages.uncertainty import hatched, uncertainty
 from caloforge.report.runs import Comparison, Run
 
 ENERGY_BINS = 8
@@ -34,13 +36,21 @@ MAPS = 5
 
 _FEW = challenge.Sizes(prdc_rows=1)
 
-Observed = list[tuple[Run, Showers]]
+Observed = list[tuple[Run, Showers, list[Showers]]]
+"""Runs, their showers, and those of their replicas."""
 
 
 def observed(part: Comparison) -> tuple[Showers, Observed]:
     """Reads the showers of the reference and of every model that kept some."""
     reference = observe_showers(part.reference, sizes=_FEW)
-    return reference, [(run, observe_showers(source, reference.edges, _FEW)) for run, source in part.shown]
+
+    def seen(source: EventSource) -> Showers:
+        return observe_showers(source, reference.edges, _FEW)
+
+    return reference, [
+        (run, seen(source), [seen(replica) for replica in part.replicas_of(run)])
+        for run, source in part.shown
+    ]
 
 
 def sections(part: Comparison) -> list[tuple[str, list[Block]]]:
@@ -49,10 +59,11 @@ def sections(part: Comparison) -> list[tuple[str, list[Block]]]:
         return [("distributions", [missing("No generated showers were kept, so there are none to show.")])]
     reference, models = observed(part)
     return [
-        ("distributions", _distributions(reference, models)),
+        ("distributions", _distributions(part, reference, models)),
         ("layers", [Grid(tuple(_profiles(reference, models)))]),
         ("response", _response(reference, models)),
         ("energy bands", _bands(reference, models)),
+        *([("uncertainty", blocks)] if (blocks := uncertainty(part)) else []),
         ("showers", _displays(part)),
         ("classifiers", _weights(part)),
     ]
@@ -69,17 +80,19 @@ def _compare(
 ) -> Figure:
     """Draws the histogram of one number a shower, models scaled to as many showers as the reference has."""
     bins = histograms.fill(of(reference), edges, reference.weights)
+
+    def filled(showers: Showers) -> Bins:
+        entries = histograms.fill(of(showers), edges, showers.weights)
+        return histograms.scaled(entries, len(reference) / len(showers))
+
     others = [
-        (
-            run.look,
-            _scaled(histograms.fill(of(showers), edges, showers.weights), len(reference) / len(showers)),
-        )
-        for run, showers in models
+        (run.look, histograms.with_replicas(filled(showers), [filled(replica) for replica in replicas]))
+        for run, showers, replicas in models
     ]
     drawn = figures.compare(bins, others, label, "showers / bin", **options)
     beyond = [
         f"{run.name} {count:,}"
-        for run, showers in models
+        for run, showers, _ in models
         if (count := histograms.outside(of(showers), edges))
     ]
     caption = f"Outside the axis: {', '.join(beyond)}." if beyond else ""
@@ -90,11 +103,7 @@ def _half(drawn: bytes, alt: str, title: str, caption: str = "") -> Figure:
     return Figure((Image(drawn, alt),), title, caption, half=True)
 
 
-def _scaled(bins: Bins, factor: float) -> Bins:
-    return Bins(bins.edges, bins.counts * factor, bins.variances * factor**2)
-
-
-def _distributions(reference: Showers, models: Observed) -> list[Block]:
+def _distributions(part: Comparison, reference: Showers, models: Observed) -> list[Block]:
     ratio_low, ratio_high = np.quantile(reference.ratio, [0.001, 0.999])
     margin = 0.3 * (ratio_high - ratio_low)
     brightest = int(np.argmax(reference.layers.mean(0)))
@@ -150,8 +159,8 @@ def _distributions(reference: Showers, models: Observed) -> list[Block]:
         "Model over GEANT below each histogram; bands are statistical. Voxels below the threshold are empty in all "
         "sets; models are scaled to as many showers as GEANT has. The layer of the centres and widths is the brightest."
     )
-    told = weighted([(run.name, showers.weights) for run, showers in models])
-    return [*told, note(about), Grid(tuple(blocks))]
+    told = weighted([(run.name, showers.weights) for run, showers, _ in models])
+    return [*told, note(about, *hatched(part)), Grid(tuple(blocks))]
 
 
 def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -169,12 +178,13 @@ def _spectrum(reference: Showers, models: Observed) -> Figure:
             if weight is None
             else (weight @ counts, weight**2 @ counts**2)
         )
-        return _scaled(Bins(showers.edges, *sums), len(reference) / len(showers))
+        return histograms.scaled(Bins(showers.edges, *sums), len(reference) / len(showers))
 
-    drawn = figures.compare(
-        bins(reference), [(run.look, bins(showers)) for run, showers in models], f"voxel [{unit}]", "voxels / bin",
-        x="log", y="log",
-    )  # fmt: skip
+    others = [
+        (run.look, histograms.with_replicas(bins(showers), [bins(replica) for replica in replicas]))
+        for run, showers, replicas in models
+    ]
+    drawn = figures.compare(bins(reference), others, f"voxel [{unit}]", "voxels / bin", x="log", y="log")
     return _half(drawn, "Voxel spectrum, with ratios", "Voxel energies")
 
 
@@ -206,10 +216,17 @@ def _profiles(reference: Showers, models: Observed) -> list[Figure]:
         ]
     blocks = []
     for title, label, of, borders, scale in quantities:
+
+        def points(showers: Showers, of: Callable[[Showers], NDArray[np.float64]] = of) -> Points:
+            return mean_of(of(showers), showers.weights)
+
         drawn = figures.profile(
             borders,
-            mean_of(of(reference), reference.weights),
-            [(run.look, mean_of(of(showers), showers.weights)) for run, showers in models],
+            points(reference),
+            [
+                (run.look, points_with_replicas(points(showers), [points(replica) for replica in replicas]))
+                for run, showers, replicas in models
+            ],
             "layer",
             label,
             y=scale,
@@ -236,14 +253,18 @@ def _bands(reference: Showers, models: Observed) -> list[Block]:
         name = f"{low * scale:.3g} to {high * scale:.3g} {unit}"
         chosen = [
             np.flatnonzero((showers.incident >= low) & (showers.incident < high))
-            for showers in (reference, *(showers for _, showers in models))
+            for showers in (reference, *(showers for _, showers, _ in models))
         ]
         rows, *others = chosen
         if min(map(len, chosen)) < BAND_ROWS:
             blocks.append(missing(f"{name}: fewer than {BAND_ROWS} showers in some set."))
             continue
         ours = reference.select(rows)
-        theirs = [(run, showers.select(part)) for (run, showers), part in zip(models, others, strict=True)]
+        # replicas answered the same energies
+        theirs = [
+            (run, showers.select(part), [replica.select(part) for replica in replicas])
+            for (run, showers, replicas), part in zip(models, others, strict=True)
+        ]
         drawn = (_spectrum(ours, theirs), *_profiles(ours, theirs), *_brightest(ours, theirs))
         blocks.append(
             Section(f"E_inc {name}", (note(f"{len(rows):,} showers of GEANT."), Grid(drawn)), listed=False)
@@ -279,7 +300,7 @@ def _response(reference: Showers, models: Observed) -> list[Block]:
     edges = np.geomspace(incident.min(), incident.max() * (1 + 1e-9), ENERGY_BINS + 1)
     if np.unique(incident).size < 2 or any(
         np.histogram(showers.incident, edges)[0].min() < 5
-        for showers in (reference, *(showers for _, showers in models))
+        for showers in (reference, *(showers for _, showers, _ in models))
     ):
         return [missing("Too few showers in some bin of the energy: no response against energy.")]
 
@@ -307,7 +328,13 @@ def _response(reference: Showers, models: Observed) -> list[Block]:
         drawn = figures.profile(
             edges * scale,
             of(reference, spread),
-            [(run.look, of(showers, spread)) for run, showers in models],
+            [
+                (
+                    run.look,
+                    points_with_replicas(of(showers, spread), [of(replica, spread) for replica in replicas]),
+                )
+                for run, showers, replicas in models
+            ],
             f"E_inc [{unit}]",
             label,
             x="log",
