@@ -2,6 +2,8 @@
 
     python benchmarks/calodream.py energies RUN... --showers FILE [--seeds 5] [--epochs 200] [--smear 0.2]
     python benchmarks/calodream.py solvers RUN --showers FILE [--evaluations 4 8 16] [--out FIGURE]
+    python benchmarks/calodream.py reading RUN --showers FILE [--ends 0.5 0.8] [--evaluations 1 2 4 8 16] [--part test]
+    python benchmarks/calodream.py windows RUN... --showers FILE [--seeds 3]
     python benchmarks/calodream.py latent RUN --showers FILE [--rows 500] [--cuts 0 0.1 0.4 1]
     python benchmarks/calodream.py cache [--batch 100]
     python benchmarks/calodream.py vit [--batch 100]
@@ -16,6 +18,15 @@ network on training rows. Given the true layer energies, so that nothing but the
 `error`, root mean square distance at the end of the path from a precise solution (midpoint, `--reference` steps, same
 noise); `features`, mean over the challenge's features of Wasserstein-1 over the spread; `voxels`, separation power of
 the voxel spectrum; AUC of small classifiers.
+
+`reading`: voxels drawn at each end of the path, after so many evaluations of each solver that is a rule; 0 evaluations
+draw from the noise. True layer energies, validation showers unless told otherwise. `voxels` and `features` as above;
+`centres`, root mean square over layers of ln of the ratio of the standard deviations of the centres in eta and phi, of
+showers below and above 100 GeV; precision and recall.
+
+`windows`: test showers of about 10, 50, 200 and 800 GeV, each with as many generated ones a seed, the layers drawn
+too: mean and spread of E_tot / E_inc, mean layer, share of lit voxels; `voxels`, separation power, and `features` as
+above, in brackets those of as many training showers of the window, the matched floor.
 
 `latent`: what the autoencoder of a latent version makes of test showers, given the true layer energies: voxels that are
 not empty over those of the simulation, separation powers of sparsity and voxel energies; voxels below each cut made
@@ -44,10 +55,18 @@ from caloforge.events import Events, EventSource, Part, split, with_responses
 from caloforge.io import open_events
 from caloforge.metrics.channels import wasserstein
 from caloforge.metrics.scores import halves
-from caloforge.metrics.showers import compare, observe_showers, separation
+from caloforge.metrics.showers import Showers, compare, observe_showers, prdc, separation
 from caloforge.models import build
 from caloforge.models.base import BatchRandom
-from caloforge.models.calodream import CaloDream, LatentShapes, scaled_energy, shares, with_energies
+from caloforge.models.calodream import (
+    CaloDream,
+    DrawnShapes,
+    LatentShapes,
+    scaled_energy,
+    shares,
+    with_energies,
+)
+from caloforge.models.parts.inference import generate_in_memory
 from caloforge.nn.transformer import TransformerConfig
 from caloforge.nn.transfusion import Transfusion
 from caloforge.nn.vit import ViT, ViTConfig
@@ -181,7 +200,8 @@ def solvers(arguments: argparse.Namespace) -> None:
     assert isinstance(model, CaloDream)
     incident, _, layers = model._tensors(test)
     end, size = model._end, int(np.prod(model.shape.shape))
-    x0 = torch.from_numpy(standard_normals(0, np.arange(len(test)), size)).view(-1, *model.shape.shape)
+    every = torch.from_numpy(standard_normals(0, np.arange(len(test)), (1 + model.shape.drawn) * size))
+    x0, normals = every[:, :size].view(-1, *model.shape.shape), every[:, size:]
     truth = {view: inputs_of(test, view) for view in arguments.views}
     seen = observe_showers(test)
     spreads = seen.features.std(0)
@@ -194,7 +214,7 @@ def solvers(arguments: argparse.Namespace) -> None:
             here = slice(first, first + 64)
             context = model.context(incident[here], layers[here])
             paths.append(solve(model.shape.velocity(model.shape.network, context), x0[here]))
-            voxels = model.shape.read(paths[-1], context)
+            voxels = model.shape.read(paths[-1], context, normals[here])
             showers.append(with_energies(voxels, layers[here], model.config.cut).float().numpy())
         return torch.cat(paths), np.concatenate(showers)
 
@@ -261,6 +281,141 @@ def solvers(arguments: argparse.Namespace) -> None:
         draw(rows, arguments.views[0], arguments.out)
 
 
+@torch.no_grad()
+def reading(arguments: argparse.Namespace) -> None:
+    """Prints one row an end and number of evaluations, under the rows of other showers of the simulation."""
+    (run,) = arguments.runs
+    _, model = load_model(run)
+    assert isinstance(model, CaloDream)
+    assert isinstance(model.shape, DrawnShapes)
+    source, shape = open_events(arguments.showers, model.detector), model.shape
+    reference = part(source, arguments.part).slices(slice(0, arguments.rows))
+    incident, _, layers = model._tensors(reference)
+    noise = torch.from_numpy(standard_normals(0, np.arange(len(reference)), model.noise_dim))
+    noise = noise[:, model.energy.noise_dim :]
+    seen, high = observe_showers(reference), reference.conditions[:, 0] > 1e5
+    spreads = seen.features.std(0)
+    print(f"{run.name}, {len(reference)} {arguments.part} showers\n")
+    print(
+        "| solver | end | evaluations | voxels | features | lit | centres | precision, recall | ms a shower |"
+    )
+    print("|---" * 9 + "|")
+
+    def show(name: str, end: str, evaluations: int, generated: Events, milliseconds: float) -> None:
+        found = observe_showers(generated, seen.edges)
+        distances = [
+            wasserstein(seen.features[:, k], found.features[:, k]) / spreads[k]
+            for k in np.flatnonzero(spreads)
+        ]
+        spectra = [one.spectrum.sum(0, dtype=np.int64) for one in (seen, found)]
+        lit = np.mean(1 - found.sparsity) / np.mean(1 - seen.sparsity)
+        ratios = []
+        for rows in (~high, high):
+            stds = [np.std(one.centres[rows][:, :, :2], 0) + 1e-3 for one in (seen, found)]
+            ratios.append(f"{np.sqrt(np.mean(np.log(stds[1] / stds[0]) ** 2)):.3f}")
+        share = prdc(seen.some_voxels(len(reference)), found.some_voxels(len(reference)))
+        print(
+            f"| {name} | {end} | {evaluations} | {separation(*spectra):.5f} | {np.mean(distances):.4f} | {lit:.3f} | "
+            f"{', '.join(ratios)} | {share['precision']:.2f}, {share['recall']:.2f} | {milliseconds:.1f} |",
+            flush=True,
+        )
+
+    others = np.linspace(0, len(split(source, "ordered")["train"]) - 1, len(reference)).astype(np.intp)
+    show("simulation, training rows", "-", 0, source.slices(split(source, "ordered")["train"][others]), 0.0)
+    trained = shape.end
+    for end in arguments.ends:
+        shape.end = model._end = end
+        for evaluations in arguments.evaluations:
+            for method, each in (("euler", 1), ("midpoint", 2)):
+                if evaluations % each or (evaluations == 0 and each > 1):
+                    continue
+                solver = SolverConfig(method=method, steps=max(evaluations // each, 1))
+                shape.end = end if evaluations else 0.0
+                started, showers = time.process_time(), []
+                for first in range(0, len(reference), 32):
+                    here = slice(first, first + 32)
+                    context = model.context(incident[here], layers[here])
+                    x0, normals = noise[here].split([model.detector.cells, 2 * model.detector.cells], 1)
+                    x = x0.view(-1, *shape.shape)
+                    if evaluations:
+                        x = integrate(shape.velocity(shape.network, context), x, solver, end, shares=True)
+                    voxels = with_energies(shape.read(x, context, normals), layers[here], model.config.cut)
+                    showers.append(voxels.float().numpy())
+                milliseconds = 1e3 * (time.process_time() - started) / len(reference)
+                generated = with_responses(reference.primaries, np.concatenate(showers))
+                show(method, f"{end:g}" if evaluations else "-", evaluations, generated, milliseconds)
+    shape.end = trained
+
+
+WINDOWS = {"10": (5e3, 2e4), "50": (2.5e4, 1e5), "200": (1e5, 4e5), "800": (4e5, 1e6)}
+"""Incident energies that stand for a number of GeV [MeV]."""
+
+
+def windows(arguments: argparse.Namespace) -> None:
+    """Prints one row a run, window and set."""
+    loaded = [load_model(run) for run in arguments.runs]
+    (detector,) = {model.detector.name: model.detector for _, model in loaded}.values()
+    source = open_events(arguments.showers, detector)
+    rows, energy = split(source, "ordered"), source.primaries.conditions[:, 0]
+    print("| showers | GeV | rows | E_tot / E_inc | mean layer | lit | voxels | features |")
+    print("|---" * 8 + "|")
+    for name, (low, high) in WINDOWS.items():
+        test, train = (
+            rows[which][(energy[rows[which]] >= low) & (energy[rows[which]] < high)]
+            for which in ("test", "train")
+        )
+        reference = source.slices(test)
+        seen = observe_showers(reference)
+        spreads = seen.features.std(0)
+
+        def distances(showers: Showers, seen: Showers = seen, spreads: np.ndarray = spreads) -> list[float]:
+            spectra = [one.spectrum.sum(0, dtype=np.int64) for one in (seen, showers)]
+            each = [
+                wasserstein(seen.features[:, k], showers.features[:, k]) / spreads[k]
+                for k in np.flatnonzero(spreads)
+            ]
+            return [separation(*spectra), float(np.mean(each))]
+
+        floors = np.mean(
+            [
+                distances(
+                    observe_showers(
+                        source.slices(np.sort(np.random.default_rng(seed).choice(train, len(test), False))),
+                        seen.edges,
+                    )
+                )
+                for seed in range(arguments.seeds)
+            ],
+            0,
+        )
+
+        def show(
+            title: str, several: Sequence[Showers], name: str = name, floors: np.ndarray = floors
+        ) -> None:
+            ratio, layers = (
+                np.concatenate([getattr(one, what) for one in several]) for what in ("ratio", "layers")
+            )
+            middle = (layers @ np.arange(layers.shape[1]) / layers.sum(1)).mean()
+            lit = np.mean([1 - one.sparsity.mean() for one in several])
+            far = np.mean([distances(one) for one in several], 0)
+            print(
+                f"| {title} | {name} | {len(ratio)} | {ratio.mean():.4f}, {ratio.std():.4f} | {middle:.2f} | "
+                f"{lit:.4f} | {1e4 * far[0]:.1f} ({1e4 * floors[0]:.1f}) | {far[1]:.4f} ({floors[1]:.4f}) |",
+                flush=True,
+            )
+
+        show("simulation", [seen])
+        for settings, model in loaded:
+            drawn = [
+                generate_in_memory(model, reference.conditions, seed=seed, batch_size=32)
+                for seed in range(arguments.seeds)
+            ]
+            show(
+                settings.name,
+                [observe_showers(with_responses(reference.primaries, one), seen.edges) for one in drawn],
+            )
+
+
 def precise_of(precise: Tensor, x: Tensor, x0: Tensor) -> Tensor:
     """Looks up the precise solution of a batch."""
     first = int((x0.flatten(1)[:, 0] == x.flatten(1)[0, 0]).nonzero()[0, 0])
@@ -312,7 +467,7 @@ def latent(arguments: argparse.Namespace) -> None:
         context = model.context(incident[here], layers[here])
         wanted = shares(voxels[here], layers[here]).float()
         mean, logvar = model.shape.vae.encode(wanted, context.features)
-        decoded.append(model.shape.read(mean + torch.exp(0.5 * logvar) * noise[here], context))
+        decoded.append(model.shape.read(mean + torch.exp(0.5 * logvar) * noise[here], context, noise[here]))
     parameters = sum(p.numel() for p in model.shape.vae.parameters())
     print(f"{settings.name}, autoencoder of {parameters:,} parameters, {len(test)} test showers\n")
     print(
@@ -443,7 +598,9 @@ def ds3(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Runs one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["energies", "solvers", "latent", "cache", "vit", "ds3"])
+    parser.add_argument(
+        "what", choices=["energies", "solvers", "reading", "windows", "latent", "cache", "vit", "ds3"]
+    )
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--showers", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
@@ -463,6 +620,8 @@ def main() -> None:
     parser.add_argument(
         "--cuts", type=float, nargs="+", default=[0.0, 0.015, 0.1, 0.4, 1.0, 3.0], help="[MeV]"
     )
+    parser.add_argument("--ends", type=float, nargs="+", default=[0.5, 0.65, 0.8])
+    parser.add_argument("--part", choices=["validation", "test"], default="validation")
     parser.add_argument("--views", nargs="+", default=["high", "low"])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

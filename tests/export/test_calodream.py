@@ -33,6 +33,11 @@ VERSIONS = {
         "shape": {"prediction": "voxels", "network": NETWORK, "solver": SOLVER},
         "cut": 0.01515,
     },
+    "drawn": {
+        "energy": {"network": "joint", "width": 16, "blocks": 1, "solver": SOLVER},
+        "shape": {"prediction": "drawn", "end": 0.5, "network": NETWORK, "solver": SOLVER},
+        "cut": 0.01515,
+    },
 }
 LEAPS = {"solver": {"method": "average_velocity", "steps": 1}, "average_velocity": {"steps": 1}}
 VERSIONS["leaps"] = {

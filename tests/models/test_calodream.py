@@ -28,6 +28,7 @@ VERSIONS = {
     "paper": {},
     "latent": LATENT,
     "small": {"energy": {"network": "joint"}, "shape": {"prediction": "voxels"}, "cut": 0.01515},
+    "drawn": {"energy": {"network": "joint"}, "shape": {"prediction": "drawn", "end": 0.5}, "cut": 0.01515},
 }
 
 
@@ -104,6 +105,34 @@ def test_large_voxels_take_what_is_missing():
     assert found[0, 0].flatten().tolist() == pytest.approx([*wanted, 0, 0])
     assert found.sum((2, 3))[0, :2].tolist() == pytest.approx([12, 9])
     assert found[0, 2, 0].tolist() == pytest.approx([3.0, 0.4 - 10.3 * 0.16 / squares])
+
+
+def test_what_is_missing_follows_the_spreads_and_no_lit_voxel_falls_below_the_cut():
+    voxels = torch.zeros(1, 2, 2, 2).double()
+    voxels[0, :, 0, 0], voxels[0, :, 0, 1] = 10.0, 0.5
+    spreads = torch.full_like(voxels, 2.0)
+    found = completed(voxels, torch.tensor([[12.5, 4.5]]).double(), spreads, 0.4)
+    assert found[0, 0].flatten().tolist() == pytest.approx([10.5, 1.0, 0.5, 0.5])
+    assert found[0, 1].flatten()[:2].tolist() == pytest.approx([8.5, 0.4])
+
+
+@torch.no_grad()
+def test_before_any_training_drawn_showers_are_lit_as_expected():
+    model, events, _ = fitted("drawn", rows=60)
+    shape, (incident, voxels, energies) = model.shape, model._tensors(events)
+    expected = shape._expected(energies).expand_as(voxels)
+    torch.testing.assert_close(expected.sum((2, 3)).double(), energies, rtol=1e-3, atol=1e-2)
+    odds = shape._scales(energies)[2].expand_as(voxels)
+    lit = (voxels > 0).sum()
+    assert torch.sigmoid(odds).sum() == pytest.approx(float(lit), rel=0.02)
+    noise = torch.randn(60, 3 * TINY.cells, generator=torch.Generator().manual_seed(0))
+    drawn = model.draw_shower(incident, energies, noise)
+    assert (drawn > 0).sum() == pytest.approx(float(lit), rel=0.1)
+    assert drawn[drawn > 0].min() >= 0.01515 * (1 - 1e-6)
+    torch.testing.assert_close(drawn.double().sum((2, 3)), energies, rtol=1e-5, atol=1e-6)
+    others = torch.cat([noise[:, : 2 * TINY.cells], noise[:, 2 * TINY.cells :].flip(0)], 1)
+    again = model.draw_shower(incident, energies, others)
+    assert not torch.equal(again, drawn)
 
 
 @torch.no_grad()
@@ -239,5 +268,7 @@ def test_what_does_not_fit_is_an_error():
         CaloDreamConfig.model_validate({"shape": {"prediction": "voxels"}, "latent": {}})
     with pytest.raises(ValueError, match="drawn at once, network = 'joint', got 'autoregressive'"):
         CaloDreamConfig.model_validate({"energy": {"average_velocity": {"steps": 1}}})
+    with pytest.raises(ValueError, match=r"end must be at most 0.8 where voxels are drawn, got 0.95"):
+        CaloDreamConfig.model_validate({"shape": {"prediction": "drawn"}})
     with pytest.raises(ValueError, match=r"needs solver\.steps as trained, got 4"):
         CaloDreamConfig.model_validate({"shape": {"solver": {"method": "bespoke", "steps": 4}}})

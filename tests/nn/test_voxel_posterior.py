@@ -61,3 +61,20 @@ def test_far_away_nothing_overflows():
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(values.grad).all()
+
+
+@pytest.mark.parametrize("t", [0.0, 0.5, 0.8])
+def test_draws_have_the_moments_of_the_posterior(t):
+    draws = 20_000
+    x = torch.linspace(-1, 2, 4, dtype=torch.float64).repeat_interleave(draws)
+    rng = torch.Generator().manual_seed(0)
+    choice, within = torch.randn(2, len(x), generator=rng, dtype=torch.float64)
+    posterior = Posterior(numbers(len(x)), x, torch.full((len(x),), t, dtype=torch.float64))
+    y = posterior.draw(choice, within).view(4, draws)
+    lit = posterior.lit().view(4, draws)[:, 0]
+    torch.testing.assert_close((y != 0).double().mean(1), lit, atol=0.015, rtol=0)
+    torch.testing.assert_close(y.mean(1), posterior.mean().view(4, draws)[:, 0], atol=0.03, rtol=0)
+    grid, _, density, step = by_grid(x[::draws], t)
+    torch.testing.assert_close(
+        y.square().mean(1), (density * grid.square()).sum(1) * step, atol=0.15, rtol=0.02
+    )

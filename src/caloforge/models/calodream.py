@@ -24,6 +24,14 @@ Shapes, by a vision transformer (`nn.vit`) that is told E_inc and all u:
   t with density 2 t. The path is followed to `end`, in steps of equal shares of the way left. What is read off there
   is 0 where that is likelier than not, else the mean of the densities; the large voxels are changed to fit the
   layer's energy.
+- `drawn`: as `voxels`, in units of what is expected, and each voxel is drawn where the path is still wide. A voxel of
+  ring r in layer l is expected to hold mu = f_lr E_l, f the mean profile; of lit voxels ln(1 + voxel / unit) has a mean
+  m(mu) and a spread s(mu), and as many are lit as a Poisson law has, 1 - exp(-mu / quantum). x_1 = ln(1 + voxel /
+  unit) / s, and the network corrects odds, means and spreads. Loss: E |x_1^ - x_1|^2 plus `likelihood` times
+  -ln p(x_1 | x_t), t up to 0.8, a quarter of the batch there. At `end`, not later, a normal says which density it is,
+  or none, and another one where in it; what a density has below `cut` is mirrored at it. What the sum of a layer lacks
+  is divided by the squares of the spreads. The flow has to tell only how voxels hang together, and not which of them
+  are empty, so a few steps do.
 - with a `latent` section the transformer works on the latents of an autoencoder (`nn.voxel_vae`), trained before, and
   its decoder gives the voxels.
 
@@ -31,7 +39,7 @@ The shower. Voxels that are negative, at most 1e-7 of their layer or below `cut`
 to their layer's energy: the sums of the layers are those drawn, exactly; where no voxel is left, the largest has all. A
 layer below `cut` is empty.
 
-Noise: normals for the energies, then one for each voxel, or latent.
+Noise: normals for the energies, then one for each voxel, or latent; where voxels are drawn two more of each.
 """
 
 from __future__ import annotations
@@ -50,7 +58,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from caloforge.detectors import Detector
-from caloforge.events import Events, EventSource, in_slices, with_responses
+from caloforge.events import Events, EventSource, Selected, in_slices, with_responses
 from caloforge.metrics.channels import energy_score, wasserstein
 from caloforge.metrics.showers import observe_showers
 from caloforge.models.base import BatchRandom, Generator, Stage
@@ -81,6 +89,9 @@ DENSITIES = ((0.7, 0.05), (2.4, 0.8), (4.2, 0.8))
 
 LAYER_DENSITIES = 3
 """Densities of the energy of a layer that is not empty."""
+
+LATEST = 0.8
+"""Latest time at which voxels may be drawn, and to which their network is trained."""
 
 Solve = Callable[[Velocity, Tensor], Tensor]
 """Integrates a velocity from a starting point."""
@@ -129,9 +140,10 @@ class ShapeConfig(BaseModel):
 
     Attributes:
         network: sizes of the transformer.
-        prediction: `velocity` or `voxels`.
-        likelihood: weight of the likelihood of the voxels in the loss; of `voxels` only.
-        end: time at which the voxels are read off the path; of `voxels` only; may be changed after the training.
+        prediction: `velocity`, `voxels` or `drawn`.
+        likelihood: weight of the likelihood of the voxels in the loss; of `voxels` and `drawn` only.
+        end: time at which the voxels are read off the path, or drawn; of `voxels` and `drawn` only, of the
+            latter at most 0.8; may be changed after the training.
         turn: turn and mirror the showers of the training at random, where the calorimeter looks the same.
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
@@ -141,7 +153,7 @@ class ShapeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: ViTConfig = ViTConfig()
-    prediction: Literal["velocity", "voxels"] = "velocity"
+    prediction: Literal["velocity", "voxels", "drawn"] = "velocity"
     likelihood: float = Field(0.3, ge=0)
     end: float = Field(0.95, gt=0, lt=1)
     turn: bool = False
@@ -159,6 +171,8 @@ class ShapeConfig(BaseModel):
     def _solver(self) -> Self:
         check_solver(self.solver, self.bespoke, self.average_velocity)
         check_bayesian(self.bayesian, self.solver.method)
+        if self.prediction == "drawn" and self.end > LATEST:
+            raise ValueError(f"end must be at most {LATEST} where voxels are drawn, got {self.end:g}")
         return self
 
 
@@ -186,7 +200,7 @@ class CaloDreamConfig(BaseModel):
         energy: the first factor.
         shape: the second.
         latent: the autoencoder of the latent version; without it the voxels themselves are drawn.
-        unit: energy at which the logarithms begin [MeV]; of `joint` and `voxels` only.
+        unit: energy at which the logarithms begin [MeV]; of `joint`, `voxels` and `drawn` only.
         cut: voxels below are empty [MeV]; may be changed after the training.
         average: decay of the moving average of the weights; 0, the paper's, keeps none.
         validation_events: events generated for each validation.
@@ -460,10 +474,14 @@ class Shapes(nn.Module, ABC):
     Attributes:
         shape: of the noise, (*shape).
         network: what is trained.
+        drawn: normals a voxel that reading takes.
+        fitted: showers to which the normalization is fitted at most.
     """
 
     shape: tuple[int, ...]
     network: ViT
+    drawn: int = 0
+    fitted: float = math.inf
 
     @abstractmethod
     def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -489,8 +507,8 @@ class Shapes(nn.Module, ABC):
         """Returns an untrained network of average velocities."""
 
     @abstractmethod
-    def read(self, x: Tensor, context: Context) -> Tensor:
-        """Returns voxels in proportion, (B, L, A, R), from the end of the path."""
+    def read(self, x: Tensor, context: Context, normals: Tensor) -> Tensor:
+        """Returns voxels in proportion, (B, L, A, R), from the end of the path and `drawn` normals a voxel."""
 
 
 def shares(voxels: Tensor, energies: Tensor) -> Tensor:
@@ -533,7 +551,7 @@ class VelocityShapes(Shapes):
         """The same transformer, told of intervals."""
         return self._kind(until=True)
 
-    def read(self, x: Tensor, context: Context) -> Tensor:
+    def read(self, x: Tensor, context: Context, normals: Tensor) -> Tensor:
         """Undoes the standardisation and the logit."""
         logits = self.standardize.inverse(x.flatten(1)).double()
         return self.logit.inverse(logits).view(-1, *self.shape)
@@ -587,7 +605,7 @@ class VoxelShapes(Shapes):
         """The same transformer, told of intervals."""
         return self._kind(until=True)
 
-    def read(self, x: Tensor, context: Context) -> Tensor:
+    def read(self, x: Tensor, context: Context, normals: Tensor) -> Tensor:
         """Reads the expected end of the path."""
         posterior = self._posterior(self.network, x, torch.full_like(x[:, 0, 0, 0], self.end), context)
         lit = self.unit * torch.expm1(posterior.likely().clamp(max=20).double())
@@ -595,19 +613,148 @@ class VoxelShapes(Shapes):
         return torch.where(lit > 0, completed(lit, context.energies), posterior.lit().double() - 1)
 
 
-def completed(voxels: Tensor, energies: Tensor) -> Tensor:
-    """Brings voxels near to the energies of their layers by changing the large ones most.
+def completed(voxels: Tensor, energies: Tensor, spreads: Tensor | None = None, cut: float = 0.0) -> Tensor:
+    """Brings voxels near to the energies of their layers by changing the uncertain ones most.
 
-    What is missing is divided in proportion to the square of a voxel, and no voxel loses more than seven tenths. A
-    common factor would move the faint voxels as well, and smear the sharp lines that single particles leave.
+    What is missing is divided in proportion to the square of the spread, as normal errors would have it, and no voxel
+    loses more than seven tenths. A common factor would move the faint voxels as well, and smear the sharp lines that
+    single particles leave.
 
     Args:
         voxels: [MeV], (B, L, A, R) float64.
         energies: of the layers [MeV], (B, L) float64.
+        spreads: of the voxels, likewise; the voxels themselves where not given.
+        cut: no lit voxel becomes smaller [MeV].
     """
-    squares = voxels.square()
+    squares = (voxels if spreads is None else spreads).square()
     missing = (energies - voxels.sum((2, 3))) / squares.sum((2, 3)).clamp(min=1e-9)
-    return torch.maximum(voxels + missing[:, :, None, None] * squares, 0.3 * voxels)
+    least = 0.3 * voxels
+    if cut > 0:
+        least = torch.where(voxels > 0, least.clamp(min=cut), least)
+    return torch.maximum(voxels + missing[:, :, None, None] * squares, least)
+
+
+class DrawnShapes(Shapes):
+    """Logarithms of the voxels in units of their spread, drawn from what Bayes' theorem leaves open early on the path.
+
+    Attributes:
+        profile: share of a layer's energy that a voxel of each ring holds on average, (L, R).
+        quantum: energy a lit voxel has where few are [MeV].
+        lit: mean and spread of ln(1 + voxel / unit) of lit voxels along ln of the expected energy.
+    """
+
+    DENSITIES = 3
+    """Densities of a lit voxel."""
+
+    STARTS = (-1.0, 0.0, 1.0)
+    """Their means at first, in spreads from the mean of lit voxels."""
+
+    def __init__(self, axes: Sequence[int], config: ShapeConfig, unit: float, cut: float) -> None:
+        super().__init__()
+        self.shape, self.unit, self.cut = tuple(axes), unit, cut
+        self.likelihood, self.end = config.likelihood, config.end
+        self.drawn, self.fitted = 2, 400
+        numbers = start(0.0, self.STARTS, [1.0] * self.DENSITIES)
+        self._kind = partial(ViT, (1, *axes), axes[0] + 1, config.network, outputs=len(numbers), local=2)
+        self.network = self._kind()
+        with torch.no_grad():
+            self.network.last.bias.view(len(numbers), -1).copy_(numbers[:, None])
+        self.profile: Tensor
+        self.quantum: Tensor
+        self.register_buffer("profile", torch.full((axes[0], axes[2]), 1 / (axes[1] * axes[2])))
+        self.register_buffer("quantum", torch.ones(()))
+        self.lit = StandardizeAlong(1, 5)
+
+    def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fits what is expected of a voxel: the profile, the energy of a single hit, mean and spread."""
+        voxels, energies = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        rings = voxels.double().sum((0, 2)) / self.shape[1]
+        self.profile.copy_((rings + 1e-6) / (rings + 1e-6).sum(1, keepdim=True) / self.shape[1])
+        expected = self._expected(energies).expand_as(voxels).flatten()
+        flat = voxels.flatten()
+        count, low, high = int((flat > 0).sum()), 1e-3, 1e3
+        for _ in range(60):  # the number of lit voxels is the expected one
+            middle = math.sqrt(low * high)
+            more = float(-torch.expm1(-expected / (self.unit * middle)).sum()) > count
+            low, high = (middle, high) if more else (low, middle)
+        self.quantum.fill_(self.unit * low)
+        chosen = flat > 0
+        along = torch.log(expected[chosen]).unsqueeze(1)
+        self.lit.refit(torch.log1p(flat[chosen] / self.unit).unsqueeze(1), along)
+
+    def _expected(self, energies: Tensor) -> Tensor:
+        """Returns the expected energy of each voxel [MeV], (B, L, 1, R)."""
+        return ((energies[:, :, None] * self.profile).clamp(min=1e-6))[:, :, None].float()
+
+    def _scales(self, energies: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns spread, mean in spreads, and log odds of lit voxels, each (B, L, 1, R)."""
+        expected = self._expected(energies)
+        along = torch.log(expected).view(-1, 1)
+        mean, spread = (values.view_as(expected) for values in self.lit.at(along, along))
+        spread = spread.clamp(0.02, 5.0)
+        hits = (expected / self.quantum).clamp(1e-7, 15.0)
+        return spread, mean.clamp(min=0) / spread, torch.log(torch.expm1(hits))
+
+    def _posterior(
+        self,
+        network: ViT,
+        x: Tensor,
+        t: Tensor,
+        context: Context,
+        scales: tuple[Tensor, Tensor, Tensor],
+        s: Tensor | None = None,
+    ) -> Posterior:
+        time = t[:, None, None, None]
+        _, centre, odds = (repeated(scale.flatten(1), x).view(-1, *scale.shape[1:]) for scale in scales)
+        near = (x - time * torch.sigmoid(odds) * centre).clamp(-8, 8)
+        local = repeated(context.layers.flatten(1), x).view(-1, *context.layers.shape[1:])
+        numbers = network(near[:, None], t, repeated(context.features, x), local, s)
+        logs, means, spreads = numbers.chunk(NUMBERS, 1)
+        shifted = [logs + (odds - math.log(self.DENSITIES))[:, None], means + centre[:, None], spreads]
+        return Posterior(torch.cat(shifted, 1), x, time)
+
+    def loss(
+        self, network: ViT, voxels: Tensor, energies: Tensor, context: Context, rng: BatchRandom
+    ) -> Tensor:
+        """The loss of the velocity and the likelihood of the voxels."""
+        scales = self._scales(energies)
+        x1, x0 = torch.log1p(voxels / self.unit) / scales[0], rng.normal(*self.shape)
+        t = LATEST * (rng.uniform() / 0.75).clamp(max=1).sqrt()
+        posterior = self._posterior(network, on_path(x0, x1, t), t, context, scales)
+        error = (posterior.mean() - x1).square().flatten(1).mean(1)
+        each: Tensor = error + self.likelihood * posterior.surprise(x1).flatten(1).mean(1)
+        return each
+
+    def average(self, network: ViT, context: Context) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+        """From the noisy voxels to their expected end."""
+        scales = self._scales(context.energies)
+
+        def average(x: Tensor, t: Tensor, s: Tensor | None) -> Tensor:
+            direction: Tensor = self._posterior(network, x, t, context, scales, s).mean() - x
+            return direction / (1 - t)[:, None, None, None]
+
+        return average
+
+    def student(self) -> ViT:
+        """The same transformer, told of intervals."""
+        return self._kind(until=True)
+
+    def read(self, x: Tensor, context: Context, normals: Tensor) -> Tensor:
+        """Draws each voxel, with two normals each, (B, 2 L A R)."""
+        choice, within = normals.view(-1, 2, *self.shape).unbind(1)
+        scales = self._scales(context.energies)
+        at_end = torch.full_like(x[:, 0, 0, 0], self.end)
+        posterior = self._posterior(self.network, x, at_end, context, scales)
+        y, least = posterior.draw(choice, within), math.log1p(self.cut / self.unit)
+        # what a density has below the threshold is mirrored at it
+        logs = ((y * scales[0] - least).abs() + least).clamp(max=20)
+        lit = y != 0
+        voxels = torch.where(lit, self.unit * torch.expm1(logs.double()), 0.0)
+        spreads = torch.where(lit, (voxels + self.unit) * scales[0], 0.0)
+        # where a whole layer is dark, the likeliest voxel is the largest
+        return torch.where(
+            lit, completed(voxels, context.energies, spreads, self.cut), posterior.lit().double() - 1
+        )
 
 
 class LatentShapes(Shapes):
@@ -641,7 +788,7 @@ class LatentShapes(Shapes):
         """The same transformer, told of intervals."""
         return self._kind(until=True)
 
-    def read(self, x: Tensor, context: Context) -> Tensor:
+    def read(self, x: Tensor, context: Context, normals: Tensor) -> Tensor:
         """Decodes."""
         voxels: Tensor = torch.sigmoid(self.vae.decode(x, context.features)).double()
         return voxels
@@ -705,10 +852,12 @@ class CaloDream(Generator):
             self.shape = LatentShapes(axes, shape, config.latent)
         elif shape.prediction == "voxels":
             self.shape = VoxelShapes(axes, shape, config.unit)
+        elif shape.prediction == "drawn":
+            self.shape = DrawnShapes(axes, shape, config.unit, config.cut)
         else:
             self.shape = VelocityShapes(axes, shape)
         make_bayesian(self.shape.network, shape.bayesian)
-        self._end = shape.end if isinstance(self.shape, VoxelShapes) else 1.0
+        self._end = shape.end if isinstance(self.shape, VoxelShapes | DrawnShapes) else 1.0
         self.shape_solver = BespokeSolver(shape.bespoke.steps, self._end) if shape.bespoke.steps else None
         self.energy_average_velocity = (
             self.energy.student()
@@ -716,7 +865,7 @@ class CaloDream(Generator):
             else None
         )
         self.shape_average_velocity = self.shape.student() if shape.average_velocity.steps else None
-        self.noise_dim = self.energy.noise_dim + int(np.prod(self.shape.shape))
+        self.noise_dim = self.energy.noise_dim + (1 + self.shape.drawn) * int(np.prod(self.shape.shape))
 
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates showers [MeV], (B, L, A, R), from E_inc [MeV] (B, 1) and noise, energies' first."""
@@ -742,9 +891,10 @@ class CaloDream(Generator):
         velocity = self.shape.velocity(self.shape.network, context)
         student = self.shape_average_velocity
         average = None if student is None else self.shape.average(student, context)
-        x0 = noise.view(-1, *self.shape.shape)
+        cells = math.prod(self.shape.shape)
+        x0, normals = noise[:, :cells].view(-1, *self.shape.shape), noise[:, cells:]
         x = solve(velocity, x0, solver, self.shape_solver, average, self._end, shares=self._end < 1)
-        return with_energies(self.shape.read(x, context), energies, self.config.cut).to(noise.dtype)
+        return with_energies(self.shape.read(x, context, normals), energies, self.config.cut).to(noise.dtype)
 
     def context(self, conditions: Tensor, energies: Tensor) -> Context:
         """Returns what shapes are told, from E_inc [MeV] (B, 1) and layer energies [MeV], (B, L)."""
@@ -766,8 +916,10 @@ class CaloDream(Generator):
         energies = torch.from_numpy(channel_sums(train, "layers")).to(device)
         self.standardize.refit(self._fractions(incident, energies))
         self.energy.fit(incident, energies)
-        self.shape.fit(self._tensors(events)[1:] for events in in_slices(train))
         events, config = len(train), self.config
+        rows = np.linspace(0, events - 1, int(min(self.shape.fitted, events))).astype(np.intp)
+        some = Selected(train, rows) if len(rows) < events else train
+        self.shape.fit(self._tensors(part)[1:] for part in in_slices(some))
         stages = [self._energy_stage(LayerSums(incident, energies))]
         if self.energy_solver is not None:
             stages.append(self._energy_solver_stage(self.energy_solver, events))

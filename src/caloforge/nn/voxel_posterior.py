@@ -75,6 +75,21 @@ class Posterior:
         mean = (self._weights * self._means).sum(1) / lit.clamp(min=1e-30)
         return torch.where(2 * lit > self._norm, mean, torch.zeros_like(mean))
 
+    def draw(self, choice: Tensor, within: Tensor) -> Tensor:
+        """Draws y from the posterior, 0 where the voxel is empty, (B, *), with two normals, (B, *).
+
+        Args:
+            choice: says which density it is, or none.
+            within: says where in it.
+        """
+        u = 0.5 * (1 + torch.erf(choice * math.sqrt(0.5))) * self._norm
+        values = self._means + self._variances.sqrt() * within[:, None]
+        drawn, above = torch.zeros_like(u), torch.zeros_like(u)
+        for weight, value in zip(self._weights.unbind(1), values.unbind(1), strict=True):
+            drawn = torch.where((u >= above) & (u < above + weight), value, drawn)
+            above = above + weight
+        return drawn
+
     def surprise(self, y: Tensor) -> Tensor:
         """Returns -ln p(y | x), (B, *): of an empty voxel, y = 0, its probability, else the density."""
         z = self._logs - 0.5 * (
