@@ -18,6 +18,9 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+NARROW = 9
+"""Channels below which an exported graph norms an image as it lies."""
+
 HEAD = 16
 """Numbers a head of attention is filled up to."""
 
@@ -67,9 +70,9 @@ class PixelNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes (B, C, H, W).
 
-        In an exported graph without turning the image: ONNX Runtime's kernel works row by row of few numbers.
+        In an exported graph without turning the image where channels are few: ONNX Runtime's kernel works row by row.
         """
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() and x.shape[1] < NARROW:
             centred = x - x.mean(1, keepdim=True)
             scaled = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
             return scaled * self.weight[:, None, None] + self.bias[:, None, None]
