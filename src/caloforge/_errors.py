@@ -32,6 +32,7 @@ EXTRAS = {
     "mplhep": "report",
     "onnx": "export",
     "onnxscript": "export",
+    "openvino": "openvino",
     "optuna": "tune",
     "pandas": "frames",
     "polars": "frames",

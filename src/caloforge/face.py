@@ -34,6 +34,7 @@ from caloforge.runtime.domain import Domain, check_choice
 from caloforge.runtime.folders import run_path
 from caloforge.runtime.generate import Generated, Readout, check_readout, generate
 from caloforge.runtime.generate import Particles as ParticlesInFile
+from caloforge.runtime.session import Runtime
 
 if TYPE_CHECKING:
     from caloforge.evaluation.refinement import Refined
@@ -281,6 +282,7 @@ def load(
     threads: int | None = None,
     trust: bool = False,
     replica: int = 0,
+    runtime: Runtime | None = None,
 ) -> Model:
     """Loads a trained model.
 
@@ -292,6 +294,8 @@ def load(
         trust: run code outside the package that the run or bundle names.
         replica: of a run with Gaussian weights or a committee, which weights, from 1; 0: the mean weights, or the
             first member.
+        runtime: of a bundle, `onnxruntime` or `openvino`, which is faster for batches of 32 and slower for single
+            events; the former where not given.
 
     Raises:
         ValueError: nothing of that name, damaged, a classifier, or a replica of a run that has none.
@@ -305,14 +309,15 @@ def load(
             )
         if replica:
             raise ValueError(f"a replica is chosen when a bundle is exported, and {name} is a bundle")
-        return _of_bundle(path, threads or 1, trust)
-    if threads is not None:
-        raise ValueError(f"threads are for a bundle, and {name} is a run")
+        return _of_bundle(path, threads or 1, trust, runtime or "onnxruntime")
+    for option, value in (("threads are", threads), ("a runtime is", runtime)):
+        if value is not None:
+            raise ValueError(f"{option} for a bundle, and {name} is a run")
     return _of_run(path, settings, device, trust, replica)
 
 
-def _of_bundle(path: Path, threads: int, trust: bool) -> Model:
-    bundle = Surrogate.load(path, threads=threads, trust=trust)
+def _of_bundle(path: Path, threads: int, trust: bool, runtime: Runtime) -> Model:
+    bundle = Surrogate.load(path, threads=threads, trust=trust, runtime=runtime)
 
     def source(
         particles: ParticlesInFile, seed: int, first_event: int, batch_size: int | None, exact: bool
@@ -374,15 +379,15 @@ def sample(
         model: weights that ship, a run folder or a bundle; or one that `load` gave.
         particles: a file of any format, or primaries.
         out: the file, which appears whole or not at all; its suffix names the format.
-        options: of `load` (settings, device, threads, trust, replica) and of `Model.sample_to` (seed, readout, ...), by
-            name.
+        options: of `load` (settings, device, threads, trust, replica, runtime) and of `Model.sample_to` (seed,
+            readout, ...), by name.
 
     Raises:
         ValueError: as `load` and `Model.sample_to`.
     """
     loading = {
         name: options.pop(name)
-        for name in ("settings", "device", "threads", "trust", "replica")
+        for name in ("settings", "device", "threads", "trust", "replica", "runtime")
         if name in options
     }
     loaded = model if isinstance(model, Model) else load(model, **loading)

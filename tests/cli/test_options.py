@@ -10,7 +10,7 @@ OPTIONS = {
     "simulate": "detector out --events --energy --particle --spectrum --theta --phi --jobs --seed --cut --physics --scoring --layers --sampling-fraction --part --fast --g4data --download --resume --keep",
     "train": "recipe --data --reference --out --set --start --members --resume --columns --tree",
     "tune": "recipe --space --trials --timeout --out --storage --study --data --set --keep",
-    "sample": "run primaries out --seed --first-event --batch-size --device --set --replica --threads --exact --readout --on-outside --trust --columns --tree",
+    "sample": "run primaries out --seed --first-event --batch-size --device --set --replica --threads --runtime --exact --readout --on-outside --trust --columns --tree",
     "generate": "primaries out --bundle --seed --first-event --readout --jobs --shard --resume --part --on-outside --dask --write-submit --shards --transfer --trust",
     "export": "runs --out --target --zero --set --replica --data --threshold --trust --a-side --unknown",
     "evaluate": "target --reference --data --repeats --out --seed --batch-size --device --set --sweep --detector --classifiers --challenge --true-sums --replicas --trust",

@@ -45,6 +45,14 @@ def sample(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of a bundle [default: 1].", show_default=False)
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="onnxruntime|openvino",
+            help="What runs a bundle [default: onnxruntime]; openvino is faster for large batches.",
+            show_default=False,
+        ),
+    ] = None,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Fill every batch of a bundle up, however few events are asked for."),
@@ -68,7 +76,13 @@ def sample(
     from caloforge import face
 
     model = face.load(
-        run, settings=settings or (), device=device, threads=threads, trust=trust, replica=replica
+        run,
+        settings=settings or (),
+        device=device,
+        threads=threads,
+        trust=trust,
+        replica=replica,
+        runtime=runtime,  # type: ignore[arg-type]
     )
     with counting("sample") as count:
         events = model.sample_to(

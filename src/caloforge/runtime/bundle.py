@@ -44,7 +44,7 @@ from caloforge.io.typed import checked
 from caloforge.runtime import hits
 from caloforge.runtime.domain import Domain, OnOutside, check_choice
 from caloforge.runtime.generate import Forward, Generated, Particles, Responds, generate_rows
-from caloforge.runtime.session import Probabilities, Session
+from caloforge.runtime.session import Probabilities, Runtime, Session
 from caloforge.runtime.tokens import GIVEN, RESPONSE, STEP, TokenSession
 
 FORMAT = 1
@@ -63,11 +63,11 @@ def is_bundle(path: Path) -> bool:
     return any((path / name).is_file() for name in (GRAPH, SUMS))
 
 
-def open_bundle(folder: Path, threads: int = 1) -> Session | TokenSession:
+def open_bundle(folder: Path, threads: int = 1, runtime: Runtime = "onnxruntime") -> Session | TokenSession:
     """Opens the graph, or the graphs, of a folder: a function of conditions (B, F) and noise (B, D)."""
     if (folder / STEP).is_file():
-        return TokenSession(folder, threads)
-    return Session(folder / GRAPH, threads)
+        return TokenSession(folder, threads, runtime)
+    return Session(folder / GRAPH, threads, runtime)
 
 
 def channel_maps(detector: Detector) -> dict[str, dict[str, Any]]:
@@ -190,13 +190,16 @@ class Surrogate:
     zero: Probabilities | None = None
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int = 1, trust: bool = False) -> Surrogate:
+    def load(
+        cls, path: str | Path, *, threads: int = 1, trust: bool = False, runtime: Runtime = "onnxruntime"
+    ) -> Surrogate:
         """Loads a bundle.
 
         Args:
             path: the folder.
             threads: threads of one batch.
             trust: run code outside the package that the card names.
+            runtime: what runs the graphs; another one gives other bytes, in agreement as in the card.
 
         Raises:
             ValueError: the bundle is incomplete or damaged, of a newer format, or made for another detector.
@@ -204,13 +207,13 @@ class Surrogate:
         folder = Path(path)
         card = read_card(folder)
         detector = check_detector(card, trust=trust)
-        session = open_bundle(folder, threads)
+        session = open_bundle(folder, threads, runtime)
         got = (session.features, session.noise_dim, session.shape)
         output = (len(card["channel_maps"][card["channels"]]["labels"]),)
         shape = output if card["kind"] == "readout" else detector.shape
         if got != (len(detector.features), card["noise_dim"], shape):
             raise ValueError(f"the graph in {folder} does not fit its card: it has {got}")
-        zero = Probabilities(folder / ZERO, threads) if "zero" in card else None
+        zero = Probabilities(folder / ZERO, threads, runtime) if "zero" in card else None
         return cls(detector, card, Domain.from_card(card["domain"]), session, zero)
 
     def check(self, primaries: ParticleSource, on_outside: OnOutside = "error") -> NDArray[np.bool_]:

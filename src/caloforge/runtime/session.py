@@ -1,7 +1,7 @@
-"""ONNX Runtime on one CPU: one thread unless asked, and no memory kept for later.
+"""A runtime on one CPU: one thread unless asked, and few events at once.
 
-Many sites give a job one core and two gigabytes. ONNX Runtime would start a thread a core and keep an arena of
-memory that never shrinks; both are off here. One thread or several give the same bytes.
+Many sites give a job one core and two gigabytes. ONNX Runtime would start a thread a core, and its memory grows with
+the batch. One thread or several give the same bytes.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import importlib
 import mmap
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from caloforge.runtime.openvino import OpenVINOGraph
+
+Runtime = Literal["onnxruntime", "openvino"]
+"""What runs a graph: ONNX Runtime, or OpenVINO where it is installed (`runtime.openvino`)."""
 
 MOST_THREADS = 1024
 
@@ -41,6 +46,7 @@ class Session:
     Args:
         path: the ONNX file.
         threads: threads of one batch.
+        runtime: what runs it.
 
     Attributes:
         features: number of conditions, F.
@@ -51,8 +57,8 @@ class Session:
         ValueError: no graph that this version of ONNX Runtime can run, or one with other inputs.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        self._session = open_graph(path, threads)
+    def __init__(self, path: Path, threads: int = 1, runtime: Runtime = "onnxruntime") -> None:
+        self._session = open_graph(path, threads, runtime)
         inputs = {value.name: value.shape for value in self._session.get_inputs()}
         outputs = self._session.get_outputs()
         if list(inputs) != ["conditions", "noise"] or len(outputs) != 1:
@@ -85,6 +91,7 @@ class Probabilities:
     Args:
         path: the ONNX file.
         threads: threads of one batch.
+        runtime: what runs it.
 
     Attributes:
         features: number of conditions, F.
@@ -94,8 +101,8 @@ class Probabilities:
         ValueError: no graph that this version of ONNX Runtime can run, or one with other inputs.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        self._session = open_graph(path, threads)
+    def __init__(self, path: Path, threads: int = 1, runtime: Runtime = "onnxruntime") -> None:
+        self._session = open_graph(path, threads, runtime)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if [value.name for value in inputs] != ["conditions"] or len(outputs) != 1:
             raise ValueError(f"{path} must have the input conditions and one output")
@@ -108,25 +115,30 @@ class Probabilities:
         return np.asarray(result, np.float32)
 
 
-def open_graph(path: Path, threads: int) -> Any:
-    """Opens a graph with ONNX Runtime.
+def open_graph(path: Path, threads: int, runtime: Runtime = "onnxruntime") -> Any:
+    """Opens a graph with a runtime.
 
     Raises:
-        ValueError: no graph that this version can run, one that reads other files, or no thread.
+        ValueError: no such runtime, no graph that this version of it can run, one that reads other files, or no thread.
+        ImportError: OpenVINO is asked for and not installed.
     """
+    if runtime not in get_args(Runtime):
+        raise ValueError(f"the runtime must be one of {', '.join(get_args(Runtime))}, got {runtime!r}")
     if not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"threads must be 1 to {MOST_THREADS}, got {threads}")
     check_whole(path)
-    runtime: Any = importlib.import_module("onnxruntime")
-    options = runtime.SessionOptions()
+    if runtime == "openvino":
+        return OpenVINOGraph(path, threads)
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     # a thread that waits sleeps, as neighbours on the machine expect
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no class of their own
         raise ValueError(
-            f"onnxruntime {runtime.__version__} cannot run {path}: {str(error).splitlines()[0]}"
+            f"onnxruntime {onnxruntime.__version__} cannot run {path}: {str(error).splitlines()[0]}"
         ) from error

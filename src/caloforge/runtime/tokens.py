@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.runtime.session import open_graph
+from caloforge.runtime.session import Runtime, open_graph
 
 GIVEN, STEP, RESPONSE = "given.onnx", "step.onnx", "response.onnx"
 
@@ -39,6 +39,7 @@ class TokenSession:
     Args:
         folder: where the three ONNX files are.
         threads: threads of one batch.
+        runtime: what runs them.
 
     Attributes:
         features: number of conditions, F.
@@ -50,9 +51,9 @@ class TokenSession:
         ValueError: no graphs that this version of ONNX Runtime can run, or such as do not fit together.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: Path, threads: int = 1, runtime: Runtime = "onnxruntime") -> None:
         self._given, self._step, self._respond = (
-            open_graph(folder / name, threads) for name in (GIVEN, STEP, RESPONSE)
+            open_graph(folder / name, threads, runtime) for name in (GIVEN, STEP, RESPONSE)
         )
         prompt, step, respond = (
             {value.name: value.shape for value in graph.get_inputs()}
