@@ -1,8 +1,10 @@
 """Made-up showers for tests: sparse voxels with a depth and a width that depend on the energy."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from caloforge.detectors import DS2, ChannelMap, Detector, Layer, from_xml
+from caloforge.detectors import DS2, DS2_ANGLES, ChannelMap, Detector, Layer, from_xml
 from caloforge.events import Events
 from caloforge.metrics.showers import Sizes
 
@@ -41,6 +43,14 @@ def made_showers(detector=DS2, rows=24, seed=0) -> Events:
         np.full(rows, detector.pdg),
         responses=shape.astype(np.float32),
     )
+
+
+def made_showers_with_angles(detector=DS2_ANGLES, rows=24, seed=0) -> Events:
+    """The same showers, said to come from all directions within 0.2 rad of the axis."""
+    made = made_showers(replace(detector, conditions=DS2.conditions), rows, seed)
+    angles = np.random.default_rng([seed, 1]).uniform((0, -np.pi), (0.2, np.pi), (rows, 2))
+    conditions = np.concatenate([made.conditions, angles], 1).astype(np.float32)
+    return Events(detector, conditions, made.pdg, responses=made.responses)
 
 
 SMALL = """<Bins><Bin pid="11" name="electron">

@@ -4,7 +4,17 @@ import pickle
 import numpy as np
 import pytest
 
-from caloforge.detectors import DS2, DS3, Layer, detector_named, from_xml
+from caloforge.detectors import (
+    CRYSTALS,
+    DS2,
+    DS2_ANGLES,
+    DS3,
+    DS3_ANGLES,
+    Layer,
+    detector_named,
+    from_xml,
+    with_angles,
+)
 
 
 def edges(rings):
@@ -132,3 +142,22 @@ def test_broken_binnings_are_refused(tmp_path, text, particle, message):
 def test_a_missing_binning_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read the binning .*nowhere.xml"):
         detector_named(str(tmp_path / "nowhere.xml"))
+
+
+@pytest.mark.parametrize(("plain", "detector"), [(DS2, DS2_ANGLES), (DS3, DS3_ANGLES)])
+def test_a_layout_with_angles_has_the_same_voxels(plain, detector):
+    assert detector_named(f"{plain.name}-angles") is detector
+    assert detector.features == ("incident_energy", "theta", "phi")
+    assert [feature.unit for feature in detector.conditions] == ["MeV", "rad", "rad"]
+    assert (detector.shape, detector.layers, detector.threshold) == (
+        plain.shape,
+        plain.layers,
+        plain.threshold,
+    )
+
+
+def test_angles_are_for_showers_of_the_challenge():
+    with pytest.raises(ValueError, match="condition incident_energy, crystals has energy"):
+        with_angles(CRYSTALS)
+    with pytest.raises(ValueError, match="ds2-angles has incident_energy, theta, phi"):
+        with_angles(DS2_ANGLES)

@@ -27,7 +27,7 @@ from caloforge.evaluation.classifier import (
 from caloforge.io.stored import StoredRows
 from caloforge.metrics import observe_showers
 from caloforge.metrics.showers import CLASSIFIER_METRICS
-from made_showers import ds1, made_flat_showers, made_showers
+from made_showers import ds1, made_flat_showers, made_showers, made_showers_with_angles
 
 TINY = ClassifierConfig(
     dense=DenseConfig(width=16, hidden=1), resnet=ResNetConfig(channels=(2, 2, 2, 3)), epochs=4, batch_size=64,
@@ -290,3 +290,9 @@ def test_moments_of_a_part_in_a_file(monkeypatch):
         torch.testing.assert_close(ours, theirs)
     index = torch.tensor([139, 0, 70, 69, 70])
     torch.testing.assert_close(streamed[index], part[index])
+
+
+@pytest.mark.parametrize(("view", "more"), [("high", 2), ("low", 2), ("low-normed", 2), ("resnet", 0)])
+def test_dense_classifiers_see_the_direction(view, more):
+    plain, turned = made_showers(rows=4), made_showers_with_angles(rows=4)
+    assert inputs_of(turned, view).shape[1] == inputs_of(plain, view).shape[1] + more

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from caloforge.detectors import DS2, DS3, ZN, from_xml
+from caloforge.detectors import DS2, DS2_ANGLES, DS3, ZN, from_xml
 from caloforge.events import Events, load, split
 from caloforge.io import (
     NoResponsesError,
@@ -19,7 +19,7 @@ from caloforge.io import (
     provenance,
     summarize,
 )
-from made_showers import made_showers
+from made_showers import made_showers, made_showers_with_angles
 
 BINNING = """<Bins><Bin pid="22" name="photon"><Layer id="0" r_edges="0,1,2" n_bin_alpha="1"/>
 <Layer id="2" r_edges="0,5,9,12" n_bin_alpha="4"/></Bin></Bins>"""
@@ -181,3 +181,23 @@ def test_the_ordered_split_keeps_the_last_fifth_for_the_test(tmp_path):
     assert {name: rows.tolist() for name, rows in parts.items()} == {
         "train": [0, 1, 2, 3, 4], "validation": [5], "test": [6, 7],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".parquet", ".root"])
+def test_showers_with_angles_are_read_back(tmp_path, suffix):
+    events = made_showers_with_angles(rows=5)
+    path = tmp_path / f"angles{suffix}"
+    with create(path, events.detector) as writer:
+        writer.append(events)
+    source = open_events(path)
+    assert source.primaries.detector is DS2_ANGLES
+    np.testing.assert_array_equal(source.primaries.conditions, events.conditions)
+    np.testing.assert_array_equal(source.slices(slice(None)).responses, events.responses)
+
+
+def test_a_file_of_the_challenge_has_no_angles(tmp_path):
+    path = tmp_path / "plain.h5"
+    with create(path, DS2) as writer:
+        writer.append(made_showers(rows=3))
+    with pytest.raises(ValueError, match="no key .responses.; the file has incident_energies, showers"):
+        open_events(path, DS2_ANGLES)

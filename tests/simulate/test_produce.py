@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from caloforge.detectors import CRYSTALS, DS2, from_xml
+from caloforge.detectors import CRYSTALS, DS2, DS2_ANGLES, from_xml
 from caloforge.io import open_events, provenance
 from caloforge.simulate import Job, produce, setup_named, simulate
 from caloforge.simulate.physics import ELECTROMAGNETIC
@@ -108,6 +108,9 @@ def test_conditions_are_in_the_detectors_order_and_units():
         shots.conditions(CRYSTALS), np.column_stack([shots.energy, shots.theta, shots.phi])
     )
     np.testing.assert_array_equal(shots.conditions(DS2)[:, 0], shots.energy)
+    np.testing.assert_array_equal(
+        shots.conditions(DS2_ANGLES), np.column_stack([shots.energy, shots.theta, shots.phi])
+    )
     np.testing.assert_allclose(np.linalg.norm(shots.directions, axis=1), 1)
     np.testing.assert_allclose(np.arccos(shots.directions[:, 2]), shots.theta, atol=1e-6)
 

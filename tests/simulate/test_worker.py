@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from caloforge import detectors
-from caloforge.detectors import DS2, from_xml
+from caloforge.detectors import DS2, DS2_ANGLES, from_xml
 from caloforge.io import open_events, provenance
+from caloforge.metrics import observe_showers
 from caloforge.simulate import Job, simulate
 from simulate_data import G4DATA, SUBSTITUTED
 
@@ -50,6 +51,20 @@ def test_both_meshes_see_the_same_showers(showers):
     # twice as many rings: the first of ds2 is the first two of ds3
     rings = [events.responses.sum((0, 1, 2)) for events in (first, second)]
     np.testing.assert_allclose(rings[0], rings[1].reshape(9, 2).sum(1), rtol=1e-2)
+
+
+def test_showers_follow_the_direction_of_the_particle(tmp_path):
+    job = Job("ds2-angles", "e+", (2.0, 2.0), "fixed", theta=(0.15, 0.15), phi=(-3.0, 3.0), seed=1, part=40)
+    (file,) = simulate(job, tmp_path / "angles.h5", 40, g4data=DATA)
+    events = events_of(file)
+    assert events.detector is DS2_ANGLES
+    showers, phi = observe_showers(events), events.feature("phi").astype(float)
+    along = showers.centres[:, :, 0] * np.cos(phi)[:, None] + showers.centres[:, :, 1] * np.sin(phi)[:, None]
+    across = showers.centres[:, :, 1] * np.cos(phi)[:, None] - showers.centres[:, :, 0] * np.sin(phi)[:, None]
+    line = np.tan(0.15) * 3.4 * (np.arange(45) + 0.5)
+    weight = showers.layers[:, 4:14]
+    assert np.average(along[:, 4:14] / line[4:14], weights=weight) == pytest.approx(1, abs=0.15)
+    assert np.average(across[:, 4:14], weights=weight) == pytest.approx(0, abs=0.6)
 
 
 def test_showers_look_as_those_of_the_stored_set(showers):

@@ -6,7 +6,7 @@ import math
 
 from caloforge._lookup import nearest, outside
 from caloforge.detectors.base import ChannelMap, Detector, Face, Feature, Layer, Transport
-from caloforge.detectors.calochallenge import DS2, DS3, from_xml
+from caloforge.detectors.calochallenge import DS2, DS2_ANGLES, DS3, DS3_ANGLES, from_xml, with_angles
 from caloforge.detectors.crystals import CRYSTALS
 from caloforge.detectors.zdc import ZN, ZP
 
@@ -15,7 +15,9 @@ __all__ = [
     "DETECTORS",
     "ChannelMap",
     "DS2",
+    "DS2_ANGLES",
     "DS3",
+    "DS3_ANGLES",
     "Detector",
     "Face",
     "Feature",
@@ -25,9 +27,12 @@ __all__ = [
     "ZP",
     "detector_named",
     "from_xml",
+    "with_angles",
 ]
 
-DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (ZN, ZP, DS2, DS3, CRYSTALS)}
+DETECTORS: dict[str, Detector] = {
+    detector.name: detector for detector in (ZN, ZP, DS2, DS3, CRYSTALS, DS2_ANGLES, DS3_ANGLES)
+}
 
 
 def detector_named(name: str, *, trust: bool = True) -> Detector:

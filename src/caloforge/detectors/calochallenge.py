@@ -9,11 +9,14 @@ layer.
 - Data set 1, photons (368 voxels) and pions (533): layers differ, and the binning comes with the data:
   `from_xml(path)`, or the path itself in place of a detector's name, `binning.xml` or `binning.xml:photon`.
 
-The only condition is the energy. One channel map, `layers`: the energy of each layer.
+The only condition is the energy. `DS2_ANGLES` and `DS3_ANGLES` are the same calorimeters with two conditions more, the
+angles `theta` to the axis and `phi` around it, of particles that enter at the middle of the front. One channel map,
+`layers`: the energy of each layer.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +28,13 @@ import numpy as np
 from caloforge.detectors.base import ChannelMap, Detector, Feature, Layer
 
 INCIDENT_ENERGY = Feature("incident_energy", "MeV", "energy of the primary, which enters along the axis")
+
+ANGLES = (
+    Feature("incident_energy", "MeV", "energy of the primary, which enters at the middle of the front"),
+    Feature("theta", "rad", "angle of the primary to the axis"),
+    Feature("phi", "rad", "azimuth of the primary; 0 is where eta grows"),
+)
+"""Conditions of primaries that come from any direction."""
 
 LAYER_DEPTH = 3.4
 """Depth of a layer of DS2 and DS3 [mm]."""
@@ -146,6 +156,27 @@ def _shipped(name: str, title: str) -> Detector:
     return _detector(text, None, name, title, layer_depth=LAYER_DEPTH)
 
 
+def with_angles(detector: Detector) -> Detector:
+    """Returns the same voxels for primaries of any direction: its conditions are energy, `theta` and `phi`.
+
+    Args:
+        detector: of this module's kind, whose only condition is the energy.
+
+    Raises:
+        ValueError: it has other conditions.
+    """
+    if detector.features != ("incident_energy",):
+        raise ValueError(
+            f"angles are for a detector with the condition incident_energy, {detector.name} has "
+            f"{', '.join(detector.features)}"
+        )
+    return replace(
+        detector, name=f"{detector.name}-angles", conditions=ANGLES, title=f"{detector.title}, with angles"
+    )
+
+
 DS2 = _shipped("ds2", "CaloChallenge data set 2")
 
 DS3 = _shipped("ds3", "CaloChallenge data set 3")
+
+DS2_ANGLES, DS3_ANGLES = with_angles(DS2), with_angles(DS3)

@@ -54,7 +54,7 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, Selected, in_slices
 from caloforge.io.stored import StoredRows
 from caloforge.metrics import observe
-from caloforge.metrics.showers import CONTROL, Sizes, Smeared, cut, data_set, observe_showers
+from caloforge.metrics.showers import CONTROL, Sizes, Smeared, cut, data_set, directions, observe_showers
 from caloforge.metrics.weights import Weights, mean, select, uneven, weights_of
 from caloforge.models.parts.particle_features import ParticleFeatures
 
@@ -297,12 +297,14 @@ def inputs_of(source: EventSource, view: View, folder: Path | None = None) -> In
     if view == "high":
         # of the spectrum and the voxels nothing is needed
         edges, sizes = np.array([detector.threshold, np.inf]), Sizes(prdc_rows=0)
-        return observe_showers(source, edges, sizes).features.astype(np.float32)
+        features = observe_showers(source, edges, sizes).features
+        return np.concatenate([features, directions(source.primaries)], 1).astype(np.float32)
     if view == "resnet" and len(detector.shape) != 3:
         raise ValueError(
             f"the residual network needs three axes, {detector.name} has {len(detector.shape)}: leave resnet out"
         )
-    width = 1 + detector.cells + (len(detector.layers) if view == "low-normed" else 0)
+    known = directions(source.primaries).shape[1] if view != "resnet" else 0
+    width = 1 + known + detector.cells + (len(detector.layers) if view == "low-normed" else 0)
     if len(source) * width <= IN_MEMORY:
         return np.concatenate([voxel_inputs(events, view) for events in in_slices(source, 512)])
     rows = StoredRows(width, np.float32, folder or Path(tempfile.gettempdir()))
@@ -346,15 +348,20 @@ def image_inputs(source: EventSource, view: View) -> NDArray[np.float32]:
 
 
 def voxel_inputs(events: Events, view: View) -> NDArray[np.float32]:
-    """Returns what `low` and `resnet`, (n, 1 + cells), or `low-normed`, (n, 1 + cells + L), see of some showers."""
-    detector, energy = events.detector, events.conditions.astype(np.float64)
-    voxels = cut(detector, events.responses)
-    if view != "low-normed":
+    """Returns what `low` and `resnet`, (n, 1 + cells), or `low-normed`, (n, 1 + cells + L), see of some showers.
+
+    Of a detector with angles the dense networks see the direction too, (n, 2), at the end.
+    """
+    detector, energy = events.detector, events.feature("incident_energy").astype(np.float64)[:, None]
+    voxels, known = cut(detector, events.responses), directions(events)
+    if view == "resnet":
         return np.concatenate([np.log10(energy), voxels / energy], 1).astype(np.float32)
+    if view != "low-normed":
+        return np.concatenate([np.log10(energy), voxels / energy, known], 1).astype(np.float32)
     sums = detector.readout(voxels.reshape(events.responses.shape), "layers")
     each = np.repeat(sums, [layer.cells for layer in detector.layers], axis=1)
     normed = events.responses.reshape(len(events), -1).astype(np.float64) / (each + 1e-16)
-    return np.concatenate([np.log10(energy), normed, np.log10(sums + 1e-8)], 1).astype(np.float32)
+    return np.concatenate([np.log10(energy), normed, np.log10(sums + 1e-8), known], 1).astype(np.float32)
 
 
 class Part:
@@ -783,8 +790,9 @@ def classifier_scores(
     read = ""
     views = views_of(config, detector)
     # `low` and `resnet` see the same, which is read once
+    same = not directions(reference.primaries.select(slice(0, 1))).shape[1]
     for view in sorted(views, key=lambda view: "low" if view == "resnet" else view):
-        seen = "low" if view == "resnet" else view
+        seen = "low" if view == "resnet" and same else view
         if seen != read:
             inputs, read = {}, seen  # the last ones are let go first
             inputs = {name: inputs_of(source, view, folder) for name, source in sources.items()}

@@ -291,6 +291,8 @@ def _rows(path: Path) -> Iterator[tuple[dict[str, float], int, int, float]]:
                 "pz": pz,
                 "mass": mass,
                 "charge": mass_and_charge(pdg)[1],
+                "theta": math.atan2(math.hypot(px, py), pz),
+                "phi": math.atan2(py, px),
             }
             yield features, pdg, event.number, weight
 
@@ -317,7 +319,20 @@ def open_particles(path: Path, detector: Detector | None = None) -> ParticleRows
             features that it does not hold.
     """
     detector = detector_of(detector, None, None)
-    known = {"energy", "incident_energy", "vx", "vy", "vz", "px", "py", "pz", "mass", "charge"}
+    known = {
+        "energy",
+        "incident_energy",
+        "vx",
+        "vy",
+        "vz",
+        "px",
+        "py",
+        "pz",
+        "mass",
+        "charge",
+        "theta",
+        "phi",
+    }
     lacking = [name for name in detector.features if name not in known]
     if lacking:
         raise ValueError(f"{detector.name} needs {', '.join(lacking)}, which a HepMC3 file does not hold")

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import PurePath
@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge._lookup import nearest, outside
-from caloforge.detectors import CRYSTALS, DS2, DS3, ZN, ZP, Detector, detector_named
+from caloforge.detectors import CRYSTALS, DS2, DS2_ANGLES, DS3, DS3_ANGLES, ZN, ZP, Detector, detector_named
 from caloforge.simulate.physics import PARTICLES
 from caloforge.simulate.sheets import EXAMPLE, Sheet, sheets_by_layer, sheets_of
 
@@ -293,11 +293,15 @@ def _check_overlaps(volumes: tuple[Volume, ...]) -> None:
             )
 
 
+STACK_THETA = (0.0, 0.2)
+"""Angles to the axis shot at stacks whose detectors have angles [rad]: most of a shower stays within 42 mm."""
+
+
 def sampling_calorimeter(*detectors: Detector, scoring: Kind | None = None) -> Setup:
     """Builds the stack of DS2 and DS3: in each layer two sheets of 1.4 mm tungsten and 0.3 mm silicon.
 
-    Particles enter at the origin along z. The silicon's energy is divided by 0.033, and voxels of less than 0.5 keV in
-    silicon are empty.
+    Particles enter at the origin, along z where the detectors have no angles. The silicon's energy is divided by 0.033,
+    and voxels of less than 0.5 keV in silicon are empty.
 
     Args:
         detectors: `DS2`, `DS3` or both, or others with as many layers.
@@ -331,7 +335,10 @@ def stack(
             volumes.append(Volume(box, sheet.material, centre, layer if sheet.active else None))
             front += sheet.depth
     scorer = Scorer(scoring, 1 / fraction, LEAST_DEPOSIT / fraction)
-    return Setup(detectors, tuple(volumes), scorer, particle=particle, origin=(0.0, 0.0, 0.0))
+    setup = Setup(detectors, tuple(volumes), scorer, particle=particle, origin=(0.0, 0.0, 0.0))
+    if all({"theta", "phi"} <= set(detector.features) for detector in detectors):
+        return replace(setup, theta=STACK_THETA, phi=(-np.pi, np.pi))
+    return setup
 
 
 def stack_from_xml(
@@ -442,7 +449,14 @@ def zero_degree(detector: Detector, absorber: Mixture, depth: float, fibre: floa
     )
 
 
-SAMPLING: dict[str, tuple[Detector, ...]] = {"ds2": (DS2,), "ds3": (DS3,), "ds2+ds3": (DS2, DS3)}
+SAMPLING: dict[str, tuple[Detector, ...]] = {
+    "ds2": (DS2,),
+    "ds3": (DS3,),
+    "ds2+ds3": (DS2, DS3),
+    "ds2-angles": (DS2_ANGLES,),
+    "ds3-angles": (DS3_ANGLES,),
+    "ds2-angles+ds3-angles": (DS2_ANGLES, DS3_ANGLES),
+}
 
 SETUPS: dict[str, Callable[[], Setup]] = {
     **{name: partial(sampling_calorimeter, *detectors) for name, detectors in SAMPLING.items()},

@@ -8,12 +8,22 @@ from caloforge.events import Events
 from caloforge.metrics.showers import (
     Sizes,
     cut,
+    data_set,
+    directions,
     feature_names,
     features,
     observe_showers,
 )
 from made import made_events
-from made_showers import RAGGED, SMALL, detector_of, ds1, made_flat_showers, made_showers
+from made_showers import (
+    RAGGED,
+    SMALL,
+    detector_of,
+    ds1,
+    made_flat_showers,
+    made_showers,
+    made_showers_with_angles,
+)
 
 
 def test_features_by_hand(tmp_path):
@@ -152,3 +162,13 @@ def test_showers_of_other_detectors_are_refused():
     empty = Events(DS2, empty.conditions, empty.pdg, responses=np.zeros_like(empty.responses))
     with pytest.raises(ValueError, match=r"no voxel above the threshold of 0\.01515"):
         observe_showers(empty)
+
+
+def test_directions_of_showers_with_angles():
+    events = made_showers_with_angles(rows=4)
+    theta, phi = events.feature("theta"), events.feature("phi")
+    expected = np.column_stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi)])
+    np.testing.assert_allclose(directions(events), expected, rtol=1e-6)
+    assert directions(made_showers(rows=4)).shape == (4, 0)
+    assert data_set(events.detector) is None
+    assert observe_showers(events).features.shape == (4, 362)

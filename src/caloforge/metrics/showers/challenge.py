@@ -43,6 +43,8 @@ def data_set(detector: Detector) -> str | None:
     """Returns the name of the challenge's data set that has a detector's voxels; None where none has."""
     name = DATA_SETS.get(detector.cells)
     ragged = len(detector.shape) == 1
+    if detector.features != ("incident_energy",):
+        return None
     return name if name is not None and ragged == name.startswith("ds1") else None
 
 

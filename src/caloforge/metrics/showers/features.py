@@ -160,6 +160,14 @@ def wide_layers(detector: Detector) -> list[int]:
     return [place for place, layer in enumerate(detector.layers) if layer.angles > 1]
 
 
+def directions(primaries: Primaries) -> Values:
+    """Returns sin(theta) cos(phi) and sin(theta) sin(phi) of particles, (N, 2); (N, 0) where they have no angles."""
+    if not {"theta", "phi"} <= set(primaries.detector.features):
+        return np.empty((len(primaries), 0))
+    theta, phi = (primaries.feature(name).astype(np.float64) for name in ("theta", "phi"))
+    return np.column_stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi)])
+
+
 def feature_names(detector: Detector) -> tuple[str, ...]:
     """Names the high-level features of a detector, in order."""
     numbers = [layer.number for layer in detector.layers]
