@@ -199,5 +199,5 @@ def test_a_file_of_the_challenge_has_no_angles(tmp_path):
     path = tmp_path / "plain.h5"
     with create(path, DS2) as writer:
         writer.append(made_showers(rows=3))
-    with pytest.raises(ValueError, match="no key .responses.; the file has incident_energies, showers"):
+    with pytest.raises(ValueError, match=r"no key .responses.; the file has incident_energies, showers"):
         open_events(path, DS2_ANGLES)

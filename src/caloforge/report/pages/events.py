@@ -141,12 +141,12 @@ def _histograms(
     ours = [
         (
             run,
-            values,
+            theirs,
             events.weights,
             [(other, one.weights) for one in replicas if (other := quantity.of(one)) is not None],
         )
         for run, events, replicas in observed
-        if (values := quantity.of(events)) is not None
+        if (theirs := quantity.of(events)) is not None
     ]
     fine = histograms.nice_edges(float(finite.min()), float(finite.max()), whole)
     growing = quantity.wide and whole
