@@ -173,7 +173,7 @@ def test_weights_of_a_replica_are_the_normals_of_its_number_and_name():
 def test_last_layer_has_the_posterior_of_linear_regression():
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(200, 3, generator=generator)
-    last = LaplaceLinear(torch.nn.Linear(3, 1), BayesianConfig(prior=1e3, weight=1.0))
+    last = LaplaceLinear(torch.nn.Linear(3, 1), BayesianConfig(prior=1e3))
     features = torch.cat([inputs, torch.ones(200, 1)], 1).double()
     last.fit(features.T @ features, 0.25)
     expected = 0.25 * torch.linalg.inv(features.T @ features)

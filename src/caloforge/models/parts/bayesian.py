@@ -68,7 +68,7 @@ class BayesianConfig(BaseModel):
         method: `mean_field`, all weights; or `last_layer`, Laplace's approximation after the training.
         prior: standard deviation of weights a priori, times the root of a layer's inputs.
         initial: the same when the training starts; of `mean_field`.
-        weight: factor of the divergence in the loss, and of the covariance of `last_layer`.
+        weight: factor of the divergence in the loss; of `mean_field`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,7 +76,7 @@ class BayesianConfig(BaseModel):
     method: Literal["mean_field", "last_layer"] = "mean_field"
     prior: float = Field(1.0, gt=0)
     initial: float = Field(0.05, gt=0)
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(0.1, gt=0)
 
 
 def check_bayesian(bayesian: BayesianConfig | None, method: str) -> None:
@@ -102,21 +102,35 @@ class _Gaussian(nn.Module):
     log_spread: nn.Parameter
     prior: float
     random: BatchRandom | None
+    _ratios: Tensor | None
 
     def _begin(self, config: BayesianConfig) -> None:
         self.prior = config.prior / math.sqrt(self.weight[0].numel())
         start = math.log(config.initial / config.prior)
         self.log_spread = nn.Parameter(torch.full_like(self.weight, start))
-        self.random = None
+        self.end()
+
+    def end(self) -> None:
+        """Lets the layer use its means again."""
+        self.random, self._ratios = None, None
 
     def spread(self) -> Tensor:
         """Returns the standard deviations of the weights."""
         return self.prior * self.log_spread.exp()
 
+    def ratios(self) -> Tensor:
+        """Returns the variances of the weights over the prior's; kept while a loss is computed."""
+        if self.random is None:
+            return torch.exp(2 * self.log_spread)
+        if self._ratios is None:
+            self._ratios = torch.exp(2 * self.log_spread)
+        return self._ratios
+
     def divergence(self) -> Tensor:
         """Returns the Kullback-Leibler divergence from the prior, a number."""
-        squares = (2 * self.log_spread).exp() + (self.weight / self.prior).square()
-        return (0.5 * (squares - 1) - self.log_spread).sum()
+        weight = self.weight.flatten()
+        squares = self.ratios().sum() + weight.dot(weight) / self.prior**2 - len(weight)
+        return 0.5 * squares - self.log_spread.sum()
 
     @torch.no_grad()
     def take(self, normal: Callable[[int], Tensor]) -> None:
@@ -144,8 +158,9 @@ class BayesianLinear(nn.Linear, _Gaussian):
         if self.random is None:
             return mean
         if x.ndim == 2:
-            variance = F.linear(x.square(), self.spread().square())
-            return mean + (variance + TINY).sqrt() * _for_rows(self.random, mean)
+            variance = F.linear(x.square(), self.ratios())
+            spread = self.prior * (variance + TINY).sqrt()
+            return torch.addcmul(mean, spread, _for_rows(self.random, mean))
         signs = [_signs(self.random, tensor, -1) for tensor in (x, mean)]
         drawn = self.spread() * self.random.shared(*self.weight.shape)
         return mean + F.linear(x * signs[0], drawn) * signs[1]
@@ -197,7 +212,7 @@ class LaplaceLinear(nn.Linear):
     def __init__(self, layer: nn.Linear, config: BayesianConfig) -> None:
         super().__init__(layer.in_features, layer.out_features, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
-        self.prior, self._factor = config.prior / math.sqrt(layer.in_features), config.weight
+        self.prior = config.prior / math.sqrt(layer.in_features)
         self.seen: list[Tensor] | None = None
         self.root: Tensor
         self.register_buffer("root", torch.zeros(2 * (layer.in_features + 1,)))
@@ -218,7 +233,7 @@ class LaplaceLinear(nn.Linear):
         inverse = torch.linalg.solve_triangular(
             torch.linalg.cholesky(precision), torch.eye(len(gram), dtype=gram.dtype), upper=False
         )
-        self.root.copy_(math.sqrt(self._factor) * inverse.T)
+        self.root.copy_(inverse.T)
 
     @torch.no_grad()
     def take(self, normal: Callable[[int], Tensor]) -> None:
@@ -298,7 +313,7 @@ def drawing(module: nn.Module, random: BatchRandom) -> Iterator[None]:
         yield
     finally:
         for layer in _gaussians(module):
-            layer.random = None
+            layer.end()
 
 
 def variational(loss: Loss[Network], config: BayesianConfig | None, events: int) -> Loss[Network]:
@@ -312,7 +327,7 @@ def variational(loss: Loss[Network], config: BayesianConfig | None, events: int)
     def free_energy(network: Network, batch: Any, rng: BatchRandom) -> Tensor:
         with drawing(network, rng):
             each = loss(network, batch, rng)
-        return each + config.weight / events * divergence(network)
+            return each + config.weight / events * divergence(network)
 
     return free_energy
 
