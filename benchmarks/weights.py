@@ -22,7 +22,7 @@ from caloforge.evaluation.classifier import View, classify, inputs_of, suite
 from caloforge.evaluation.refinement import Refined, RefinementConfig, learnable, refine
 from caloforge.evaluation.scoring import rows_to_score
 from caloforge.events import Events, EventSource, Selected, load
-from caloforge.io import open_to_judge, provenance
+from caloforge.io import create, open_to_judge, provenance
 from caloforge.metrics import effective_size, observe, observe_showers, score, score_showers
 from caloforge.metrics.showers import Sizes
 
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--view", default="high")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--clip", type=float, default=10.0)
+    parser.add_argument("--out", type=Path, help="Also write the events with the first weights.")
     parser.add_argument("--judges", nargs="+", default=["high", "low"], help="Views of the new classifiers.")
     arguments = parser.parse_args()
     reference = open_to_judge(arguments.reference)
@@ -101,6 +102,10 @@ def main() -> None:
             f"{text([refined.clipped for refined in sets[name]])}, n_eff {sizes}",
             flush=True,
         )
+    if arguments.out is not None:
+        events = dataclasses.replace(load(generated), weight=sets["weighed"][0].weight)
+        with create(arguments.out, events.detector, {**origin, "weighed": {"rows": "not test"}}) as writer:
+            writer.append(events)
     weighed = {
         name: [dataclasses.replace(plain, weight=refined.weight[rows]) for refined in seeds]
         for name, seeds in sets.items()

@@ -296,3 +296,16 @@ def test_moments_of_a_part_in_a_file(monkeypatch):
 def test_dense_classifiers_see_the_direction(view, more):
     plain, turned = made_showers(rows=4), made_showers_with_angles(rows=4)
     assert inputs_of(turned, view).shape[1] == inputs_of(plain, view).shape[1] + more
+
+
+def test_training_ends_when_nothing_gets_better(monkeypatch):
+    passes, logits = [], classifier.Fitted.logits
+    monkeypatch.setattr(
+        classifier.Fitted, "logits", lambda self, part: passes.append(len(part)) or logits(self, part)
+    )
+    parts = [classifier.Part(*points(0, rows=50)) for _ in range(2)]
+    config = TINY.model_copy(update={"epochs": 40, "learning_rate": 1.0})
+    for patience, fewest, most in ((None, 40, 40), (40, 40, 40), (2, 3, 20)):
+        passes.clear()
+        classifier.fit(*parts, "high", DS2, config.model_copy(update={"patience": patience}))
+        assert fewest <= len(passes) <= most

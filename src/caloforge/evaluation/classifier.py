@@ -99,6 +99,7 @@ class ClassifierConfig(BaseModel):
         epochs: passes through the training rows.
         choose: which epoch counts, by the validation rows: the first of the best accuracy, after which training ends if
             that is 1, or the one of the smallest loss.
+        patience: epochs without a better one after which training ends; none where not given.
         batch_size: showers a step, of both sets together.
         learning_rate: of Adam.
         standardize: give inputs mean 0 and variance 1, by the training rows.
@@ -116,6 +117,7 @@ class ClassifierConfig(BaseModel):
     resnet: ResNetConfig = ResNetConfig()
     epochs: int = Field(50, ge=1)
     choose: Literal["accuracy", "loss"] = "loss"
+    patience: int | None = Field(None, ge=1)
     batch_size: int = Field(1000, ge=2)
     learning_rate: float = Field(2e-4, gt=0)
     standardize: bool = False
@@ -649,9 +651,9 @@ def fit(
     weight = None if train.weight is None else torch.from_numpy(train.weight).to(device, dtype)
     weight_of_validation = None if validation.weight is None else torch.from_numpy(validation.weight)
 
-    best, state = math.inf, copy.deepcopy(network.state_dict())
+    best, state, last = math.inf, copy.deepcopy(network.state_dict()), 0
     labels = validation.labels.double()
-    for _ in range(config.epochs):
+    for epoch in range(config.epochs):
         network.train()
         for index in torch.split(torch.randperm(len(train), generator=order), config.batch_size):
             if view == "resnet" and len(index) < 2:
@@ -673,7 +675,9 @@ def fit(
             else float(functional.binary_cross_entropy_with_logits(outputs, labels, weight_of_validation))
         )
         if score < best:
-            best, state = score, copy.deepcopy(network.state_dict())
+            best, state, last = score, copy.deepcopy(network.state_dict()), epoch
+        if config.patience is not None and epoch - last >= config.patience:
+            break
         if config.choose == "accuracy" and wrong == 0:
             break
     network.load_state_dict(state)

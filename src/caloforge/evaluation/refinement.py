@@ -74,6 +74,7 @@ class RefinementConfig(BaseModel):
     Attributes:
         view: what the classifier sees.
         classifier: its network and training; `views`, `parts` and `seeds` of it say nothing here.
+        patience: epochs without a better one after which a network's training ends.
         folds: parts of the particles; all but two train each network.
         clip: largest weight, and one over the smallest.
         conditional: divide weights by their mean given the particle.
@@ -83,6 +84,7 @@ class RefinementConfig(BaseModel):
 
     view: View = "high"
     classifier: ClassifierConfig = SUITES["small"]
+    patience: int = Field(5, ge=1)
     folds: int = Field(5, ge=3)
     clip: float = Field(10.0, gt=1)
     conditional: bool = True
@@ -330,7 +332,8 @@ def _classifier(
         )
         for truth, others in zip(*parts, strict=True)
     )
-    fitted = fit(train, validation, config.view, detector, config.classifier, seed, device)
+    training = config.classifier.model_copy(update={"patience": config.patience})
+    fitted = fit(train, validation, config.view, detector, training, seed, device)
     calibration = Calibration(
         fitted.logits(validation).numpy(),
         validation.labels.numpy(),
