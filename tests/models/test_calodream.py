@@ -1,16 +1,25 @@
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from caloforge.detectors import DS2, DS3, ZN
+from caloforge.detectors import DS2, DS2_ANGLES, DS3, ZN
 from caloforge.models.base import BatchRandom
-from caloforge.models.calodream import CaloDream, CaloDreamConfig, completed, turned, with_energies
+from caloforge.models.calodream import (
+    CaloDream,
+    CaloDreamConfig,
+    completed,
+    directions_of,
+    energy_of,
+    turned,
+    with_energies,
+)
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.recipe import merged
-from made_showers import TINY, made_showers
+from made_showers import TINY, made_showers, made_showers_with_angles
 
 NETWORK = {"width": 12, "heads": 2, "blocks": 1, "inner": 8, "time": 4, "patch": (3, 8, 1)}
 SOLVER = {"method": "midpoint", "steps": 2}
@@ -272,3 +281,68 @@ def test_what_does_not_fit_is_an_error():
         CaloDreamConfig.model_validate({"shape": {"prediction": "drawn"}})
     with pytest.raises(ValueError, match=r"needs solver\.steps as trained, got 4"):
         CaloDreamConfig.model_validate({"shape": {"solver": {"method": "bespoke", "steps": 4}}})
+
+
+# --- showers with angles -------------------------------------------------------------------------------------
+
+OBLIQUE = dataclasses.replace(TINY, name="tiny-angles", conditions=DS2_ANGLES.conditions)
+WITH_ANGLES = {
+    "voxels": VERSIONS["small"],
+    "drawn": VERSIONS["drawn"],
+    "velocity": {"energy": {"network": "joint"}},
+    "latent": merged({"energy": {"network": "joint"}}, LATENT),
+}
+
+
+def oblique(version, **changes):
+    torch.manual_seed(0)
+    events = made_showers_with_angles(OBLIQUE)
+    values = merged(merged(SMALL, WITH_ANGLES[version]), changes)
+    model = CaloDream(OBLIQUE, CaloDreamConfig.model_validate(values))
+    return model, events, model.stages(events)
+
+
+@pytest.mark.parametrize("version", WITH_ANGLES)
+def test_both_factors_learn_from_the_direction(version):
+    model, events, stages = oblique(version)
+    for stage in stages:
+        losses = [step(stage, events, number % 4) for number in range(16)]
+        assert np.mean(losses[-4:]) < np.mean(losses[:4]), stage.name
+    for network in (model.energy.network, model.shape.network):
+        assert network.condition[0].weight[:, -2:].abs().min() > 0
+    disturbed(model)
+    conditions, noise = torch.from_numpy(events.conditions[:4]), torch.randn(4, model.noise_dim)
+    others = conditions * torch.tensor([1.0, 0.5, -1.0])
+    with torch.no_grad():
+        assert (model.draw_energies(conditions, noise[:, : model.energy.noise_dim]) > 0).any()
+        assert not torch.equal(model(conditions, noise), model(others, noise))
+
+
+def test_before_the_training_the_direction_changes_nothing():
+    model, events, _ = oblique("drawn")
+    conditions, noise = torch.from_numpy(events.conditions[:4]), torch.randn(4, model.noise_dim)
+    others = conditions * torch.tensor([1.0, 0.5, -1.0])
+    with torch.no_grad():
+        torch.testing.assert_close(model(conditions, noise), model(others, noise))
+
+
+def test_without_angles_conditions_are_the_energy_alone():
+    conditions = torch.tensor([[1e3], [2e3]])
+    assert energy_of(conditions) is conditions
+    assert directions_of(conditions) == []
+    angles = torch.tensor([[1e3, 0.1, 0.5]])
+    across = torch.cat(directions_of(angles), 1) * 0.1
+    torch.testing.assert_close(
+        across, torch.sin(angles[:, 1:2]) * torch.tensor([[np.cos(0.5), np.sin(0.5)]]).float()
+    )
+
+
+def test_angles_that_a_model_cannot_take_are_refused():
+    with pytest.raises(ValueError, match="network = 'joint', got 'autoregressive'"):
+        CaloDream(OBLIQUE, CaloDreamConfig.model_validate(SMALL))
+    turned = merged(merged(SMALL, VERSIONS["small"]), {"shape": {"turn": True}})
+    with pytest.raises(ValueError, match="cannot be turned in training"):
+        CaloDream(OBLIQUE, CaloDreamConfig.model_validate(turned))
+    swapped = dataclasses.replace(OBLIQUE, conditions=OBLIQUE.conditions[::-1])
+    with pytest.raises(ValueError, match="tiny-angles has phi, theta, incident_energy"):
+        CaloDream(swapped, CaloDreamConfig.model_validate(merged(SMALL, VERSIONS["small"])))

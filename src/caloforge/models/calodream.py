@@ -39,6 +39,9 @@ The shower. Voxels that are negative, at most 1e-7 of their layer or below `cut`
 to their layer's energy: the sums of the layers are those drawn, exactly; where no voxel is left, the largest has all. A
 layer below `cut` is empty.
 
+Where the detector has the angles `theta` and `phi` as conditions, both networks are told the direction too, sin(theta)
+cos(phi) and sin(theta) sin(phi): of layer energies drawn at once, and without turned showers in the training.
+
 Noise: normals for the energies, then one for each voxel, or latent; where voxels are drawn two more of each.
 """
 
@@ -86,6 +89,9 @@ LOWEST, HIGHEST = 1e3, 1e6
 
 DENSITIES = ((0.7, 0.05), (2.4, 0.8), (4.2, 0.8))
 """Mean and spread of ln(1 + voxel / unit) that each density of a voxel starts from."""
+
+OBLIQUE = 0.1
+"""Sine of theta that networks see as 1."""
 
 LAYER_DENSITIES = 3
 """Densities of the energy of a layer that is not empty."""
@@ -230,7 +236,7 @@ class LayerSums:
     """Layer energies of some events, all that the first factor is trained on.
 
     Attributes:
-        incident: E_inc [MeV], (B, 1).
+        incident: E_inc [MeV], (B, 1), with theta and phi [rad] behind it where there are angles, (B, 3).
         energies: of the layers [MeV], (B, L) float64.
     """
 
@@ -253,6 +259,39 @@ class LayerSums:
 
 
 # The first factor
+
+
+def energy_of(conditions: Tensor) -> Tensor:
+    """Returns E_inc [MeV], (B, 1), of conditions (B, 1), or (B, 3) with theta and phi [rad] behind it."""
+    return conditions if conditions.shape[1] == 1 else conditions[:, :1]
+
+
+def directions_of(conditions: Tensor) -> list[Tensor]:
+    """Returns sin(theta) cos(phi) and sin(theta) sin(phi) over `OBLIQUE`, (B, 1) each; nothing without angles."""
+    if conditions.shape[1] == 1:
+        return []
+    _, theta, phi = conditions.split(1, 1)
+    across = torch.sin(theta) / OBLIQUE
+    return [across * torch.cos(phi), across * torch.sin(phi)]
+
+
+def told_more(module: nn.Module, numbers: int) -> None:
+    """Makes every network of a module take further conditions behind its own; at first they change nothing.
+
+    Args:
+        module: with networks whose first layer of the conditions is `condition[0]`.
+        numbers: of further conditions.
+    """
+    for name, part in list(module.named_modules()):
+        if numbers and name.rpartition(".")[2] == "condition" and isinstance(part, nn.Sequential):
+            first = part[0]
+            assert isinstance(first, nn.Linear)
+            wider = nn.Linear(first.in_features + numbers, first.out_features)
+            with torch.no_grad():
+                wider.weight.zero_()
+                wider.weight[:, : first.in_features] = first.weight
+                wider.bias.copy_(first.bias)
+            part[0] = wider
 
 
 def scaled_energy(incident: Tensor) -> Tensor:
@@ -304,13 +343,13 @@ class AutoregressiveEnergies(Energies):
         self.standardize.refit(self._logits(incident, energies))
 
     def _logits(self, incident: Tensor, energies: Tensor) -> Tensor:
-        logits: Tensor = self.logit(self._fractions(energies, incident).clamp(0, 1))
+        logits: Tensor = self.logit(self._fractions(energies, energy_of(incident)).clamp(0, 1))
         return logits.float()
 
     def _flat(self, incident: Tensor, energies: Tensor) -> tuple[Tensor, Tensor]:
         """Returns x_1, (B, L), and what the head knows, (B L, D)."""
         x1: Tensor = self.standardize(self._logits(incident, energies))
-        return x1, self.network.known(scaled_energy(incident), x1).flatten(0, 1)
+        return x1, self.network.known(scaled_energy(energy_of(incident)), x1).flatten(0, 1)
 
     def loss(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> Tensor:
         """The loss of all numbers, each at a time of its own, in one pass."""
@@ -327,9 +366,9 @@ class AutoregressiveEnergies(Energies):
         def one(x0: Tensor, known: Tensor) -> Tensor:
             return solve(lambda x, t: self.network.head(x, t, known), x0)
 
-        x1 = self.network.draw(scaled_energy(incident), noise, one)
+        x1 = self.network.draw(scaled_energy(energy_of(incident)), noise, one)
         u = self.logit.inverse(self.standardize.inverse(x1).double())
-        return self._energies(u, incident)
+        return self._energies(u, energy_of(incident))
 
     def problem(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> tuple[Velocity, Tensor]:
         """All numbers of all events, given the true ones before them."""
@@ -358,16 +397,17 @@ class JointEnergies(Energies):
 
     def fit(self, incident: Tensor, energies: Tensor) -> None:
         """Fits means and spreads along the energy; of the layers where they are not empty."""
-        along = torch.log(incident)
+        along = torch.log(energy_of(incident))
         self.total.refit(self._total(incident, energies), along)
         self.layers.refit(torch.log1p(energies / self.unit), along, energies > 0)
 
     def _total(self, incident: Tensor, energies: Tensor) -> Tensor:
-        return (energies.sum(1, keepdim=True) / incident).float()
+        return (energies.sum(1, keepdim=True) / energy_of(incident)).float()
 
     def _scales(self, incident: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the expected y / s of each layer and its spread s, both (B, L)."""
-        mean, spread = self.layers.at(torch.log(incident), incident)
+        energy = energy_of(incident)
+        mean, spread = self.layers.at(torch.log(energy), energy)
         spread = spread.clamp(0.05, 2.0)
         return mean.clamp(0, 15) / spread, spread
 
@@ -377,8 +417,9 @@ class JointEnergies(Energies):
 
     @staticmethod
     def _condition(network: VelocityNetwork, incident: Tensor) -> Tensor:
-        energy = 2 * scaled_energy(incident) - 1
-        features = torch.cat([energy, torch.sin(4 * energy), torch.cos(4 * energy)], 1)
+        energy = 2 * scaled_energy(energy_of(incident)) - 1
+        waves = [torch.sin(4 * energy), torch.cos(4 * energy)]
+        features = torch.cat([energy, *waves, *directions_of(incident)], 1)
         condition: Tensor = network.condition(features)
         return condition
 
@@ -403,7 +444,7 @@ class JointEnergies(Energies):
     def loss(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> Tensor:
         """The loss of the velocity, and the likelihood of the layers."""
         centre, spread = self._scales(incident)
-        first = self.total(self._total(incident, energies), torch.log(incident))
+        first = self.total(self._total(incident, energies), torch.log(energy_of(incident)))
         layers = torch.log1p(energies / self.unit).float() / spread
         x1, x0, t = torch.cat([first, layers], 1), rng.normal(self.noise_dim), rng.uniform()
         x, condition = on_path(x0, x1, t), self._condition(self.network, incident)
@@ -440,8 +481,8 @@ class JointEnergies(Energies):
         x = solve(self._velocity(incident), noise)
         t = torch.full_like(x[:, 0], self.end)
         velocity, posterior = self._ends(self.network, x, t, self._condition(self.network, incident), centre)
-        first = self.total.inverse(x[:, :1] + (1 - self.end) * velocity, torch.log(incident))
-        total = (first.double() * incident).clamp(min=0)
+        first = self.total.inverse(x[:, :1] + (1 - self.end) * velocity, torch.log(energy_of(incident)))
+        total = (first.double() * energy_of(incident)).clamp(min=0)
         layers = torch.expm1((posterior.likely() * spread).double().clamp(0, 20)) * self.unit
         return layers * (total / layers.sum(1, keepdim=True).clamp(min=1e-10))
 
@@ -458,7 +499,7 @@ class Context:
     """What the shapes of a batch are told.
 
     Attributes:
-        features: E_inc and all u, standardised, (B, 1 + L).
+        features: E_inc and all u, standardised, (B, 1 + L), and the direction where there are angles, (B, 3 + L).
         layers: ln(1 + E_l / unit) / 4 and whether a layer is not empty, (B, L, 2).
         energies: of the layers [MeV], (B, L) float64.
     """
@@ -833,6 +874,20 @@ class CaloDream(Generator):
                 f"calodream needs a detector of voxels with three axes, {detector.name} has {len(axes)}"
                 f"{'' if detector.layers else ' and no layers'}"
             )
+        if detector.features not in (("incident_energy",), ("incident_energy", "theta", "phi")):
+            raise ValueError(
+                "calodream needs the condition incident_energy, and takes theta and phi behind it; "
+                f"{detector.name} has {', '.join(detector.features)}"
+            )
+        more = 0 if len(detector.features) == 1 else 2
+        if more and config.energy.network != "joint":
+            raise ValueError(
+                f"theta and phi are for energies drawn at once, energy.network = 'joint', got {config.energy.network!r}"
+            )
+        if more and config.shape.turn:
+            raise ValueError(
+                "showers with theta and phi cannot be turned in training: shape.turn must be false"
+            )
         self.detector, self.config = detector, config
         self.split = LayerEnergies([layer.cells for layer in detector.layers])
         self.logit, self.standardize = Logit(), Standardize(axes[0], 1e-6)
@@ -842,6 +897,7 @@ class CaloDream(Generator):
             if energy.network == "joint"
             else AutoregressiveEnergies(self.split, energy)
         )
+        told_more(self.energy, more)
         # attention reads the weights of queries, keys and values itself
         make_bayesian(self.energy, energy.bayesian, leave=("inputs",))
         self.energy_solver = (
@@ -856,6 +912,7 @@ class CaloDream(Generator):
             self.shape = DrawnShapes(axes, shape, config.unit, config.cut)
         else:
             self.shape = VelocityShapes(axes, shape)
+        told_more(self.shape, more)
         make_bayesian(self.shape.network, shape.bayesian)
         self._end = shape.end if isinstance(self.shape, VoxelShapes | DrawnShapes) else 1.0
         self.shape_solver = BespokeSolver(shape.bespoke.steps, self._end) if shape.bespoke.steps else None
@@ -865,6 +922,9 @@ class CaloDream(Generator):
             else None
         )
         self.shape_average_velocity = self.shape.student() if shape.average_velocity.steps else None
+        for student in (self.energy_average_velocity, self.shape_average_velocity):
+            if student is not None:
+                told_more(student, more)
         self.noise_dim = self.energy.noise_dim + (1 + self.shape.drawn) * int(np.prod(self.shape.shape))
 
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
@@ -899,12 +959,12 @@ class CaloDream(Generator):
     def context(self, conditions: Tensor, energies: Tensor) -> Context:
         """Returns what shapes are told, from E_inc [MeV] (B, 1) and layer energies [MeV], (B, L)."""
         u = self._fractions(conditions, energies)
-        features = torch.cat([scaled_energy(conditions), self.standardize(u)], 1)
+        features = [scaled_energy(energy_of(conditions)), self.standardize(u), *directions_of(conditions)]
         logs = torch.log1p(energies / self.config.unit).float() / 4
-        return Context(features, torch.stack([logs, (energies > 0).float()], 2), energies)
+        return Context(torch.cat(features, 1), torch.stack([logs, (energies > 0).float()], 2), energies)
 
     def _fractions(self, conditions: Tensor, energies: Tensor) -> Tensor:
-        u = self.split.fractions(energies, conditions).clamp(0, 1)
+        u = self.split.fractions(energies, energy_of(conditions)).clamp(0, 1)
         return (u if self.config.latent is not None else self.logit(u)).float()
 
     # Training
