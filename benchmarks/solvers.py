@@ -1,7 +1,7 @@
 """Quality against evaluations of the network: rules, bespoke solvers and average velocities of one factor of a model.
 
     python benchmarks/solvers.py RUN --data FILE... [--factor sums|code|energies] [--part validation|test] \
-        [--steps 1 2 4 6 16] [--updates 600] [--json OUT]
+        [--steps 1 2 4 6 16] [--fit 1 2 4] [--fits bespoke path identity] [--updates 600]
 
 Solvers and students are fitted to the run's frozen network on training rows: average velocities with batches of 256,
 as many updates as `--updates` says, bespoke solvers with batches of 100 and half as many. What the run itself has
@@ -12,17 +12,16 @@ trained is scored too. All are scored on the same rows with the same noise, by
 - code: of images with the true sums, W1 of the radius and of the lit cells [cells];
 - energies: energy score of ln(1 + E_l / unit) (four draws), W1 of E_tot / E_inc.
 
-Each over `--repeats` seeds as min / median / max. `python tools/pictures.py evaluations OUT...` draws the files.
+Each over `--repeats` seeds as min / median / max. `python tools/pictures.py evaluations` draws what is printed.
 """
 
 import argparse
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -301,12 +300,12 @@ def main() -> None:
     parser.add_argument("--part", choices=("validation", "test"), default="validation")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 6, 16])
     parser.add_argument("--fit", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--fits", nargs="+", default=["bespoke", *TARGETS])
     parser.add_argument("--updates", type=int, default=600)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--rows", type=int, default=100_000, help="of those that judge, spread evenly over all"
     )
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     recipe, model = load_model(arguments.run)
@@ -316,7 +315,7 @@ def main() -> None:
     part: Part = arguments.part
     some = np.unique(np.linspace(0, len(parts[part]) - 1, min(arguments.rows, len(parts[part]))).astype(int))
     training, judged = source.slices(parts["train"]), source.slices(parts[part][some])
-    rows: list[dict[str, Any]] = []
+    printed = False
     shares = factor.end < 1
 
     def noise(seed: int) -> Tensor:
@@ -329,10 +328,11 @@ def main() -> None:
             scores = [factor.scores(group, judged) for group in groups]
         error = float((draws[0] - precise).square().mean().sqrt())
         values = {key: [score[key] for score in scores] for key in scores[0]}
-        if not rows:
+        nonlocal printed
+        if not printed:
+            printed = True
             print(f"| solver | evaluations | error | {' | '.join(values)} | fitted in [s of a core] |")
             print(f"|{'---|' * (len(values) + 4)}")
-        rows.append({"name": name, "evaluations": evaluations, "error": error, "scores": values})
         spread = " | ".join(f"{min(v):.3g} / {np.median(v):.3g} / {max(v):.3g}" for v in values.values())
         print(f"| {name} | {evaluations} | {error:.4f} | {spread} | {fitting:.0f} |", flush=True)
 
@@ -357,10 +357,11 @@ def main() -> None:
         times = step_times(factor.end, factor.steps, shares=shares)
         show("average velocity, of the run", factor.steps, partial(leaped, average, times))
     for steps in arguments.fit:
-        started = time.process_time()
-        solver = fitted_solver(factor, training, steps, arguments.updates // 2)
-        show("bespoke", steps, partial(solver, velocity), time.process_time() - started)
-        for target in TARGETS:
+        if "bespoke" in arguments.fits:
+            started = time.process_time()
+            solver = fitted_solver(factor, training, steps, arguments.updates // 2)
+            show("bespoke", steps, partial(solver, velocity), time.process_time() - started)
+        for target in (target for target in TARGETS if target in arguments.fits):
             config = AverageVelocityConfig(steps=steps, target=target)
             started = time.process_time()
             student = fitted_student(factor, training, config, arguments.updates)
@@ -369,9 +370,6 @@ def main() -> None:
                 average = factor.average(student, judged)
             times = step_times(factor.end, steps, shares=shares)
             show(f"average velocity, {target}", steps, partial(leaped, average, times), fitting)
-    if arguments.json:
-        content = {"run": arguments.run.name, "factor": arguments.factor, "rows": rows}
-        arguments.json.write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

@@ -4,20 +4,19 @@
     python tools/pictures.py time RUN... --panels zn_wide:w1 zn_wide:conditional_w1 zn:mae_c --out time.svg
     python tools/pictures.py study STUDY --out docs/images/study.svg
     python tools/pictures.py gallery --out docs/images/gallery
-    python tools/pictures.py evaluations JSON:SCORE... --out docs/images/evaluations.svg
+    python tools/pictures.py evaluations TEXT:SCORE... --out docs/images/evaluations.svg
 
 `events` draws test particles of several types, one shot of the simulation above one of the surrogate, and the photon
 sums of all test rows; of each type it takes the particle that was simulated most often. The runs of `time` are
 evaluated run folders, on the sets that the panels name; every setting of their sweeps is drawn too. `gallery` runs the
 Python of docs/gallery.md in a folder and keeps there the pictures that the page shows. `evaluations` draws a score of
-each file of `benchmarks/solvers.py` against the evaluations of the network.
+what `benchmarks/solvers.py` has printed against the evaluations of the network.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -120,28 +119,30 @@ def evaluations(panels: list[str]) -> bytes:
     names: list[str] = []
     side, gap = 2.5, 0.75
     with drawing.settings():
-        figure = drawing.figure(gap + len(panels) * (side + gap) - 0.15, side + 1.25)
+        figure = drawing.figure(gap + len(panels) * (side + gap) - 0.4, side + 1.25)
         for number, panel in enumerate(panels):
             path, _, score = panel.partition(":")
-            content = json.loads(Path(path).read_text())
+            title, *table = (line for line in Path(path).read_text().splitlines() if line.strip())
+            heads, _, *rows = ([cell.strip() for cell in line.strip("| ").split("|")] for line in table)
             axes = drawing.axes(figure, gap + number * (side + gap), 0.5, side, side)
-            for name in dict.fromkeys(row["name"].removesuffix(", of the run") for row in content["rows"]):
-                rows = [row for row in content["rows"] if row["name"].removesuffix(", of the run") == name]
-                rows.sort(key=lambda row: row["evaluations"])
+            points: dict[str, list[tuple[float, ...]]] = {}
+            for row in sorted(rows, key=lambda row: int(row[1])):
+                values = [float(value) for value in row[heads.index(score)].split(" / ")]
+                low, middle, high = values[0], values[len(values) // 2], values[-1]
+                each = points.setdefault(row[0].removesuffix(", of the run"), [])
+                each.append((int(row[1]), middle, middle - low, high - middle))
+            for name, several in points.items():
                 names += [] if name in names else [name]
                 look = drawing.style(names.index(name), name)
-                counts, values = [row["evaluations"] for row in rows], [row["scores"][score] for row in rows]
-                middle = [float(np.median(value)) for value in values]
-                bars = [
-                    [m - min(value) for m, value in zip(middle, values, strict=True)],
-                    [max(value) - m for m, value in zip(middle, values, strict=True)],
-                ]
-                axes.errorbar(counts, middle, bars, label=name, color=look.colour, marker="o", markersize=3.5)
+                counts, middles, *bars = zip(*several, strict=True)
+                axes.errorbar(
+                    counts, middles, bars, label=name, color=look.colour, marker="o", markersize=3.5
+                )
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             drawing.plain_ticks(axes.yaxis)
             axes.xaxis.set_major_formatter(lambda value, _: drawing.plainly(value))
-            axes.set_title(f"{content['run'].split('-')[0]}, {content['factor']}", fontsize=9)
+            axes.set_title(", ".join(title.split(", ")[:2]), fontsize=9)
             axes.set_xlabel("evaluations of the network")
             axes.set_ylabel(score)
         handles: dict[str, Any] = {}
@@ -149,7 +150,7 @@ def evaluations(panels: list[str]) -> bytes:
             handles |= {
                 label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
             }
-        figure.legend(handles.values(), handles, loc="upper center", ncols=len(handles), fontsize=8.5)
+        figure.legend(handles.values(), handles, loc="upper center", ncols=3, fontsize=8.5)
         return drawing.svg(figure)
 
 
