@@ -275,7 +275,9 @@ class FactorizedFlowMatching(Generator):
         """Does what `draw_image` does for photons, in the fewer operators of `nn.patch_graph`."""
         image = self.config.image
         times = step_times(image.end, image.solver.steps, shares=True)
-        light = patch_graph.follow(self.image, noise, features, self._places(conditions, features), times)
+        straight = self.sums.derive.cell(conditions)
+        near = torch.cat([straight, self.place(straight, features)], 1)
+        light = patch_graph.follow(self.image, noise, features, near, times)
         shape, patch = self.image.shape, self.image.patch
         channels = patch_graph.of_channels(self.channel, shape, patch, self.outputs)
         light = light.double()

@@ -69,24 +69,25 @@ class _Surroundings:
 
     Args:
         centres: middles of the tokens, in pixels from the first, (2, h, w).
-        near: the places, (B, P, 2).
+        near: the places, x and y of each, (B, 2 P).
     """
 
     def __init__(self, centres: Tensor, near: Tensor) -> None:
-        self.places = near.shape[1]
-        middles = centres.permute(1, 2, 0).repeat_interleave(self.places, 2)
-        self.away = middles - near.transpose(1, 2).reshape(-1, 1, 1, 2 * self.places)
+        self.places = near.shape[1] // 2
+        middles = centres.permute(1, 2, 0).repeat(1, 1, self.places)
+        self.away = middles - near[:, None, None]
 
     def maps(self) -> Tensor:
         """Returns the numbers of `nn.patch_network.around`, (B, h, w, 7 P), in the order of `order`."""
-        radius = self._radius(self.away, self.places)
+        radius = self._radius(self.away, 1)
         scales = _each([[-1 / 3], [-1 / 8], [-1 / 20]], self.places)
         near = [torch.tanh(self.away / 3), (self.away / 8).clamp(-3, 3), torch.exp(F.linear(radius, scales))]
         return torch.cat(near, -1)
 
     def order(self) -> Tensor:
         """Returns which of the numbers of `nn.patch_network.around` each number of `maps` is, (7 P,)."""
-        return torch.arange(7 * self.places).view(self.places, 7).T.flatten()
+        numbers = torch.arange(7 * self.places).view(self.places, 7)
+        return torch.cat([numbers[:, :2].flatten(), numbers[:, 2:4].flatten(), numbers[:, 4:].T.flatten()])
 
     def light(self, patch: int, scales: Sequence[float]) -> Tensor:
         """Returns exp(-distance / scale) of each pixel, (B, h, w, scales P, patch^2)."""
@@ -94,15 +95,15 @@ class _Surroundings:
         steps = torch.arange(patch) - (patch - 1) / 2
         offsets = torch.stack(torch.meshgrid(steps, steps, indexing="ij")).flatten(1)
         spread = torch.kron(torch.eye(2 * self.places), torch.ones(size, 1))
-        shift = offsets[:, None].expand(2, self.places, size).flatten()
-        radius = self._radius(F.linear(self.away, spread) + shift, self.places * size)
+        radius = self._radius(F.linear(self.away, spread) + offsets.flatten().repeat(self.places), size)
         falls = _each([[-1 / scale] for scale in scales], self.places * size)
         light: Tensor = torch.exp(F.linear(radius, falls)).unflatten(-1, (len(scales) * self.places, size))
         return light
 
-    @staticmethod
-    def _radius(away: Tensor, size: int) -> Tensor:
-        return torch.sqrt(F.linear(away * away, _each([[1.0, 1.0]], size)) + 1e-6)
+    def _radius(self, away: Tensor, size: int) -> Tensor:
+        """Returns distances, (B, h, w, P size), of those in x and y, (B, h, w, P 2 size)."""
+        sums = torch.kron(torch.eye(self.places), _each([[1.0, 1.0]], size))
+        return torch.sqrt(F.linear(away * away, sums) + 1e-6)
 
 
 class _Told:
@@ -131,10 +132,11 @@ class _Told:
         self._biases.append(bias)
 
     def pieces(self, embedding: Tensor) -> Iterator[Tensor]:
-        """Returns all of it in order, time by time, (B, 1, 1, *) each, from the embedding of all times, (B, n, E)."""
+        """Returns all of it in order, time by time, (B, 1, 1, *) each, of the embedding (B, n, E), or (B, E)."""
         matrix, bias = torch.cat(self._matrices), torch.cat(self._biases)
-        steps = embedding.shape[1]
-        every = F.linear(embedding.flatten(0, 1), matrix, bias).view(-1, 1, 1, steps * len(bias))
+        steps = embedding.shape[1] if embedding.ndim == 3 else 1
+        flat = embedding.flatten(0, 1) if embedding.ndim == 3 else embedding
+        every = F.linear(flat, matrix, bias).view(-1, 1, 1, steps * len(bias))
         return iter(every.split([len(part) for part in self._biases] * steps, 3))
 
     def through(self, tokens: Tensor, pieces: Iterator[Tensor]) -> Tensor:
@@ -161,7 +163,7 @@ def follow(
         network: predicts images.
         noise: starting points, (B, cells).
         conditions: standardised, (B, C).
-        near: the places whose surroundings the network sees, (B, P, 2).
+        near: the places whose surroundings the network sees, x and y of each, (B, 2 P).
         times: t_0 = 0 to the end.
 
     Returns:
@@ -306,14 +308,14 @@ def decoded(decoder: PatchDecoder, code: Tensor, straight: Tensor, features: Ten
     rows, columns = decoder.tokens.rows, decoder.tokens.columns
     size = decoder.patch**2
     known = torch.cat([features, code], 1)
-    near = torch.stack([straight, decoder.place(straight, known)], 1)
+    near = torch.cat([straight, decoder.place(straight, known)], 1)
     around = _Surroundings(decoder.tokens.centres, near)
     first = decoder.tokens.first
     spread = F.linear(decoder.spread(code).view(-1, rows, columns, 4), first.weight[:, :4])
     entering = F.linear(around.maps(), first.weight[:, 4:][:, around.order()])
     tokens = entering + spread + (decoder.tokens.place + first.bias)
     told = _Told(list(decoder.tokens.blocks))
-    tokens = norm(told.through(tokens, told.pieces(decoder.tokens.embedding(known)[:, None])))
+    tokens = norm(told.through(tokens, told.pieces(decoder.tokens.embedding(known))))
     profiles = 2 * len(SCALES)
     shift = torch.zeros(NUMBERS, 1)
     shift[COUNTS], shift[COUNTS + 1] = 2.0, math.log(0.5 / LAMBDA)
@@ -380,17 +382,18 @@ def with_sums(counts: Tensor, large: Tensor, mean: Tensor, sums: Tensor, channel
     Returns:
         counts in the places of the tiles, (B, h w s), float64.
     """
-    target = sums.double()
-    parts = torch.stack([counts, large, mean + 1e-9], 1).flatten(2).double()
-    of_small, of_large, expected = (parts @ channels).unbind(1)
+    target = sums.double()[:, None]
+    parts = torch.cat([counts, large, mean + 1e-9], 1).view(counts.shape[0], 3, -1).double()
+    of_small, of_large, expected = (parts @ channels).split(1, 1)
     factor = ((target - of_small) / of_large.clamp(min=1e-9)).clamp(0.5, 2.0)
     total = of_small + of_large * factor
     fewer = (target / total.clamp(min=1e-9)).clamp(max=1.0)
     total = total * fewer
     more = (target - total).clamp(min=0.0) / expected
     last = target / (total + more * expected).clamp(min=1e-12)
-    factors = torch.stack([fewer, factor * fewer, more], 1) * last[:, None]
-    return (parts * (factors @ channels.T)).sum(1)
+    factors = torch.cat([fewer, factor * fewer, more], 1) * last
+    moved: Tensor = (parts * (factors @ channels.T)).sum(1)
+    return moved
 
 
 def of_channels(channel: Tensor, shape: tuple[int, int], patch: int, number: int) -> Tensor:

@@ -31,8 +31,21 @@ class PlaceNetwork(nn.Module):
 
     def forward(self, guess: Tensor, features: Tensor) -> Tensor:
         """Predicts places in cells from the first, (B, 2), from guesses (B, 2) and features (B, F)."""
-        weight, shift = self.layers(features).chunk(2, 1)
         middle = (self.size - 1) / 2
         inside = torch.minimum(torch.maximum(guess, -0.25 * self.size), 1.25 * self.size)
+        if torch.compiler.is_exporting():
+            return self._exported(features, middle, inside - middle)
+        weight, shift = self.layers(features).chunk(2, 1)
         place: Tensor = middle + torch.sigmoid(weight) * (inside - middle) + shift * self.size / 2
+        return place
+
+    def _exported(self, features: Tensor, middle: Tensor, way: Tensor) -> Tensor:
+        """Does the same with middle and size in the last layer, given the way from the middle to the guess, (B, 2)."""
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        factors = torch.cat([torch.ones(2), self.size / 2])
+        bias = last.bias * factors + torch.cat([torch.zeros(2), middle])
+        told = nn.functional.linear(self.layers[:-1](features), last.weight * factors[:, None], bias)
+        weight, shift = told.chunk(2, 1)
+        place: Tensor = shift + torch.sigmoid(weight) * way
         return place

@@ -135,10 +135,13 @@ class VelocityNetwork(nn.Module):
         """
         told = [block.told() for block in self.blocks if isinstance(block, Block)]
         matrix, bias = (torch.cat(parts) for parts in zip(*told, strict=True))
-        embedding = nn.functional.silu(condition[:, None] + self._told(times, s))
-        width = self.first.out_features
-        every = nn.functional.linear(embedding.flatten(0, 1), matrix, bias)
-        pieces = iter(every.view(-1, len(times) * len(bias)).split(width, 1))
+        width, told_of_times = self.first.out_features, self._told(times, s)
+        if len(weights) == 1:
+            every = nn.functional.linear(nn.functional.silu(condition + told_of_times), matrix, bias)
+        else:
+            embedding = nn.functional.silu(condition[:, None] + told_of_times).flatten(0, 1)
+            every = nn.functional.linear(embedding, matrix, bias).view(-1, len(weights) * len(bias))
+        pieces = iter(every.split(width, 1))
         seen, entering = x0, self.first.weight
         for weight in weights:
             h = nn.functional.linear(seen, entering, self.first.bias)

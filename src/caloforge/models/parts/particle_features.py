@@ -59,6 +59,8 @@ class ImpactFeatures(nn.Module):
 
     def impact(self, conditions: Tensor) -> Tensor:
         """Returns where the straight line meets the face, in cm from the axis, (B, 2) float64."""
+        if torch.compiler.is_exporting():
+            return _impact(conditions.index_select(1, torch.tensor(self._columns)), self._face.z)
         return _impact(conditions[:, self._columns], self._face.z)
 
     def cell(self, conditions: Tensor) -> Tensor:
@@ -422,8 +424,9 @@ def _impact(needed: Tensor, face: float) -> Tensor:
     """Returns where straight lines meet the plane |z| = face, (B, 2) float64, from the features `_NEEDED`."""
     # float64: the place within a fibre is a small part of the path from the vertex
     if torch.compiler.is_exporting():
-        vertex, vz, momentum, pz = (needed[:, i:j].double() for i, j in ((1, 3), (3, 4), (4, 6), (6, 7)))
-        return vertex + momentum * ((face - torch.sign(pz) * vz) / pz.abs().clamp(min=1e-6))
+        _, vertex, vz, momentum, pz, _ = needed.double().split([1, 2, 1, 2, 1, 1], 1)
+        impact: Tensor = vertex + momentum * ((face - torch.sign(pz) * vz) / pz.abs().clamp(min=1e-6))
+        return impact
     _, vx, vy, vz, px, py, pz, _ = needed.double().unbind(1)
     ahead = pz.abs().clamp(min=1e-6)
     length = face - torch.sign(pz) * vz
