@@ -52,6 +52,15 @@ def test_the_flows_have_tables_of_their_own(models, tmp_path):
     assert "zn-flow_matching" not in text.partition("flows by particle type")[2].partition("###")[0]
 
 
+def test_models_have_tables_by_particle_type(models, tmp_path):
+    text = page_of(tmp_path / "results.md", models)
+    section = text.partition("made: by particle type")[2].partition("\n### ")[0]
+    assert re.search(r"^\| particle \| .*zn-flow_matching", section, re.MULTILINE)
+    assert re.search(r"^\| all \| \d", section, re.MULTILINE)
+    # neutrons and photons each for themselves, here too few of them
+    assert re.search(r"Without a value \(events\): .*\bn \(\d+\).*: fewer than 20 rows", section)
+
+
 def test_every_row_says_how_it_came_about(models, tmp_path):
     text = page_of(tmp_path / "results.md", models, failed={"zn-gan": "the loss became NaN"})
     assert "| `caloforge train flow` | yes | 7 | 1.0 | here |" in row_of(

@@ -63,6 +63,9 @@ FURTHER = ("MAE_c", "MAE_cw", "parameters", "time, batch 1", "MAE, published")
 READOUTS = ("w1", "conditional_w1", "mae", "mae_c", "mae_cw")
 """Metrics of the table of direct estimation."""
 
+TYPE_METRICS = ("w1", "conditional_w1", "mae_c")
+"""Metrics of the tables by particle type."""
+
 
 SWEPT_SHOWERS = ("auc_high", "frechet_population", "sep_voxels")
 """Metrics of showers that are drawn against a setting."""
@@ -190,6 +193,8 @@ def _images(parts: Sequence[Comparison], contents: Contents) -> list[Block]:
             inner = _scores(part, [*readouts, *yardsticks], READOUTS, SOURCE_READOUTS)
             blocks.append(Section(f"{part.stem}: direct estimation of the channel sums", inner))
     for part in parts:
+        blocks += _by_type(part)
+    for part in parts:
         blocks += _flows(part)
     for part in parts:
         drawn: list[Block] = [*_curves(part, "w1")]
@@ -238,6 +243,19 @@ def _scores(part: Comparison, runs: Sequence[Run], wanted: Sequence[str], source
 
 def _recipe(detector: Detector, name: str) -> str:
     return name.removeprefix(f"{detector.name}-")
+
+
+def _by_type(part: Comparison) -> list[Block]:
+    """Returns tables by particle type of what is trained: neutrons and protons apart, and so on."""
+    runs = [run for run in part.runs if kind_of(run.scores) != "yardstick"]
+    names, scores = [run.name for run in runs], [run.scores for run in runs]
+    every = ((name, tables.particles_table(scores, part.stem, name, names)) for name in TYPE_METRICS)
+    folded = tuple(
+        Details(tables.column_of(name, part.detector.name).label, (table,))
+        for name, table in every
+        if table.rows
+    )
+    return [Section(f"{part.stem}: by particle type", folded)] if folded else []
 
 
 def _flows(part: Comparison) -> list[Block]:
