@@ -98,7 +98,8 @@ def middles(events: Events) -> NDArray[np.float64]:
     """Returns the middle of the light in cells, (N, 2)."""
     light = events.responses.astype(np.float64)
     axes = [np.arange(size) for size in light.shape[1:]]
-    return np.stack([light.sum(2) @ axes[0], light.sum(1) @ axes[1]], 1) / light.sum((1, 2))[:, None]
+    middle = np.stack([light.sum(2) @ axes[0], light.sum(1) @ axes[1]], 1) / light.sum((1, 2))[:, None]
+    return np.asarray(middle, np.float64)
 
 
 def main() -> None:
