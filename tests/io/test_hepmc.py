@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from caloforge.detectors import ZN
+from caloforge.detectors import DS2_ANGLES, ZN
 from caloforge.io import create, open_particles, open_primaries
 
 hepmc = pytest.importorskip("pyhepmc")
@@ -74,3 +74,14 @@ def test_what_does_not_fit(tmp_path):
         open_primaries(path, ZN)
     with pytest.raises(ValueError, match="HepMC3 files are only read"):
         create(path, ZN)
+
+
+def test_angles_follow_from_the_momentum(tmp_path):
+    primaries = open_primaries(written(tmp_path / "events.hepmc"), DS2_ANGLES)
+    neutrons = primaries.select(np.flatnonzero(primaries.pdg == 2112))
+    np.testing.assert_allclose(
+        neutrons.feature("theta"), np.hypot(0.1, 0.2) / (1000 + np.arange(5)), rtol=1e-4
+    )
+    np.testing.assert_allclose(neutrons.feature("phi"), np.arctan2(0.2, 0.1), rtol=1e-5)
+    photons = primaries.select(np.flatnonzero(primaries.pdg == 22))
+    np.testing.assert_allclose(photons.feature("theta"), np.pi, rtol=1e-6)

@@ -7,8 +7,8 @@ from caloforge.report import figures
 from caloforge.report.document import Section, walk
 from caloforge.report.drawing import style
 from caloforge.report.histograms import Points, mean_of
-from caloforge.report.pages.showers import _bands, bands, layer_numbers
-from made_showers import made_showers
+from caloforge.report.pages.showers import _bands, _profiles, along_direction, bands, layer_numbers
+from made_showers import made_showers, made_showers_with_angles
 
 RAGGED = """<Bins><Bin pid="22" name="photon"><Layer id="0" r_edges="0,1,2" n_bin_alpha="1"/>
 <Layer id="3" r_edges="0,5,9,12" n_bin_alpha="4"/></Bin></Bins>"""
@@ -55,6 +55,17 @@ def test_a_band_has_profiles_spectrum_centre_width_and_sparsity():
     titles = {block.title for block in walk(drawn[0].blocks) if hasattr(block, "title")}
     assert {"Longitudinal profile", "Sparsity", "Width in eta", "Mean radius", "Voxel energies"} <= titles
     assert {title.split(", layer")[0] for title in titles} >= {"Centre in eta", "Width in eta"}
+
+
+def test_the_centre_is_drawn_along_the_direction_where_there_are_angles():
+    showers = observe_showers(made_showers_with_angles(rows=6))
+    phi = showers.primaries.feature("phi")[:, None]
+    by_hand = showers.centres[:, :, 0] * np.cos(phi) + showers.centres[:, :, 1] * np.sin(phi)
+    np.testing.assert_allclose(along_direction(showers), by_hand, atol=1e-5)
+    titles = [figure.title for figure in _profiles(showers, [])]
+    assert "Centre along the direction" in titles
+    plain = [figure.title for figure in _profiles(observe_showers(made_showers(rows=6)), [])]
+    assert plain == titles[:-1]
 
 
 @pytest.mark.slow

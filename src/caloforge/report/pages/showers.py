@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from caloforge.detectors import Detector
 from caloforge.events import EventSource
 from caloforge.metrics import showers as challenge
-from caloforge.metrics.showers import Showers, cut, observe_showers, wide_layers
+from caloforge.metrics.showers import Showers, cut, directions, observe_showers, wide_layers
 from caloforge.metrics.weights import effective_size, select
 from caloforge.report import figures, histograms
 from caloforge.report.document import Block, Figure, Grid, Image, Section, missing, note
@@ -214,6 +214,8 @@ def _profiles(reference: Showers, models: Observed) -> list[Figure]:
             ),
             ("Mean radius", "centre r [mm]", lambda showers: showers.centres[:, :, 2], edges, "linear"),
         ]
+    if len(wide) > 1 and directions(reference.primaries).shape[1]:
+        quantities.append(("Centre along the direction", "centre [mm]", along_direction, wide, "linear"))
     blocks = []
     for title, label, of, borders, scale in quantities:
 
@@ -233,6 +235,14 @@ def _profiles(reference: Showers, models: Observed) -> list[Figure]:
         )
         blocks.append(_half(drawn, f"{title} by layer", title, "Mean by layer."))
     return blocks
+
+
+def along_direction(showers: Showers) -> NDArray[np.float64]:
+    """Returns the centre of each layer with angles along the particle's azimuth [mm], (N, W): about z tan(theta)."""
+    across = directions(showers.primaries)
+    across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-12)
+    centres = showers.centres[:, wide_layers(showers.primaries.detector), :2]
+    return np.asarray((centres * across[:, None]).sum(2))
 
 
 def bands(incident: NDArray[np.float64]) -> NDArray[np.float64]:
