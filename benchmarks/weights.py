@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from caloforge.evaluation.classifier import View, classify, inputs_of, suite
 from caloforge.evaluation.refinement import Refined, RefinementConfig, learnable, refine
 from caloforge.evaluation.scoring import rows_to_score
 from caloforge.events import Events, EventSource, Selected, load
@@ -123,17 +122,13 @@ def main() -> None:
         values = [text(part[metric]["values"]) for part in scores.values()]
         print(f"| {metric} | {floor} | {' | '.join([*parts, *values])} |", flush=True)
     truth = load(test)
-    for name in arguments.judges:
-        view: View = name
-        ours, theirs = inputs_of(truth, view), inputs_of(plain, view)
+    for view in arguments.judges:
         columns = []
         for part in ([plain] * arguments.seeds, *weighed.values()):
-            weights = [events.weight for events in part]
+            # by folds of particles: a pair of one particle in two parts would tell each other's class
+            judge = RefinementConfig(view=view)
             aucs = [
-                classify(
-                    ours, theirs, view, plain.detector, suite("small"), seed, weights=(None, weight)
-                ).auc_raw
-                for seed, weight in enumerate(weights)
+                refine(events, truth, config=judge, seed=100 + seed).auc for seed, events in enumerate(part)
             ]
             columns.append(text(aucs))
         print(f"| AUC of new classifiers, {view} | 0.5 | {' | '.join(columns)} | | | |", flush=True)

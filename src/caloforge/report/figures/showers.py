@@ -68,6 +68,8 @@ def profile(
         if y == "log":
             main.set_yscale("log")
         drawing.ratio_frame(main, low, edges, window, (xlabel, ylabel), -0.175)
+        if x == "log":
+            drawing.plain_ticks(low.xaxis)
         return drawing.svg(figure)
 
 
