@@ -44,8 +44,9 @@ def uncertainty_map(first: Values, second: Values, relative: Values, xlabel: str
         for axis, borders in ((axes.xaxis, first), (axes.yaxis, second)):
             every = max((len(borders) - 1) // 8, 1)
             places = np.arange(0, len(borders), every)
-            axis.set_ticks(places - 0.5, [f"{borders[place]:.3g}" for place in places])
-        axes.tick_params(axis="x", rotation=45)
+            axis.set_ticks(places - 0.5, [f"{float(f'{borders[place]:.3g}'):g}" for place in places])
+        for label in axes.get_xticklabels():
+            label.set(rotation=45, horizontalalignment="right", rotation_mode="anchor")
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel, fontsize=8.5)
         bar = figure.colorbar(mesh, cax=drawing.axes(figure, 3.82, 0.75, 0.14, 2.7))

@@ -43,7 +43,7 @@ def uncertainty(part: Comparison) -> list[Block]:
     drawn = []
     for run in with_replicas:
         relative = relative_spread(part.replicas_of(run), energies, edges, across, other)
-        label = "layer" if across is None else "distance of the impact from the middle of the face [cm]"
+        label = "layer" if across is None else "impact from the middle of the face [cm]"
         image = figures.uncertainty_map(edges * scale, other, relative, f"energy [{unit}]", label)
         drawn.append(
             Figure((Image(image, f"{run.name}: relative uncertainty"),), f"{run.name}: relative uncertainty")
