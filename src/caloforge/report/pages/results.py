@@ -472,7 +472,7 @@ def _optimizers(runs: Sequence[Run]) -> Table:
             ]
     heads = ("stage", "learning rate", "β1", "β2", "schedule", "weight decay", "epochs", "batch")
     note = "A recipe that ends in -paper has the publication's settings, and is not trained here."
-    return Table("recipe", tuple(map(Column, heads)), tuple(rows), (note,))
+    return Table("recipe", tuple(map(Column, heads)), tuple(rows), (note,), fixed=1)
 
 
 def _stages(model: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
