@@ -38,3 +38,12 @@ def test_the_gpu_benchmark_without_a_gpu():
     done = run(ROOT / "benchmarks" / "gpu.py", CUDA_VISIBLE_DEVICES="")
     assert (done.returncode, done.stdout) == (1, "")
     assert "needs a CUDA device, and PyTorch sees none" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_tables_of_weights_that_ship():
+    weights = ROOT / "src" / "caloforge" / "samples" / "weights" / "zn-vqgan"
+    done = run(ROOT / "tools" / "tables.py", weights, "--metrics", "w1", "--sets", "zn")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("### zn\n\n| model | W1 [photons] |")
+    assert "| zn-vqgan |" in done.stdout

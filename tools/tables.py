@@ -13,8 +13,8 @@ repeats with its spread, beside its floor. The tables of the publication on inve
 import argparse
 from pathlib import Path
 
-from caloforge.io.files import read_json
 from caloforge.io.run import Run
+from caloforge.io.scores import read_scores
 from caloforge.report import markdown
 from caloforge.report.tables import scores_table
 
@@ -27,9 +27,9 @@ def main() -> None:
     parser.add_argument("--groups", nargs="*", default=["all"])
     parser.add_argument("--sets", nargs="*")
     arguments = parser.parse_args()
-    scores = [read_json(path if path.is_file() else Run(path).scores) for path in arguments.runs]
-    for stem in arguments.sets or dict.fromkeys(stem for one in scores for stem in one["sets"]):
-        held = [one for one in scores if stem in one["sets"]]
+    scores = [read_scores(path if path.is_file() else Run(path).scores) for path in arguments.runs]
+    for stem in arguments.sets or dict.fromkeys(stem for one in scores for stem in one.sets):
+        held = [one for one in scores if stem in one.sets]
         for group in arguments.groups:
             print(f"### {stem}{'' if group == 'all' else f', {group}'}\n")
             table = scores_table(held, stem, metrics=arguments.metrics, group=group, speed=group == "all")
