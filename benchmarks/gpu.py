@@ -89,7 +89,11 @@ def main() -> None:
     parser.add_argument(
         "recipes",
         nargs="*",
-        default=["zn-factorized_flow_matching", "zn-flow_matching", "zn-flow_matching-paper"],
+        default=[
+            "zn-factorized_flow_matching",
+            "zn-factorized_latent_flow_matching",
+            "zn-flow_matching-paper",
+        ],
     )
     parser.add_argument("--batches", type=int, nargs="+", default=[256, 4096])
     parser.add_argument("--repeats", type=int, default=5)

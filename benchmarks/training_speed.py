@@ -1,9 +1,10 @@
 """Training and sampling speed of networks on one core: samples a core-second, ms an event.
 
-    python benchmarks/training_speed.py [RECIPE ...] [--repeats 5]
+    python benchmarks/training_speed.py [RECIPE ...] [--repeats 5] [--compile] [--training]
 
 Of a training in several stages the last is timed, which is that of the image. Recipes take turns, so that the
-machine's drift touches all; printed are min / median / max over the repeats.
+machine's drift touches all; printed are min / median / max over the repeats. `--compile` trains each recipe also as
+`training.compile = true` does (it needs a C++ compiler; compiling is not counted). `--training` leaves generation out.
 """
 
 import argparse
@@ -45,6 +46,8 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--compile", action="store_true", help="training with torch.compile beside it")
+    parser.add_argument("--training", action="store_true", help="training alone, without generation")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cases = {}
@@ -55,6 +58,13 @@ def main() -> None:
         events = open_events(samples.sample(f"{recipe.detector}_wide")).slices(slice(0, arguments.batch_size))
         stage = model.stages(events)[-1]
         cases[name] = model, stage, events
+        if arguments.compile:
+            twin = build(recipe)
+            assert isinstance(twin, Generator | Readout)
+            compiled = twin.stages(events)[-1]
+            for module in compiled.modules().values():
+                module.compile()
+            cases[f"{name}, compiled"] = twin, compiled, events
     figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for repeat in range(arguments.repeats + 1):
         for name, (model, stage, events) in cases.items():
@@ -62,10 +72,13 @@ def main() -> None:
             batch = BatchRandom(repeat, rows, len(events))
             training = cpu_seconds(lambda: stage.step(events, batch, lambda loss: loss.backward()))  # noqa: B023
             size = len(events)
-            many = cpu_seconds(lambda: generate_in_memory(model, events.conditions, 0, batch_size=size))  # noqa: B023
-            one = cpu_seconds(lambda: generate_in_memory(model, events.conditions[:4], 0, batch_size=1))  # noqa: B023
             if repeat:  # the first is a warm-up
                 figures[name]["samples"].append(len(events) / training)
+            if arguments.training:
+                continue
+            many = cpu_seconds(lambda: generate_in_memory(model, events.conditions, 0, batch_size=size))  # noqa: B023
+            one = cpu_seconds(lambda: generate_in_memory(model, events.conditions[:4], 0, batch_size=1))  # noqa: B023
+            if repeat:
                 figures[name]["many"].append(1e3 * many / len(events))
                 figures[name]["one"].append(1e3 * one / 4)
     print(
@@ -75,7 +88,8 @@ def main() -> None:
         "| recipe | training, samples/s | ms an event, in a batch | ms an event, batch 1 |\n|---|---|---|---|"
     )
     for name, row in figures.items():
-        print(f"| {name} | {spread(row['samples'])} | {spread(row['many'])} | {spread(row['one'])} |")
+        columns = [spread(row[what]) if row[what] else "" for what in ("samples", "many", "one")]
+        print(f"| {name} | {' | '.join(columns)} |")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Bundles of an older commit against those of today, in turns in one process: processor time of one thread.
 
     python benchmarks/turns.py [NAME ...] [--commit 7993d78] [--batches 1 32 256] [--rounds 9] [--eager]
-        [--bundles FOLDER] [--profile]
+        [--bundles FOLDER] [--set SETTING ...] [--profile]
 
 Of each of the weights that ship, the commit's own code exports the commit's own weights, from a work tree of its own,
 and today's code those of today. Then the graphs take turns, each run by its own session, with the same particles and
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -63,15 +63,16 @@ def tree_of(commit: str) -> Iterator[Path]:
             git("worktree", "remove", "--force", str(path))
 
 
-def export_there(tree: Path, name: str, out: Path) -> None:
+def export_there(tree: Path, name: str, out: Path, settings: Sequence[str] = ()) -> None:
     """Exports shipped weights with the code of a work tree."""
     weights = tree / "src" / "caloforge" / "samples" / "weights" / name
     command = [sys.executable, "-m", "caloforge", "export", str(weights), "--out", str(out)]
+    command += [word for setting in settings for word in ("--set", setting)]
     environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, cwd=tree)
 
 
-def bundles_of(names: list[str], commit: str, folder: Path) -> None:
+def bundles_of(names: list[str], commit: str, folder: Path, settings: Sequence[str]) -> None:
     """Writes the bundles that are missing: FOLDER/before/NAME and FOLDER/now/NAME."""
     before = [name for name in names if not (folder / "before" / name).exists()]
     if before:
@@ -82,7 +83,7 @@ def bundles_of(names: list[str], commit: str, folder: Path) -> None:
     for name in names:
         if not (folder / "now" / name).exists():
             (folder / "now").mkdir(parents=True, exist_ok=True)
-            export_there(ROOT, name, folder / "now" / name)
+            export_there(ROOT, name, folder / "now" / name, settings)
 
 
 def module_of(commit: str, path: str) -> Any:
@@ -311,11 +312,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--bundles", type=Path)
+    parser.add_argument("--set", action="append", default=[], dest="settings", help="of today's export")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.bundles or Path(temporary)
-        bundles_of(arguments.names, arguments.commit, folder.resolve())
+        bundles_of(arguments.names, arguments.commit, folder.resolve(), arguments.settings)
         print(
             f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, onnxruntime "
             f"{version('onnxruntime')}, one thread, processor time, ms an event, {arguments.rounds} rounds\n"

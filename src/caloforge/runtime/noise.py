@@ -97,48 +97,10 @@ def standard_normals(seed: int, events: ArrayLike, size: int, stream: int = 0) -
     Returns:
         standard normals, (B, size).
     """
-    _check_seed(seed)
-    numbers = np.asarray(events, np.uint64)
-    blocks = -(-size // 4)
-    normals = np.empty((len(numbers), blocks, 2, 2), np.float32)
-    together = max(_CACHED // max(blocks, 1), 1)
-    for start in range(0, len(numbers), together):
-        part = slice(start, start + together)
-        _draw(seed, numbers[part], stream, normals[part])
-    return normals.reshape(len(numbers), 4 * blocks)[:, :size]
-
-
-_CACHED = 4096
-"""Blocks that are drawn at once: their words stay in the cache of a core."""
-
-
-def _draw(seed: int, events: NDArray[np.uint64], stream: int, normals: NDArray[np.float32]) -> None:
-    """Draws normals of events, (B, blocks, 2, 2): what `philox` and the formula above say, without new memory.
-
-    The words lie in pairs, (c0, c2) and (c1, c3): the first of a pair of normals comes from one of each.
-    """
-    shape = (2, len(events), normals.shape[1])
-    even, odd, product, high = (np.empty(shape, np.uint64) for _ in range(4))
-    even[0], even[1] = np.arange(shape[2], dtype=np.uint64), (events & _LOW)[:, None]
-    odd[0], odd[1] = stream, (events >> _HIGH)[:, None]
-    multipliers, first, second = _MULTIPLIERS[:, None, None], seed & 0xFFFFFFFF, seed >> 32
-    for _ in range(ROUNDS):
-        np.multiply(even, multipliers, out=product)
-        np.right_shift(product, _HIGH, out=high)
-        np.bitwise_xor(high[::-1], odd, out=even)
-        even[0] ^= np.uint64(first)
-        even[1] ^= np.uint64(second)
-        np.bitwise_and(product[::-1], _LOW, out=odd)
-        first, second = (first + _WEYL[0]) & 0xFFFFFFFF, (second + _WEYL[1]) & 0xFFFFFFFF
-    radius, angle = even.astype(np.float64), odd.astype(np.float64)
-    for u in (radius, angle):
-        u += 0.5
-        u *= 2.0**-32
-    np.log(radius, out=radius)
-    radius *= -2.0
-    np.sqrt(radius, out=radius)
-    angle *= 2.0 * np.pi
-    for number, function in enumerate((np.cos, np.sin)):
-        wave = function(angle)
-        wave *= radius
-        normals[..., number] = np.moveaxis(wave, 0, -1)
+    words = uniform_words(seed, events, -(-size // 4), stream)
+    u = (words.astype(np.float64) + 0.5) * 2.0**-32
+    radius, angle = np.sqrt(-2.0 * np.log(u[:, 0::2])), 2.0 * np.pi * u[:, 1::2]
+    normals = np.empty(u.shape, np.float32)
+    normals[:, 0::2] = radius * np.cos(angle)
+    normals[:, 1::2] = radius * np.sin(angle)
+    return normals[:, :size]
