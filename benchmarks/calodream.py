@@ -2,7 +2,7 @@
 
     python benchmarks/calodream.py energies RUN... --showers FILE [--seeds 5] [--epochs 200] [--smear 0.2]
     python benchmarks/calodream.py solvers RUN --showers FILE [--evaluations 4 8 16] [--out FIGURE]
-    python benchmarks/calodream.py reading RUN --showers FILE [--ends 0.5 0.8] [--evaluations 1 2 4 8 16] [--part test]
+    python benchmarks/calodream.py reading RUN --showers FILE [--ends 0.5] [--evaluations 0 2 4 8]
     python benchmarks/calodream.py windows RUN... --showers FILE [--seeds 3]
     python benchmarks/calodream.py latent RUN --showers FILE [--rows 500] [--cuts 0 0.1 0.4 1]
     python benchmarks/calodream.py cache [--batch 100]
@@ -620,7 +620,7 @@ def main() -> None:
     parser.add_argument(
         "--cuts", type=float, nargs="+", default=[0.0, 0.015, 0.1, 0.4, 1.0, 3.0], help="[MeV]"
     )
-    parser.add_argument("--ends", type=float, nargs="+", default=[0.5, 0.65, 0.8])
+    parser.add_argument("--ends", type=float, nargs="+", default=[0.3, 0.5, 0.6])
     parser.add_argument("--part", choices=["validation", "test"], default="validation")
     parser.add_argument("--views", nargs="+", default=["high", "low"])
     parser.add_argument("--out", type=Path)

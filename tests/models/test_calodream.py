@@ -37,7 +37,11 @@ VERSIONS = {
     "paper": {},
     "latent": LATENT,
     "small": {"energy": {"network": "joint"}, "shape": {"prediction": "voxels"}, "cut": 0.01515},
-    "drawn": {"energy": {"network": "joint"}, "shape": {"prediction": "drawn", "end": 0.5}, "cut": 0.01515},
+    "drawn": {
+        "energy": {"network": "joint"},
+        "shape": {"prediction": "drawn", "end": 0.5},
+        "cut": 0.01515,
+    },
 }
 
 
@@ -277,7 +281,7 @@ def test_what_does_not_fit_is_an_error():
         CaloDreamConfig.model_validate({"shape": {"prediction": "voxels"}, "latent": {}})
     with pytest.raises(ValueError, match="drawn at once, network = 'joint', got 'autoregressive'"):
         CaloDreamConfig.model_validate({"energy": {"average_velocity": {"steps": 1}}})
-    with pytest.raises(ValueError, match=r"end must be at most 0.8 where voxels are drawn, got 0.95"):
+    with pytest.raises(ValueError, match=r"end must be at most 0.6 where voxels are drawn, got 0.95"):
         CaloDreamConfig.model_validate({"shape": {"prediction": "drawn"}})
     with pytest.raises(ValueError, match=r"needs solver\.steps as trained, got 4"):
         CaloDreamConfig.model_validate({"shape": {"solver": {"method": "bespoke", "steps": 4}}})

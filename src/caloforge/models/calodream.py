@@ -28,7 +28,7 @@ Shapes, by a vision transformer (`nn.vit`) that is told E_inc and all u:
   ring r in layer l is expected to hold mu = f_lr E_l, f the mean profile; of lit voxels ln(1 + voxel / unit) has a mean
   m(mu) and a spread s(mu), and as many are lit as a Poisson law has, 1 - exp(-mu / quantum). x_1 = ln(1 + voxel /
   unit) / s, and the network corrects odds, means and spreads. Loss: E |x_1^ - x_1|^2 plus `likelihood` times
-  -ln p(x_1 | x_t), t up to 0.8, a quarter of the batch there. At `end`, not later, a normal says which density it is,
+  -ln p(x_1 | x_t), t up to 0.6 with density proportional to t. At `end`, not later, a normal says which density it is,
   or none, and another one where in it; what a density has below `cut` is mirrored at it. What the sum of a layer lacks
   is divided by the squares of the spreads. The flow has to tell only how voxels hang together, and not which of them
   are empty, so a few steps do.
@@ -96,7 +96,7 @@ OBLIQUE = 0.1
 LAYER_DENSITIES = 3
 """Densities of the energy of a layer that is not empty."""
 
-LATEST = 0.8
+LATEST = 0.6
 """Latest time at which voxels may be drawn, and to which their network is trained."""
 
 Solve = Callable[[Velocity, Tensor], Tensor]
@@ -149,7 +149,7 @@ class ShapeConfig(BaseModel):
         prediction: `velocity`, `voxels` or `drawn`.
         likelihood: weight of the likelihood of the voxels in the loss; of `voxels` and `drawn` only.
         end: time at which the voxels are read off the path, or drawn; of `voxels` and `drawn` only, of the
-            latter at most 0.8; may be changed after the training.
+            latter at most 0.6; may be changed after the training.
         turn: turn and mirror the showers of the training at random, where the calorimeter looks the same.
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
@@ -760,7 +760,7 @@ class DrawnShapes(Shapes):
         """The loss of the velocity and the likelihood of the voxels."""
         scales = self._scales(energies)
         x1, x0 = torch.log1p(voxels / self.unit) / scales[0], rng.normal(*self.shape)
-        t = LATEST * (rng.uniform() / 0.75).clamp(max=1).sqrt()
+        t = LATEST * rng.uniform().sqrt()
         posterior = self._posterior(network, on_path(x0, x1, t), t, context, scales)
         error = (posterior.mean() - x1).square().flatten(1).mean(1)
         each: Tensor = error + self.likelihood * posterior.surprise(x1).flatten(1).mean(1)
