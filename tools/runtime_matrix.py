@@ -32,6 +32,7 @@ WEIGHTS = (
     "zn-iaf-bs-ch-div",
     "zn-vqgan",
     "ds2-calodream",
+    "ds2-calodream-drawn",
 )
 
 O2 = ("zn-factorized_flow_matching", "zp-factorized_flow_matching")

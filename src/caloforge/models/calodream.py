@@ -703,7 +703,7 @@ class DrawnShapes(Shapes):
         self.profile: Tensor
         self.quantum: Tensor
         self.register_buffer("profile", torch.full((axes[0], axes[2]), 1 / (axes[1] * axes[2])))
-        self.register_buffer("quantum", torch.ones(()))
+        self.register_buffer("quantum", torch.ones(1))
         self.lit = StandardizeAlong(1, 5)
 
     def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
