@@ -416,7 +416,10 @@ def test_the_command(caloforge, exported, tmp_path):
         (["--unknown", "dark"], "--unknown is for --target o2"),
         (["--target", "geant4"], "needs a voxel detector, with the axes r, phi, z .* zn, with the axes x, y"),
         (["zp-flow_matching"], "--target bundle takes one run, got 2"),
-        (["--target", "o2", "--zero", ZERO, "--set", "dark=0"], "--set and --data are for a bundle"),
+        (
+            ["--target", "o2", "--zero", ZERO, "--set", "dark=0"],
+            "--set, --replica and --data are for a bundle",
+        ),
     ],
 )
 def test_what_the_command_refuses(caloforge, words, problem, tmp_path):
