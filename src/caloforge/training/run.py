@@ -174,9 +174,10 @@ def train_committee(recipe: Recipe, out: Path, members: int, *, resume: bool = F
     for number in range(1, members + 1):
         run = whole.member(number)
         member = recipe if number == 1 else recipe.model_copy(update={"member": number})
+        finished = (run.path / "card.json").is_file() and run.recipe() == resolved(member, config)
         if resume and number > 1 and not (run.path / "recipe.toml").is_file():
             train(member, run.path, **shown)
-        elif not resume or not (run.path / "card.json").is_file() or run.recipe() != resolved(member, config):
+        elif members == 1 or not (resume and finished):
             train(member, run.path, resume=resume, **shown)
 
 
