@@ -1,10 +1,13 @@
 """Rate and memory of a production: raw primaries through a bundle, by `caloforge generate`.
 
     python benchmarks/production.py BUNDLE [--rows 100000 1000000] [--jobs 1 2] [--readout channels]
+        [--rounds 1]
 
-The primaries are those of `sample:primaries` again and again. Printed for each number of rows and processes: wall
-time, processor time of all processes, primaries a second, the greatest resident memory of the main process and of a
-worker, and the size of the output.
+The primaries are those of `sample:primaries` again and again. The numbers of processes take turns. Printed for each
+number of rows and processes, as medians over the rounds: wall time, processor time of all processes, primaries a
+second, the wall time of the first number of processes over this one's in the same round, the greatest resident memory
+of the main process and of a worker, and the size of the output. A part is `runtime.production.PART` rows: fewer parts
+than processes leave some idle.
 """
 
 import argparse
@@ -81,6 +84,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--readout", default="channels")
+    parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
     surrogate = Surrogate.load(arguments.bundle)
     print(
@@ -88,25 +92,32 @@ def main() -> None:
         f"onnxruntime {onnxruntime.__version__}\n"
     )
     print(
-        "| primaries | processes | wall, s | processor, s | a second | main, MB | worker, MB | output, MB |"
+        "| primaries | processes | wall, s | processor, s | a second | gain in wall time | main, MB | worker, MB "
+        "| output, MB |"
     )
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
+        primaries, out = Path(folder) / "primaries.h5", Path(folder) / "out.h5"
         for rows in arguments.rows:
-            primaries = Path(folder) / "primaries.h5"
             write_primaries(primaries, surrogate.detector, rows)
-            for jobs in arguments.jobs:
-                out = Path(folder) / "out.h5"
-                command = [sys.executable, "-m", "caloforge", "generate", str(primaries), str(out)]
-                command += ["--bundle", str(arguments.bundle), "--readout", arguments.readout]
-                wall, used, main_memory, worker = measured([*command, "--jobs", str(jobs)])
-                size = out.stat().st_size / 1e6
+            runs: dict[int, list[tuple[float, ...]]] = {jobs: [] for jobs in arguments.jobs}
+            for _ in range(arguments.rounds):
+                for jobs in arguments.jobs:
+                    command = [sys.executable, "-m", "caloforge", "generate", str(primaries), str(out)]
+                    command += ["--bundle", str(arguments.bundle), "--readout", arguments.readout]
+                    figures = measured([*command, "--jobs", str(jobs)])
+                    runs[jobs].append((*figures, out.stat().st_size / 1e6))
+                    out.unlink()
+            first = np.array(runs[arguments.jobs[0]])[:, 0]
+            for jobs, measurements in runs.items():
+                walls = np.array(measurements)[:, 0]
+                wall, used, main_memory, worker, size = np.median(measurements, axis=0)
                 print(
-                    f"| {rows:,} | {jobs} | {wall:.0f} | {used:.0f} | {rows / wall:,.0f} | {main_memory:.0f} | "
-                    f"{worker:.0f} | {size:.1f} |",
+                    f"| {rows:,} | {jobs} | {wall:.1f} ({walls.min():.1f} to {walls.max():.1f}) | {used:.1f} | "
+                    f"{rows / wall:,.0f} | {np.median(first / walls):.2f} | {main_memory:.0f} | {worker:.0f} | "
+                    f"{size:.1f} |",
                     flush=True,
                 )
-                out.unlink()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 """Smaller or coarser versions of a bundle's graph, and a gate for them: physics first, speed second.
 
-    python benchmarks/variants.py BUNDLE [--rows 2048] [--seeds 3]
+    python benchmarks/variants.py BUNDLE [--rows 2048] [--seeds 3] [--rounds 9]
 
-fp16, bf16   weights stored in half, cast back when the session starts: half the file, the same arithmetic
-bf16 compute all matrix products and convolutions in bfloat16
-int8         onnxruntime's dynamic quantisation of MatMul and Gemm, weights per channel
+fp16, bf16    weights stored in half, cast back when the session starts: half the file, the same arithmetic
+fp16 compute, bf16 compute
+              all matrix products and convolutions of float32 in float16 or bfloat16
+int8          onnxruntime's dynamic quantisation of MatMul and Gemm, weights per channel
+int8, wide    of those alone whose weights are 16,384 numbers or more
+
+Before that, every version that runs takes turns with the graph as it is, in batches of 1 and of 32, on one thread: ms
+of processor time an event, min / median / max over the rounds, and the median of the ratios of a round.
 
 Each version gets the same particles and noise as the graph as it is, and is scored against GEANT on held-out rows
 (folds 0 and 1 of the repeated sample, the particles with the most rows first). Rule: a version is accepted where no
@@ -14,6 +19,7 @@ half-against-half floor, or by more than twice the standard deviation over the s
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,11 +37,15 @@ from caloforge.metrics.observables import Observables, Result, observe
 from caloforge.runtime import Surrogate
 from caloforge.runtime.bundle import GRAPH
 from caloforge.runtime.generate import generate_rows
+from caloforge.runtime.noise import standard_normals
 from caloforge.runtime.session import Session
 from caloforge.samples import samples_of
 
 LARGE = 256
 """Weights with fewer numbers stay as they are."""
+
+TIMED_EVENTS = 64
+"""Events of a round."""
 
 
 def stored_in(model: onnx.ModelProto, kind: int) -> onnx.ModelProto:
@@ -67,10 +77,17 @@ def computed_in(model: onnx.ModelProto, kind: int) -> onnx.ModelProto:
     """Casts the inputs of matrix products and convolutions to half, and their outputs back."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
+    known = onnx.shape_inference.infer_shapes(model)
+    floats = {
+        value.name
+        for graph in graphs(known.graph)
+        for value in graph.value_info
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
     for graph in graphs(changed.graph):
         nodes = []
         for index, node in enumerate(graph.node):
-            if node.op_type not in ("MatMul", "Gemm", "Conv"):
+            if node.op_type not in ("MatMul", "Gemm", "Conv") or node.output[0] not in floats:
                 nodes.append(node)
                 continue
             for place, name in enumerate(node.input):
@@ -84,14 +101,20 @@ def computed_in(model: onnx.ModelProto, kind: int) -> onnx.ModelProto:
     return changed
 
 
-def quantized(path: Path, out: Path) -> None:
-    """Quantises dynamically."""
+def quantized(path: Path, out: Path, least: int = 0) -> None:
+    """Quantises products dynamically whose weights are at least so many numbers."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    names = []
+    for graph in graphs(onnx.load(path).graph):
+        sizes = {weight.name: np.prod(weight.dims) for weight in graph.initializer}
+        wide = [node.name for node in graph.node if any(sizes.get(name, 0) >= least for name in node.input)]
+        names += [*wide, *(f"{name}_MatMul" for name in wide)]  # what a Gemm becomes on the way
     quantize_dynamic(
         str(path),
         str(out),
         op_types_to_quantize=["MatMul", "Gemm"],
+        nodes_to_quantize=names if least else None,
         per_channel=True,
         weight_type=QuantType.QInt8,
         extra_options={"EnableSubgraph": True},
@@ -104,12 +127,14 @@ def make_variants(graph: Path, folder: Path) -> dict[str, Path | str]:
     made: dict[str, Callable[[Path], object]] = {
         "fp16 weights": lambda out: onnx.save(stored_in(model, TensorProto.FLOAT16), out),
         "bf16 weights": lambda out: onnx.save(stored_in(model, TensorProto.BFLOAT16), out),
+        "fp16 compute": lambda out: onnx.save(computed_in(model, TensorProto.FLOAT16), out),
         "bf16 compute": lambda out: onnx.save(computed_in(model, TensorProto.BFLOAT16), out),
         "int8": lambda out: quantized(graph, out),
+        "int8, wide": lambda out: quantized(graph, out, 16_384),
     }
     found: dict[str, Path | str] = {}
     for name, write in made.items():
-        out = folder / f"{name.replace(' ', '-')}.onnx"
+        out = folder / f"{name.replace(',', '').replace(' ', '-')}.onnx"
         try:
             write(out)
             Session(out)
@@ -166,7 +191,36 @@ def floors(surrogate: Surrogate, events: Events, splits: int = 5) -> dict[str, f
     return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
-def gate(bundle: Path, rows: int, seeds: int, show: Callable[[str], object] = print) -> dict[str, Path]:
+def show_times(
+    paths: Mapping[str, Path], conditions: np.ndarray[Any, Any], rounds: int, show: Callable[[str], object]
+) -> None:
+    """Prints what each version takes, in turns; conditions (64, number of features)."""
+    sessions = {name: Session(path, 1) for name, path in paths.items()}
+    times: dict[str, dict[int, list[float]]] = {name: {1: [], 32: []} for name in sessions}
+    for number in range(rounds + 1):
+        for batch in (1, 32):
+            for name, session in sessions.items():
+                noise = standard_normals(0, np.arange(len(conditions)), session.noise_dim)
+                started = time.process_time()
+                for row in range(0, len(conditions), batch):
+                    session(conditions[row : row + batch], noise[row : row + batch])
+                if number:  # the first is a warm-up
+                    times[name][batch].append(1e3 * (time.process_time() - started) / len(conditions))
+    show("| version | ms at batch 1 | as it is, over it | ms at batch 32 | as it is, over it |")
+    show("|---|---|---|---|---|")
+    base = next(iter(times.values()))
+    for name, found in times.items():
+        cells = [
+            f"{np.min(used):.3f} / {np.median(used):.3f} / {np.max(used):.3f} | "
+            f"{np.median(np.divide(base[batch], used)):.2f}"
+            for batch, used in found.items()
+        ]
+        show(f"| {name} | {' | '.join(cells)} |")
+
+
+def gate(
+    bundle: Path, rows: int, seeds: int, rounds: int = 0, show: Callable[[str], object] = print
+) -> dict[str, Path]:
     """Prints a table and returns the versions that are accepted."""
     surrogate = Surrogate.load(bundle)
     events = held_out(surrogate.detector.name, rows)
@@ -179,6 +233,14 @@ def gate(bundle: Path, rows: int, seeds: int, show: Callable[[str], object] = pr
         sums = np.stack([one.channels for one in drawn])
         return {name: np.array([one[name] for one in found]) for name in found[0]}, sums
 
+    if rounds:
+        with tempfile.TemporaryDirectory() as folder:
+            variants = make_variants(bundle / GRAPH, Path(folder))
+            running = {name: path for name, path in variants.items() if isinstance(path, Path)}
+            show(f"\n{surrogate.card['name']}: {rounds} rounds\n")
+            show_times(
+                {"as it is": bundle / GRAPH, **running}, events.conditions[:TIMED_EVENTS], rounds, show
+            )
     base, base_sums = measured(bundle / GRAPH)
     size = (bundle / GRAPH).stat().st_size
     show(
@@ -221,9 +283,10 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=9, help="of the timing; 0: none")
     arguments = parser.parse_args()
     for bundle in arguments.bundles:
-        gate(bundle, arguments.rows, arguments.seeds)
+        gate(bundle, arguments.rows, arguments.seeds, arguments.rounds)
 
 
 if __name__ == "__main__":
