@@ -1,13 +1,12 @@
 """Rate and memory of a production: raw primaries through a bundle, by `caloforge generate`.
 
     python benchmarks/production.py BUNDLE [--rows 100000 1000000] [--jobs 1 2] [--readout channels]
-        [--rounds 1]
+        [--rounds 1] [--part 4096]
 
 The primaries are those of `sample:primaries` again and again. The numbers of processes take turns. Printed for each
 number of rows and processes, as medians over the rounds: wall time, processor time of all processes, primaries a
 second, the wall time of the first number of processes over this one's in the same round, the greatest resident memory
-of the main process and of a worker, and the size of the output. A part is `runtime.production.PART` rows: fewer parts
-than processes leave some idle.
+of the main process and of a worker, and the size of the output. Fewer parts than processes leave some idle.
 """
 
 import argparse
@@ -26,6 +25,7 @@ import onnxruntime
 from caloforge.detectors import Detector
 from caloforge.io import create, open_trials
 from caloforge.runtime import Surrogate
+from caloforge.runtime.production import PART
 from caloforge.samples import sample
 
 
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--readout", default="channels")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--part", type=int, default=PART)
     arguments = parser.parse_args()
     surrogate = Surrogate.load(arguments.bundle)
     print(
@@ -105,6 +106,7 @@ def main() -> None:
                 for jobs in arguments.jobs:
                     command = [sys.executable, "-m", "caloforge", "generate", str(primaries), str(out)]
                     command += ["--bundle", str(arguments.bundle), "--readout", arguments.readout]
+                    command += ["--part", str(arguments.part)]
                     figures = measured([*command, "--jobs", str(jobs)])
                     runs[jobs].append((*figures, out.stat().st_size / 1e6))
                     out.unlink()
