@@ -77,7 +77,7 @@ class RefinementConfig(BaseModel):
         patience: epochs without a better one after which a network's training ends.
         folds: parts of the particles; all but two train each network.
         clip: largest weight, and one over the smallest.
-        conditional: divide weights by their mean given the particle.
+        conditional: divide weights by their mean given the particle, and by the mean of what is left.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -223,13 +223,17 @@ def refine(
     mean = _ConditionalMean(
         Selected(generated, seen), held_weight if config.conditional else None, fold_of_others[seen], seed
     )
+    held_factor = held_weight / mean(Selected(generated, seen), fold_of_others[seen])
     if own:
         factor = of_others.mean(0) / mean(events, None)
-        factor[seen] = held_weight / mean(Selected(events, seen), fold_of_others[seen])
+        factor[seen] = held_factor
     else:
         mine = inputs_of(events, config.view, folder)
         factor = np.mean([classifier.weights(mine, config.clip) for classifier in classifiers], axis=0)
         factor /= mean(events, None)
+    if config.conditional:
+        # a mean that is itself uncertain is too often divided by where it came out small
+        factor /= np.average(held_factor, weights=select(counts[1], seen))
     clipped = np.clip(factor, 1 / config.clip, config.clip)
     before = events.primaries.weight
     weights = [
