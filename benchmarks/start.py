@@ -15,28 +15,15 @@ from pathlib import Path
 import numpy as np
 
 import caloforge as cf
-from caloforge.events import Joined, load
-from caloforge.io import create, open_events
+from caloforge.events import Joined
+from caloforge.io import open_events
 from caloforge.io.run import Run
 from caloforge.recipe import read
 from caloforge.samples import samples_of
+from learning_curve import thinned
 
 SHARE = 10
 """One particle of so many is trained on."""
-
-
-def tenth(detector: str, path: Path) -> int:
-    """Writes a tenth of the training particles and all others, and returns the number of training rows."""
-    source = Joined([open_events(file) for file in samples_of(detector)])
-    primaries = source.primaries
-    training = primaries.fold >= 3
-    groups = np.unique(primaries.group[training])
-    chosen = np.random.default_rng(0).permutation(groups)[: len(groups) // SHARE]
-    rows = np.flatnonzero(~training | np.isin(primaries.group, chosen))
-    events = load(source).slices(rows)
-    with create(path, events.detector) as writer:
-        writer.append(events)
-    return int(np.count_nonzero(events.fold >= 3))
 
 
 def best_validation(run: Path) -> float:
@@ -60,7 +47,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "tenth.h5"
-        rows = tenth(read(arguments.recipe)["detector"], data)
+        samples = [open_events(file) for file in samples_of(read(arguments.recipe)["detector"])]
+        rows = thinned(Joined(samples), SHARE, data)
         print(f"{rows} training rows\n")
         print("| begins with | epochs | validation W1, min / median / max |")
         print("|---|---|---|")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -33,3 +35,20 @@ class Until(nn.Module):
         told = self.first(torch.cat([step, t[:, None], s[:, None]], 1))
         embedding: Tensor = torch.stack(weights, 1) @ times + self.last(step * torch.tanh(told))
         return embedding
+
+
+def embedding_of(
+    times: Callable[[Tensor], Tensor], until: Until | None, t: Tensor, s: Tensor | None = None
+) -> Tensor:
+    """Returns the embedding of times t (B,), or of intervals from t to s (B,), (B, width).
+
+    Args:
+        times: the network's embedding of times, (N,) to (N, width).
+        until: what tells it of intervals; None of a network that gives velocities alone.
+        t: times.
+        s: later times; None for the velocity at t.
+    """
+    if s is None or until is None:
+        return times(t)
+    embedding: Tensor = until(t, s, times(until.nodes))
+    return embedding

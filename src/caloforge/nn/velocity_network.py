@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from caloforge.nn.until import Until
+from caloforge.nn.until import Until, embedding_of
 
 
 class Block(nn.Module):
@@ -94,19 +94,12 @@ class VelocityNetwork(nn.Module):
             condition: what `condition` makes of the standardised conditions, (B, width).
             s: later times, (B,); None for the velocity at t.
         """
-        embedding = nn.functional.silu(condition + self._told(t, s))
+        embedding = nn.functional.silu(condition + embedding_of(self._time, self.until, t, s))
         h = self.first(x)
         for block in self.blocks:
             h = block(h, embedding)
         velocity: Tensor = self.last(nn.functional.silu(self.norm(h)))
         return velocity
-
-    def _told(self, t: Tensor, s: Tensor | None) -> Tensor:
-        """Returns the embedding of times, or of intervals from t to s, (B, width)."""
-        if s is None or self.until is None:
-            return self._time(t)
-        embedding: Tensor = self.until(t, s, self._time(self.until.nodes))
-        return embedding
 
     def _time(self, t: Tensor) -> Tensor:
         """Returns the embedding of times (B,), (B, width)."""
@@ -135,7 +128,7 @@ class VelocityNetwork(nn.Module):
         """
         told = [block.told() for block in self.blocks if isinstance(block, Block)]
         matrix, bias = (torch.cat(parts) for parts in zip(*told, strict=True))
-        width, told_of_times = self.first.out_features, self._told(times, s)
+        width, told_of_times = self.first.out_features, embedding_of(self._time, self.until, times, s)
         if len(weights) == 1:
             every = nn.functional.linear(nn.functional.silu(condition + told_of_times), matrix, bias)
         else:

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from caloforge.nn.until import Until
+from caloforge.nn.until import Until, embedding_of
 
 PERIOD = 1e4
 """Longest period of the sinusoids of time."""
@@ -201,18 +201,11 @@ class ViT(nn.Module):
         if local is not None:
             tokens = torch.cat([tokens, self._of_layers(local)], -1)
         tokens = self.embed(tokens) + self._positions()
-        embedding = F.silu(self._told(t, s) + self.condition(conditions))
+        embedding = F.silu(embedding_of(self._time, self.until, t, s) + self.condition(conditions))
         for block in self.blocks:
             tokens = block(tokens, embedding)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, -1)
         return self._voxels(self.last(_modulated(tokens, shift, scale)))
-
-    def _told(self, t: Tensor, s: Tensor | None) -> Tensor:
-        """Returns the embedding of times, or of intervals from t to s, (B, width)."""
-        if s is None or self.until is None:
-            return self._time(t)
-        embedding: Tensor = self.until(t, s, self._time(self.until.nodes))
-        return embedding
 
     def _time(self, t: Tensor) -> Tensor:
         """Returns the embedding of times (B,), (B, width)."""
