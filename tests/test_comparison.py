@@ -123,18 +123,23 @@ def test_a_wrong_plan_is_refused(text, message, tmp_path):
     (tmp_path / "plan.toml").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_plan(str(tmp_path / "plan.toml"))
-    with pytest.raises(ValueError, match="there are papers"):
+    with pytest.raises(ValueError, match="there are papers, showers"):
         read_plan("nothing")
 
 
-def test_the_plan_that_ships_names_recipes_and_can_be_cut():
-    plan = read_plan("papers")
+@pytest.mark.parametrize("name", ["papers", "showers"])
+def test_the_plans_that_ship_name_recipes(name):
+    plan = read_plan(name)
     assert {model.recipe for model in plan.models} <= set(recipe.packaged())
     for model in plan.models:
         for sweep in map(comparison.parse_sweep, model.sweep):
             assert sweep.path
             assert sweep.values
         assert model.classifiers is None or model.classifiers in classifier.SUITES
+
+
+def test_a_plan_can_be_cut():
+    plan = read_plan("papers")
     assert [model.recipe for model in plan.restricted(["zp-knn"]).models] == ["zp-knn"]
     with pytest.raises(ValueError, match="did you mean 'zp-knn'"):
         plan.restricted(["zp-kn"])

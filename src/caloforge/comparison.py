@@ -114,6 +114,7 @@ class Plan(BaseModel):
     Attributes:
         repeats: how often each event is generated.
         seed: the first seed of the generation.
+        title: heading of the page.
         models: the models, in the order of the tables.
         studies: searches of settings.
     """
@@ -122,6 +123,7 @@ class Plan(BaseModel):
 
     repeats: int = Field(5, ge=1)
     seed: int = Field(0, ge=0)
+    title: str = "Results"
     models: tuple[ModelPlan, ...]
     studies: tuple[StudyPlan, ...] = ()
 
@@ -230,6 +232,7 @@ class Comparing:
             self.failed,
             self._maps(folders),
             self._references(),
+            self.plan.title,
         )
         write_results(target, contents)
         return target

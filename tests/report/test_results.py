@@ -46,6 +46,11 @@ def test_rows_stand_beside_what_is_published(models, tmp_path):
     assert row_of(text, "floor").endswith("| 0.53 |  |")
 
 
+def test_a_plan_names_its_page(models, tmp_path):
+    assert page_of(tmp_path / "results.md", models).startswith("# Results\n")
+    assert page_of(tmp_path / "other.md", models, title="Showers").startswith("# Showers\n")
+
+
 def test_the_flows_have_tables_of_their_own(models, tmp_path):
     text = page_of(tmp_path / "results.md", models)
     assert re.search(r"\| all \| zn-maf \|.*1\.74 / 8\.89 / 5\.17 \|", text)

@@ -100,6 +100,7 @@ class Contents:
         failed: models that came to nothing, and why.
         maps: for each set a map of its test particles in the plane, (M, 2), for the rows of `map_rows`.
         references: reference files by the name of the set, where they are no longer where the scores say.
+        title: heading of the page.
     """
 
     command: str
@@ -108,6 +109,7 @@ class Contents:
     failed: Mapping[str, str] = field(default_factory=dict)
     maps: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     references: Mapping[str, Path] = field(default_factory=dict)
+    title: str = "Results"
 
 
 def write_results(out: Path, contents: Contents) -> None:
@@ -147,7 +149,7 @@ def page_of(contents: Contents) -> Document:
         items = tuple((Span(name, "code"), f": {reason}") for name, reason in contents.failed.items())
         blocks.append(Section("Without a result", (Bullets(items),)))
     bold = any(isinstance(block, Table) and block.has_best for block in walk(blocks))
-    return Document("Results", "Results", (*_introduction(contents.command, bold), *blocks))
+    return Document(contents.title, contents.title, (*_introduction(contents.command, bold), *blocks))
 
 
 def _introduction(command: str, bold: bool) -> list[Block]:
