@@ -155,7 +155,7 @@ class CodeFactor(Factor):
 
     def student(self) -> VelocityNetwork:
         """Of the sizes of the velocity network."""
-        config, known = self.model.config.flow, self.model.sums.features + self.model.sums.outputs
+        config, known = self.model.config.flow, self.model.sums.told + self.model.sums.outputs
         return told(self.network, self.numbers, known, config.width, config.blocks)
 
     def scores(self, draws: list[Tensor], events: Events) -> dict[str, float]:

@@ -72,7 +72,7 @@ def score(model: FactorizedFlowMatching, events: Events) -> str:
     drawn = np.stack([model.sums(conditions, features, x).double().numpy() for x in noise])
     sums = torch.from_numpy(true.astype(np.float32))
     known = torch.cat([features, model.standardize_logs(torch.log1p(sums))], 1)
-    place = model.place(model.sums.derive.cell(conditions), known).numpy()
+    place = model.place(model.sums.cell(conditions), known).numpy()
     away = np.linalg.norm(place - middles(events), axis=1)
     _, particle, counts = np.unique(events.group, return_inverse=True, return_counts=True)
     off, pdg = [], []

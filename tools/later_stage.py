@@ -1,13 +1,16 @@
 """Begins a run at a later stage, with weights that another run has trained up to it.
 
-    python tools/later_stage.py RECIPE WEIGHTS OUT --stage STAGE... [--only MODULE...] [--data FILE...] \
-        [--set KEY=VALUE...]
+    python tools/later_stage.py RECIPE WEIGHTS OUT --stage STAGE... [--only MODULE...] [--sums READOUT] \
+        [--data FILE...] [--set KEY=VALUE...]
     caloforge train RECIPE ... --out OUT --resume
 
 The run is what a training from nothing would be, if its stages before had given these weights: batches and noise of
 a stage depend on the seed and the stage's number alone. With one `--stage` all after it are trained too, with several
 these and no others. With `--only` the weights of these modules are taken and the others start from nothing, so that
 one autoencoder can have several models behind it.
+
+With `--sums` the velocity of the channel sums is that of a run of `channel_flow_matching`, which trains the same
+network from the same features where both have `transport`, and no stages but those named are trained.
 """
 
 import argparse
@@ -25,6 +28,22 @@ from caloforge.training.checkpoint import load_weights, save_checkpoint
 from caloforge.training.fit import History, derived_seed
 from caloforge.training.run import joined, training_data
 
+SUMS = ("standardize", "standardize_sums", "network")
+"""Modules that a model of channel sums and the first factor of a factorised one both have."""
+
+
+def take_sums(model: torch.nn.Module, readout: Run) -> None:
+    """Gives the first factor of a factorised model the weights of a model of channel sums."""
+    own = {name: value for name, value in model.state_dict().items() if name.startswith("sums.")}
+    theirs = {
+        f"sums.{name}": torch.from_numpy(value) for name, value in read_weights(readout.weights).items()
+    }
+    wanted = [name for name in own if name.split(".")[1] in SUMS]
+    missing = [name for name in wanted if name not in theirs or theirs[name].shape != own[name].shape]
+    if missing:
+        raise ValueError(f"{readout.path} has other channel sums: {missing[0]} does not fit")
+    model.load_state_dict({name: theirs[name] for name in wanted}, strict=False)
+
 
 def main() -> None:
     """Writes recipe and checkpoint."""
@@ -34,6 +53,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--stage", nargs="+", required=True)
     parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--sums", type=Path)
     parser.add_argument("--data", nargs="+", default=[])
     parser.add_argument("--set", dest="settings", nargs="+", default=[])
     arguments = parser.parse_args()
@@ -63,10 +83,15 @@ def main() -> None:
         load_weights(model, before.weights)
     chosen = sorted(numbers[name] for name in arguments.stage)
     number = chosen[0]
-    given = [n for n in range(number, len(stages)) if n not in chosen] if len(chosen) > 1 else []
+    alone = len(chosen) > 1 or arguments.sums
+    given = [n for n in range(number, len(stages)) if n not in chosen] if alone else []
     rows: list[dict[str, Any]] = [
         dict(row) for row in before.log() if numbers.get(row["stage"], -1) in {*range(number), *given}
     ]
+    if arguments.sums:
+        take_sums(model, Run(arguments.sums))
+        sums = [{**row, "stage": "sums"} for row in Run(arguments.sums).log()]
+        rows = sums + [row for row in rows if row["stage"] != "sums"]
     seconds = float(rows[-1]["seconds"]) if rows else 0.0
     history = History([sha256(path) for path in files], stage=number, seconds=seconds, rows=rows, given=given)
     run = Run(arguments.out)

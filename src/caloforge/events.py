@@ -516,21 +516,40 @@ def displaced(primaries: Primaries, shifts: NDArray[np.floating]) -> NDArray[np.
         )
     columns = [detector.features.index(name) for name in RAY]
     rays = primaries.conditions[:, columns].astype(np.float64)
-    vertex, momentum = rays[:, :3], rays[:, 3:]
-    side, ahead = np.sign(momentum[:, 2]), np.abs(momentum[:, 2])
-    moved = vertex + shifts
+    vertex, ahead = rays[:, :3], np.abs(rays[:, 5])
     with np.errstate(divide="ignore", invalid="ignore"):
-        impact = (
-            vertex[:, :2]
-            + momentum[:, :2] / ahead[:, None] * (detector.face.z - side * vertex[:, 2])[:, None]
-        )
-        slopes = (impact - moved[:, :2]) / (detector.face.z - side * moved[:, 2])[:, None]
-        forward = np.linalg.norm(momentum, axis=1) / np.sqrt(1 + (slopes**2).sum(1))
-        turned = np.column_stack([moved, slopes * forward[:, None], side * forward])
+        turned = aimed(rays, vertex + shifts, straight_impact(rays, detector.face.z), detector.face.z)
     conditions = primaries.conditions.copy()
-    reaches = (ahead > 0) & (forward > 0)
-    conditions[np.ix_(reaches, columns)] = turned[reaches]
+    reaches = (ahead > 0) & np.isfinite(turned).all(axis=1)
+    conditions[np.ix_(reaches, np.array(columns))] = turned[reaches]
     return conditions
+
+
+def straight_impact(rays: NDArray[np.float64], face: float) -> NDArray[np.float64]:
+    """Returns where rays (N, 6), as `RAY` says, meet the plane |z| = face, x and y in cm, (N, 2)."""
+    vertex, momentum = rays[:, :3], rays[:, 3:]
+    length, ahead = face - np.sign(momentum[:, 2]) * vertex[:, 2], np.abs(momentum[:, 2])
+    return np.asarray(vertex[:, :2] + momentum[:, :2] / ahead[:, None] * length[:, None])
+
+
+def aimed(
+    rays: NDArray[np.float64], vertex: NDArray[np.float64], impact: NDArray[np.float64], face: float
+) -> NDArray[np.float64]:
+    """Turns rays to a point of the face from another vertex; side and size of the momentum stay.
+
+    Args:
+        rays: as `RAY` says, (N, 6).
+        vertex: new vertices in cm, (N, 3).
+        impact: where they shall meet the plane |z| = face, in cm, (N, 2).
+        face: in cm.
+
+    Returns:
+        rays, (N, 6).
+    """
+    momentum, side = rays[:, 3:], np.sign(rays[:, 5])
+    slopes = (impact - vertex[:, :2]) / (face - side * vertex[:, 2])[:, None]
+    forward = np.linalg.norm(momentum, axis=1) / np.sqrt(1 + (slopes**2).sum(1))
+    return np.column_stack([vertex, slopes * forward[:, None], side * forward])
 
 
 def with_responses(primaries: Primaries, responses: NDArray[np.generic]) -> Events:

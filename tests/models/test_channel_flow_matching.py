@@ -11,6 +11,7 @@ from caloforge.models.base import BatchRandom
 from caloforge.models.channel_flow_matching import ChannelFlowMatching, ChannelFlowMatchingConfig
 from caloforge.models.parts.images import mirrored
 from caloforge.models.parts.inference import generate_in_memory
+from caloforge.models.parts.particle_features import TransportFeatures
 from caloforge.optim import AdamConfig
 from caloforge.runtime.noise import standard_normals
 
@@ -98,14 +99,27 @@ def test_mirroring_twice_gives_the_event_back():
     assert np.array_equal(again[1], events.responses)
 
 
-def test_of_charged_particles_no_mirror_image_is_made_before_magnets():
-    events = photons(np.linspace(100, 3000, 4))
-    charged = np.array([False, True, False, True])
-    events.conditions[charged, 8] = 1
-    conditions, responses = mirrored(ZN, events.conditions, events.responses, np.ones(4, bool), neutral=True)
-    assert np.array_equal(conditions[charged], events.conditions[charged])
-    assert np.array_equal(responses[charged], events.responses[charged])
-    assert np.array_equal(responses[~charged], events.responses[~charged][:, :, ::-1])
+def test_mirror_images_of_charged_particles_are_aimed_as_magnets_ask_for():
+    rng = np.random.default_rng(0)
+    conditions = photons(np.linspace(1000, 4000, 40), ZP).conditions
+    conditions[:, 4:6] = rng.normal(0, 1, (40, 2))
+    conditions[:, 6] = np.where(rng.random(40) < 0.5, 1, -1) * rng.uniform(2000, 5000, 40)
+    conditions[:, 8] = np.repeat([1, 0, -1, 1], 10)
+    conditions[30:, 4] = 0.1 * conditions[30:, 0]  # far beside the magnets
+    responses = rng.poisson(1, (40, *ZP.shape)).astype(np.uint16)
+    images, turned = mirrored(ZP, conditions, responses, np.ones(40, bool), transport=True)
+    transport = TransportFeatures(ZP)
+    places, _ = transport.place(torch.from_numpy(conditions))
+    found, _ = transport.place(torch.from_numpy(images))
+    same = (images == conditions).all(1)
+    assert same.mean() < 0.5
+    assert np.array_equal(turned[same], responses[same])
+    assert np.array_equal(turned[~same], responses[~same][:, :, ::-1])
+    torch.testing.assert_close(found[~same], (places * torch.tensor([1.0, -1.0]))[~same], atol=1e-3, rtol=0)
+    momenta = [np.linalg.norm(values[:, 4:7], axis=1) for values in (images, conditions)]
+    np.testing.assert_allclose(*momenta, rtol=1e-5)
+    again, _ = mirrored(ZP, images, turned, ~same, transport=True)
+    np.testing.assert_allclose(again[~same], conditions[~same], rtol=1e-4, atol=1e-3)
 
 
 def test_no_event_is_fainter_than_the_faintest_of_the_data():

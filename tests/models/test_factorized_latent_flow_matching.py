@@ -130,3 +130,22 @@ def test_a_flow_that_knows_the_code_gives_it():
     )
     model.flow.forward = lambda x, t, embedding: (x1 - x) / (1 - t)[:, None]
     torch.testing.assert_close(model.draw_code(known, torch.randn(8, 4)), wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_sums_alone_are_told_of_magnets():
+    plain, events, _ = fitted(ZP)
+    alone, _, stages = fitted(ZP, SMALL.model_copy(update={"transport": "sums", "mirror": True}))
+    shapes, told = (
+        {name: value.shape for name, value in model.state_dict().items()} for model in (plain, alone)
+    )
+    assert all(name.startswith("sums.") for name in shapes if told[name] != shapes[name])
+    conditions = torch.from_numpy(events.conditions[:8])
+    features = alone.sums.describe(conditions)
+    assert torch.equal(alone.sums.later(features), plain.sums.describe(conditions))
+    assert torch.equal(alone.sums.cell(conditions), plain.sums.cell(conditions))
+    assert alone(conditions, torch.randn(8, alone.noise_dim)).shape == (8, *ZP.shape)
+    for stage in stages[:2]:
+        with torch.enable_grad():
+            each = stage.loss(events.slices(slice(0, 16)), BatchRandom(0, slice(0, 16), 16))
+        assert torch.isfinite(each).all()

@@ -146,6 +146,35 @@ class Transport:
         powers = u[:, None] ** np.arange(5)
         return np.concatenate([powers, powers * x[:, None], powers * y[:, None]], 1)
 
+    def mirrored(
+        self, straight: NDArray[np.float64], curvature: NDArray[np.float64], forward: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """Tells where to aim a particle so that magnets bring it to the mirror image, (X, -Y), of its place.
+
+        Args:
+            straight: where its straight line meets the plane of the face, in cm from the axis, (N, 2).
+            curvature: q / p in 1 / GeV, (N,).
+            forward: whether pz > 0, (N,).
+
+        Returns:
+            where the straight line of the mirror image does, in cm, (N, 2); NaN where it would be of the other kind,
+            through the magnets or beside them.
+        """
+        kick = np.where(forward, *self.kick) * curvature
+        wanted = np.stack([straight[:, 0], -straight[:, 1] - 2 * kick], 1)
+        through = (curvature > 0) & self._near(straight)
+        u = np.clip(self.STIFF * curvature[through], *self.RANGE) - self.MIDDLE
+        maps = np.array(self.maps)[np.where(forward[through], 0, 1)]
+        terms = np.einsum("nabi,ni->nab", maps, u[:, None] ** np.arange(5))
+        constant, slopes = terms[..., 0], terms[..., 1:]
+        place = constant + np.einsum("nab,nb->na", slopes, straight[through])
+        wanted[through] = np.einsum("nab,nb->na", np.linalg.pinv(slopes), place * (1, -1) - constant)
+        other = ((curvature > 0) & self._near(wanted)) != through
+        return np.where(other[:, None], np.nan, wanted)
+
+    def _near(self, straight: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return np.asarray((straight**2).sum(1) < self.NEAR**2)
+
 
 @dataclass(frozen=True, eq=False)
 class Detector:

@@ -16,8 +16,9 @@ The root and not the publication's logarithm is the default: relative to its spr
 sums, which carry the photons, several times finer, and light is nearly proportional to the energy.
 
 With `mirror`, training sees each event mirrored, y -> -y, half of the time: image, vertex and momentum. This
-holds where module and beam line are the same above and below: for the ZN, not for the ZP, whose protons
-arrive off its centre.
+holds where module and beam line are the same above and below. Magnets are not the same for a charged particle's mirror
+image; with `transport` it is aimed at where they bring it to the mirror image of its place
+(`models.parts.images.mirrored`).
 
 With `derived` the network sees, besides the standardised features, what they mean at the detector
 (`models.parts.particle_features.ImpactFeatures`), with `transport` also what the magnets before it do to charged
@@ -39,7 +40,7 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import BatchRandom, Readout, Stage
 from caloforge.models.parts.bayesian import BayesianConfig, make_sums_bayesian, sums_stages
-from caloforge.models.parts.images import channel_sums, mirrored
+from caloforge.models.parts.images import channel_sums, half_mirrored
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.particle_features import ImpactFeatures, ParticleFeatures
 from caloforge.models.parts.sums import reflected
@@ -60,7 +61,7 @@ class ChannelFlowMatchingConfig(BaseModel):
         channels: name of the channel map.
         derived: adds the derived features; needs a detector with a face, a pitch and the ZDC's features.
         transport: adds these and what magnets do; needs a detector that says where they bring charged particles. With
-            `mirror` only neutral particles are mirrored then.
+            `mirror` charged particles are aimed at where magnets bring them to the mirror image of their place.
         scale: the function f of the module's docstring; `root` needs the feature energy.
         mirror: trains on mirrored events too; needs an axis y and the features vy, py.
         width: of every hidden layer.
@@ -149,14 +150,12 @@ class ChannelFlowMatching(Readout):
         self.standardize_sums.refit(self._scaled(sums + 0.5, conditions))
 
         def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
-            conditions, responses = batch.conditions, batch.responses
             if config.mirror:
-                chosen = (rng.uniform() < 0.5).cpu().numpy()
-                conditions, responses = mirrored(
-                    self.detector, conditions, responses, chosen, neutral=config.transport
-                )
-            counts = torch.from_numpy(self.detector.readout(responses, self.channels)).float().to(device)
-            features = torch.from_numpy(conditions).to(device)
+                batch = half_mirrored(batch, rng, transport=config.transport)
+            counts = (
+                torch.from_numpy(self.detector.readout(batch.responses, self.channels)).float().to(device)
+            )
+            features = torch.from_numpy(batch.conditions).to(device)
             x1 = self.standardize_sums(self._scaled(counts + rng.uniform(counts.shape[1]), features))
             condition = network.condition(self._features(features))
             x0, t = rng.normal(x1.shape[1]), rng.uniform()

@@ -45,7 +45,6 @@ more a cell for the drawing.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -59,10 +58,10 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.images import image_distances
 from caloforge.models.base import BatchRandom, Generator, Stage
-from caloforge.models.parts.images import cell_order, channel_sums, mirrored
+from caloforge.models.parts.images import cell_order, channel_sums, check_mirror, half_mirrored
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage
-from caloforge.models.parts.sums import Sums, SumsConfig, check_factors
+from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors
 from caloforge.nn import patch_graph
 from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
 from caloforge.nn.place_network import PlaceNetwork
@@ -139,11 +138,12 @@ class FactorizedFlowMatchingConfig(BaseModel):
         place: where the light is expected.
         image: the second factor; both solvers may be changed after the training.
         rounding: `systematic`, or `none`, the default for energies; may be changed after the training.
-        transport: tells what magnets before the face do to charged particles; needs a detector that knows it.
+        transport: tells what magnets before the face do to charged particles, with "sums" the sums alone; needs a
+            detector that knows it.
         least: photons of the faintest response in the data: where fewer are drawn they are reflected
             (`models.parts.sums.reflected`); may be changed after the training.
         mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored. With
-            `transport` only neutral particles are mirrored.
+            `transport` charged particles are aimed at where magnets bring them to the mirror image of their place.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events generated for each validation.
     """
@@ -155,7 +155,7 @@ class FactorizedFlowMatchingConfig(BaseModel):
     place: PlaceConfig = PlaceConfig()
     image: ImageConfig = ImageConfig()
     rounding: Literal["systematic", "none"] = "systematic"
-    transport: bool = False
+    transport: Transported = False
     least: int = Field(0, ge=0)
     mirror: bool = False
     average: float = Field(0.999, ge=0, lt=1)
@@ -179,11 +179,8 @@ class FactorizedFlowMatching(Generator):
     def __init__(self, detector: Detector, config: FactorizedFlowMatchingConfig) -> None:
         super().__init__()
         check_factors(detector, config.channels)
-        if config.mirror and not ("y" in detector.axes and {"vy", "py"} <= set(detector.features)):
-            raise ValueError(
-                f"mirror needs an axis y and the conditions vy and py, {detector.name} has the axes "
-                f"{', '.join(detector.axes)} and {', '.join(detector.features)}"
-            )
+        if config.mirror:
+            check_mirror(detector)
         self.detector, self.config = detector, config
         channel_map = detector.channel_map(config.channels)
         self.outputs = len(channel_map.labels)
@@ -197,7 +194,7 @@ class FactorizedFlowMatching(Generator):
             transport=config.transport,
             least=config.least,
         )
-        features = self.sums.features
+        features = self.sums.told
         self.standardize_logs = Standardize(self.outputs)
         height, width = detector.shape
         self.place = PlaceNetwork((height, width), features + self.outputs, config.place.width)
@@ -275,7 +272,7 @@ class FactorizedFlowMatching(Generator):
         """Does what `draw_image` does for photons, in the fewer operators of `nn.patch_graph`."""
         image = self.config.image
         times = step_times(image.end, image.solver.steps, shares=True)
-        straight = self.sums.derive.cell(conditions)
+        straight = self.sums.cell(conditions)
         near = torch.cat([straight, self.place(straight, features)], 1)
         light = patch_graph.follow(self.image, noise, features, near, times)
         shape, patch = self.image.shape, self.image.patch
@@ -293,7 +290,7 @@ class FactorizedFlowMatching(Generator):
 
     def _places(self, conditions: Tensor, features: Tensor) -> Tensor:
         """Returns where the straight line meets the detector and where light is expected, in cells, (B, 2, 2)."""
-        straight = self.sums.derive.cell(conditions)
+        straight = self.sums.cell(conditions)
         return torch.stack([straight, self.place(straight, features)], 1)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
@@ -315,7 +312,7 @@ class FactorizedFlowMatching(Generator):
         def distance(network: torch.nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
             conditions, responses, counts = batch
             predicted = network(
-                self.sums.derive.cell(conditions), self._with_sums(self.sums.describe(conditions), counts)
+                self.sums.cell(conditions), self._with_sums(self.sums.describe(conditions), counts)
             )
             photons = responses.sum((1, 2)).clamp(min=1)
             axes = [
@@ -416,13 +413,8 @@ class FactorizedFlowMatching(Generator):
 
     def _augmented(self, batch: Events, rng: BatchRandom) -> Events:
         """Mirrors half of the events where that is wanted."""
-        if not self.config.mirror:
-            return batch
-        chosen = (rng.uniform() < 0.5).cpu().numpy()
-        conditions, responses = mirrored(
-            self.detector, batch.conditions, batch.responses, chosen, neutral=self.config.transport
-        )
-        return dataclasses.replace(batch, conditions=conditions, responses=responses)
+        mirror, transport = self.config.mirror, bool(self.config.transport)
+        return half_mirrored(batch, rng, transport=transport) if mirror else batch
 
     def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
         """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K), both in photons or quanta."""
@@ -436,4 +428,4 @@ class FactorizedFlowMatching(Generator):
         return spread_rows(source, self.config.validation_events)
 
     def _with_sums(self, features: Tensor, sums: Tensor) -> Tensor:
-        return torch.cat([features, self.standardize_logs(torch.log1p(sums))], 1)
+        return torch.cat([self.sums.later(features), self.standardize_logs(torch.log1p(sums))], 1)

@@ -43,10 +43,10 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.images import image_distances
 from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.bayesian import make_bayesian, variational
-from caloforge.models.parts.images import cell_order, channel_sums
+from caloforge.models.parts.images import cell_order, channel_sums, check_mirror, half_mirrored
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage, average_stage, solver_stage
-from caloforge.models.parts.sums import Sums, SumsConfig, check_factors, interval_conditioned
+from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors, interval_conditioned
 from caloforge.nn import patch_graph
 from caloforge.nn.patch_autoencoder import (
     COUNTS,
@@ -106,9 +106,12 @@ class FactorizedLatentFlowMatchingConfig(BaseModel):
         photons: `drawn` from the decoder's distribution, or `expected`, its mean, which lacks the noise of the photons;
             may be changed after the training.
         rounding: `systematic`, or `none`, the default for energies; may be changed after the training.
-        transport: tells what magnets before the face do to charged particles; needs a detector that knows it.
+        transport: tells what magnets before the face do to charged particles, with "sums" the sums alone; needs a
+            detector that knows it.
         least: photons of the faintest response in the data: where fewer are drawn they are reflected
             (`models.parts.sums.reflected`); may be changed after the training.
+        mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored. With
+            `transport` charged particles are aimed at where magnets bring them to the mirror image of their place.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events of each validation.
     """
@@ -121,8 +124,9 @@ class FactorizedLatentFlowMatchingConfig(BaseModel):
     flow: FlowConfig = FlowConfig()
     photons: Literal["drawn", "expected"] = "drawn"
     rounding: Literal["systematic", "none"] = "systematic"
-    transport: bool = False
+    transport: Transported = False
     least: int = Field(0, ge=0)
+    mirror: bool = False
     average: float = Field(0.999, ge=0, lt=1)
     validation_events: int = Field(1024, ge=2)
 
@@ -143,7 +147,7 @@ class FactorizedLatentFlowMatching(Generator):
         config: sizes and training.
 
     Raises:
-        ValueError: another number of axes, or cells in no channel or several.
+        ValueError: another number of axes, cells in no channel or several, or nothing to mirror.
     """
 
     config_class: ClassVar[type[BaseModel]] = FactorizedLatentFlowMatchingConfig
@@ -153,6 +157,8 @@ class FactorizedLatentFlowMatching(Generator):
     def __init__(self, detector: Detector, config: FactorizedLatentFlowMatchingConfig) -> None:
         super().__init__()
         check_factors(detector, config.channels)
+        if config.mirror:
+            check_mirror(detector)
         self.detector, self.config = detector, config
         self.sums = Sums(
             detector,
@@ -167,7 +173,7 @@ class FactorizedLatentFlowMatching(Generator):
         self.noise_dim = detector.cells + code + outputs + 1
         self.standardize_logs, self.standardize_code = Standardize(outputs), Standardize(code)
         height, width = detector.shape
-        known = self.sums.features + outputs
+        known = self.sums.told + outputs
         self.autoencoder = Autoencoder((height, width), known, config.code.network)
         self.flow = VelocityNetwork(code, known, config.flow.width, config.flow.blocks)
         make_bayesian(self.flow, config.flow.bayesian)
@@ -217,7 +223,7 @@ class FactorizedLatentFlowMatching(Generator):
         """
         if torch.compiler.is_exporting() and self.detector.counts:
             return self._draw_exported(conditions, known, sums, z, noise, rounding)
-        numbers = self.autoencoder.decoder(z, self.sums.derive.cell(conditions), known)
+        numbers = self.autoencoder.decoder(z, self.sums.cell(conditions), known)
         u = normal_to_uniform(noise).view(-1, *self.detector.shape)
         drawn, mean = draw(numbers, u, spread=not self.detector.counts)
         if self.config.photons == "expected":
@@ -235,7 +241,7 @@ class FactorizedLatentFlowMatching(Generator):
         """Does what `draw_image` does for photons, in the fewer operators of `nn.patch_graph`."""
         decoder = self.autoencoder.decoder
         assert isinstance(decoder, PatchDecoder)
-        odds, density = patch_graph.decoded(decoder, z, self.sums.derive.cell(conditions), known)
+        odds, density = patch_graph.decoded(decoder, z, self.sums.cell(conditions), known)
         u = normal_to_uniform(patch_graph.into_tiles(noise, decoder.shape, decoder.patch))
         counts, large, mean = patch_graph.drawn(odds, density, u)
         if self.config.photons == "expected":
@@ -251,7 +257,7 @@ class FactorizedLatentFlowMatching(Generator):
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the normalization and returns the stages: sums, code, flow, and what is fitted to the flows."""
-        stages = self.sums.stages(train)
+        stages = self.sums.stages(train, self._augmented)
         counts = torch.from_numpy(channel_sums(train, self.config.channels))
         counts = self.sums.counted(counts, torch.from_numpy(train.primaries.conditions))
         self.standardize_logs.refit(torch.log1p(counts))
@@ -274,10 +280,10 @@ class FactorizedLatentFlowMatching(Generator):
         config, average = self.config.code, self.config.average
 
         def loss(network: Autoencoder, batch: Events, rng: BatchRandom) -> Tensor:
-            conditions, responses, known = self._tensors(batch)
+            conditions, responses, known = self._tensors(self._augmented(batch, rng))
             mean, log_variance = self._encode(network, conditions, responses, known)
             z = mean + torch.exp(log_variance / 2) * rng.normal(mean.shape[1])
-            numbers = network.decoder(z, self.sums.derive.cell(conditions), known)
+            numbers = network.decoder(z, self.sums.cell(conditions), known)
             likelihood = log_likelihood(numbers, self._classes(responses)).flatten(1).mean(1)
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
             each: Tensor = config.kl * kl / self.detector.cells - likelihood
@@ -291,7 +297,7 @@ class FactorizedLatentFlowMatching(Generator):
         reference = spread_rows(source, self.config.validation_events)
         conditions, responses, known = self._tensors(reference)
         mean, log_variance = self._encode(self.autoencoder, conditions, responses, known)
-        numbers = self.autoencoder.decoder(mean, self.sums.derive.cell(conditions), known)
+        numbers = self.autoencoder.decoder(mean, self.sums.cell(conditions), known)
         likelihood = log_likelihood(numbers, self._classes(responses)).flatten(1).sum(1).mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(0)
         return {
@@ -310,7 +316,7 @@ class FactorizedLatentFlowMatching(Generator):
             self.standardize_code.scale.copy_(spread)
 
         def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
-            conditions, responses, known = self._tensors(batch)
+            conditions, responses, known = self._tensors(self._augmented(batch, rng))
             with torch.no_grad():
                 mean, log_variance = self._encode(self.autoencoder, conditions, responses, known)
             z = mean + torch.exp(log_variance / 2) * rng.normal(mean.shape[1])
@@ -354,7 +360,7 @@ class FactorizedLatentFlowMatching(Generator):
         axes = [torch.arange(size, device=known.device, dtype=known.dtype) for size in responses.shape[1:]]
         middle = torch.stack([responses.sum(2) @ axes[0], responses.sum(1) @ axes[1]], 1)
         middle = middle / responses.sum((1, 2)).clamp(min=1)[:, None]
-        places = torch.stack([self.sums.derive.cell(conditions), middle], 1)
+        places = torch.stack([self.sums.cell(conditions), middle], 1)
         code: tuple[Tensor, Tensor] = network.encoder(torch.log1p(responses), places, known)
         return code
 
@@ -364,9 +370,14 @@ class FactorizedLatentFlowMatching(Generator):
             return responses
         return torch.where(responses < COUNTS - 0.5, responses.round(), responses.clamp(min=COUNTS))
 
+    def _augmented(self, batch: Events, rng: BatchRandom) -> Events:
+        """Mirrors half of the events where that is wanted."""
+        mirror, transport = self.config.mirror, bool(self.config.transport)
+        return half_mirrored(batch, rng, transport=transport) if mirror else batch
+
     def _known(self, features: Tensor, sums: Tensor) -> Tensor:
         """Returns standardised features of particle and sums, (B, C)."""
-        return torch.cat([features, self.standardize_logs(torch.log1p(sums))], 1)
+        return torch.cat([self.sums.later(features), self.standardize_logs(torch.log1p(sums))], 1)
 
     def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
         """Returns conditions (B, F), photons or quanta (B, *shape) and what is known of the events, (B, C)."""

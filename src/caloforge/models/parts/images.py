@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from caloforge.detectors import Detector
-from caloforge.events import Events, EventSource, in_slices
+from caloforge.events import RAY, Events, EventSource, aimed, in_slices, straight_impact
 from caloforge.models.base import BatchRandom
 from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, dropout_mask
 from caloforge.transforms import Standardize
@@ -30,7 +32,7 @@ def mirrored(
     responses: NDArray[np.generic],
     rows: NDArray[np.bool_],
     *,
-    neutral: bool = False,
+    transport: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
     """Mirrors some events, y -> -y.
 
@@ -39,18 +41,57 @@ def mirrored(
         conditions: (N, F).
         responses: (N, *shape).
         rows: the events to mirror, (N,).
-        neutral: of these only neutral particles: magnets before the face do not bend a charged one's mirror image so.
+        transport: aims charged particles so that the magnets of `Detector.transport` bring them to the mirror image of
+            their place; where they cannot, the event stays as it is. Without, their rays are mirrored like others.
 
     Returns:
         conditions and responses, as new arrays.
     """
-    if neutral:
-        rows = rows & (conditions[:, detector.features.index("charge")] == 0)
-    columns = np.array([detector.features.index(name) for name in ("vy", "py")])
-    conditions, responses = conditions.copy(), responses.copy()
-    conditions[np.ix_(rows, columns)] *= -1
+    image = conditions.copy()
+    image[:, [detector.features.index(name) for name in ("vy", "py")]] *= -1
+    if transport:
+        rows = rows & _aim(detector, conditions, image)
+    conditions, responses = np.where(rows[:, None], image, conditions), responses.copy()
     responses[rows] = np.flip(responses[rows], 1 + list(detector.axes).index("y"))
     return conditions, responses
+
+
+def half_mirrored(batch: Events, rng: BatchRandom, *, transport: bool) -> Events:
+    """Mirrors half of the events of a batch, at random; `transport` as in `mirrored`."""
+    chosen = (rng.uniform() < 0.5).cpu().numpy()
+    conditions, responses = mirrored(
+        batch.detector, batch.conditions, batch.responses, chosen, transport=transport
+    )
+    return dataclasses.replace(batch, conditions=conditions, responses=responses)
+
+
+def check_mirror(detector: Detector) -> None:
+    """Raises ValueError for a detector whose events have no mirror image in y."""
+    if "y" not in detector.axes or not {"vy", "py"} <= set(detector.features):
+        raise ValueError(
+            f"mirror needs an axis y and the conditions vy and py, {detector.name} has the axes "
+            f"{', '.join(detector.axes)} and {', '.join(detector.features)}"
+        )
+
+
+def _aim(
+    detector: Detector, conditions: NDArray[np.float32], image: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Aims the charged particles of mirror images as magnets ask for, and returns which of all can be so."""
+    assert detector.face is not None
+    assert detector.transport is not None
+    charge = conditions[:, detector.features.index("charge")].astype(np.float64)
+    columns = [detector.features.index(name) for name in RAY]
+    rays, turned = (values[:, columns].astype(np.float64) for values in (conditions, image))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        straight = straight_impact(rays, detector.face.z)
+        curvature = charge / np.linalg.norm(rays[:, 3:], axis=1)
+        wanted = detector.transport.mirrored(straight, curvature, rays[:, 5] > 0)
+        turned = aimed(turned, turned[:, :3], wanted, detector.face.z)
+    possible = np.asarray(np.isfinite(turned).all(1))
+    charged = (charge != 0) & possible
+    image[np.ix_(charged, np.array(columns))] = turned[charged]
+    return np.asarray(possible | (charge == 0))
 
 
 def channel_sums(source: EventSource, channels: str) -> NDArray[np.float64]:

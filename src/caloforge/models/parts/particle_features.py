@@ -411,6 +411,10 @@ class ParticleFeatures(nn.Module):
         """Returns a first guess of where the light is, in cells from the first, (B, 2)."""
         return self._first.cell(conditions) if self.transport is None else self.transport.cell(conditions)
 
+    def straight(self, conditions: Tensor) -> Tensor:
+        """Returns the first guess without magnets, in cells from the first, (B, 2)."""
+        return self._first.cell(conditions)
+
     def forward(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to (B, size)."""
         parts = [part for part in (self._first, self._bend, self.transport) if part is not None]

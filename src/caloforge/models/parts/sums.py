@@ -17,7 +17,7 @@ their channel get their energy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from caloforge.models.base import BatchRandom, Stage
 from caloforge.models.parts.bayesian import BayesianConfig, check_bayesian, make_sums_bayesian, sums_stages
 from caloforge.models.parts.images import channel_sums
 from caloforge.models.parts.inference import spread_rows
-from caloforge.models.parts.particle_features import ParticleFeatures
+from caloforge.models.parts.particle_features import ParticleFeatures, TransportFeatures
 from caloforge.models.parts.stage import average_stage, solver_stage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.average_velocity import Average, AverageVelocityConfig
@@ -45,6 +45,10 @@ from caloforge.transforms import Standardize
 
 QUANTA = 3000.0
 """Quanta of a mean response, where a detector measures energies."""
+
+
+Transported = bool | Literal["sums"]
+"""Whether a model is told what magnets do to charged particles: all of its factors, or the sums alone."""
 
 
 DARK = 1e-3
@@ -86,13 +90,18 @@ class SumsConfig(BaseModel):
 class Sums(nn.Module):
     """Draws channel sums, and gives the features of a particle that later factors use too.
 
+    Attributes:
+        features: numbers that `describe` gives, which the sums follow from.
+        told: how many of them later factors are told.
+
     Args:
         detector: a detector with two axes.
         channels: channel map of the sums, in which every cell has one channel.
         config: sizes, solver and training.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events of each validation.
-        transport: adds what magnets before the face do (`models.parts.particle_features.TransportFeatures`).
+        transport: adds what magnets before the face do (`models.parts.particle_features.TransportFeatures`); with
+            "sums" for the sums alone, and `later` has none of it.
         least: photons of the faintest response in the data, for `reflected`; 0 where there is no threshold.
 
     Raises:
@@ -108,7 +117,7 @@ class Sums(nn.Module):
         average: float,
         validation_events: int,
         *,
-        transport: bool = False,
+        transport: Transported = False,
         least: int = 0,
     ) -> None:
         super().__init__()
@@ -121,8 +130,10 @@ class Sums(nn.Module):
                 f"least is a number of photons; {detector.name} measures energies in {detector.unit}"
             )
         self.least = least
-        self.derive = ParticleFeatures(detector, transport)
+        self.derive = ParticleFeatures(detector, bool(transport))
         self.features = self.derive.size
+        self._alone = transport == "sums"
+        self.told = self.features - (TransportFeatures.size if self._alone else 0)
         self.standardize = Standardize(self.features)
         self.standardize_sums = Standardize(self.outputs)
         self.network = VelocityNetwork(self.outputs, self.features, config.width, config.blocks)
@@ -143,6 +154,14 @@ class Sums(nn.Module):
         # the tails of the inputs are long
         features: Tensor = self.standardize(self.derive(conditions)).clamp(-10, 10)
         return features
+
+    def later(self, features: Tensor) -> Tensor:
+        """Returns what later factors are told of the features that `describe` gives, (B, told)."""
+        return features[:, : self.told] if self._alone else features
+
+    def cell(self, conditions: Tensor) -> Tensor:
+        """Returns a first guess of where the light is, as later factors are told it, in cells, (B, 2)."""
+        return self.derive.straight(conditions) if self._alone else self.derive.cell(conditions)
 
     def forward(self, conditions: Tensor, features: Tensor, noise: Tensor) -> Tensor:
         """Draws sums, whole photons or quanta, (B, K), from conditions (B, F), their `describe` and noise (B, K)."""
