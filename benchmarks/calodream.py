@@ -1,6 +1,7 @@
 """CaloDREAM, measured: layer energies, solvers, cache, cost of the networks.
 
     python benchmarks/calodream.py energies RUN... --showers FILE [--seeds 5] [--epochs 200] [--smear 0.2]
+    python benchmarks/calodream.py layers RUN... --showers FILE [--seeds 5] [--methods midpoint:2 midpoint:4]
     python benchmarks/calodream.py solvers RUN --showers FILE [--evaluations 4 8 16] [--out FIGURE]
     python benchmarks/calodream.py reading RUN --showers FILE [--ends 0.5] [--evaluations 0 2 4 8]
     python benchmarks/calodream.py windows RUN... --showers FILE [--seeds 3]
@@ -12,6 +13,13 @@
 `energies`: can classifiers (3 x 512) tell the u of the test showers from drawn ones, with u or logit u as inputs?
 Beside the runs: the floor, two halves of the test, and positive controls, the layer energies of a half smeared.
 Processor time of one thread at batch 100, runs in turns.
+
+`layers`: layer energies drawn for validation showers, by the solver of the run and by others, against those of the
+simulation: `score`, energy score of ln(1 + E_l / unit); `total`, W1 of E_tot / E_inc, x 1000; `width`, spread of what
+E_tot / E_inc differs from its mean at that energy over the simulation's, below 5, 20, 100 and 400 GeV and above, and
+of all; `depth`, W1 of the mean layer over the spread it has at an energy, and that spread over the simulation's;
+`layers`, root mean square of ln of the ratio of the spreads of ln(1 + E_l / unit) at an energy. What is smooth along
+the energy is fitted to the training showers.
 
 `solvers`: solvers of the shape network of a run, at equal numbers of evaluations. Bespoke ones are fitted to the frozen
 network on training rows. Given the true layer energies, so that nothing but the solver differs; scored on test rows:
@@ -42,6 +50,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +62,7 @@ from caloforge.detectors import DS2, DS3
 from caloforge.evaluation.classifier import classify, inputs_of, suite
 from caloforge.events import Events, EventSource, Part, split, with_responses
 from caloforge.io import open_events
-from caloforge.metrics.channels import wasserstein
+from caloforge.metrics.channels import energy_score, wasserstein
 from caloforge.metrics.scores import halves
 from caloforge.metrics.showers import Showers, compare, observe_showers, prdc, separation
 from caloforge.models import build
@@ -76,7 +85,7 @@ from caloforge.ode.solvers import Method, SolverConfig, integrate
 from caloforge.optim import build as optimizer_of
 from caloforge.runtime.noise import standard_normals
 from caloforge.training.checkpoint import load_model
-from caloforge.transforms import LayerEnergies, Logit
+from caloforge.transforms import LayerEnergies, Logit, StandardizeAlong
 
 
 def spread(values: Sequence[float], form: str = ".3f") -> str:
@@ -163,6 +172,80 @@ def energies(arguments: argparse.Namespace) -> None:
                 ]
             cells.append(spread([max(auc, 1 - auc) for auc in found]))
         print(f"| {' | '.join([name, *cells, *notes.get(name, ('', ''))])} |", flush=True)
+
+
+EDGES = (0.0, 5e3, 2e4, 1e5, 4e5, np.inf)
+"""Between these energies the widths of the totals are compared [MeV]."""
+
+
+@torch.no_grad()
+def layers(arguments: argparse.Namespace) -> None:
+    """Prints one row a run and solver."""
+    print("| layer energies | solver | score | total | width | of all | depth | its spread | layers | ms |")
+    print("|---" * 10 + "|")
+    for run in arguments.runs:
+        for solver in ["", *arguments.methods]:
+            method, _, steps = solver.partition(":")
+            changes = [f"energy.solver.method={method}", f"energy.solver.steps={steps}"] if solver else []
+            settings, model = load_model(run, changes)
+            assert isinstance(model, CaloDream)
+            source = open_events(arguments.showers, model.detector)
+            known, judged = (
+                (
+                    torch.from_numpy(one.conditions),
+                    torch.from_numpy(model.detector.readout(one.responses, "layers")),
+                )
+                for one in (part(source, "train"), part(source, arguments.part))
+            )
+            incident, true = judged
+            started, drawn = time.process_time(), []
+            for seed in range(arguments.seeds):
+                noise = standard_normals(seed, np.arange(len(incident)), model.energy.noise_dim)
+                drawn.append(model.draw_energies(incident, torch.from_numpy(noise)))
+            cost = 1e3 * (time.process_time() - started) / len(incident) / arguments.seeds
+            every, unit = torch.cat(drawn), model.config.unit
+            many = incident.repeat(arguments.seeds, 1)
+            total, depth, each = (StandardizeAlong(size) for size in (1, 1, true.shape[1]))
+
+            def seen(
+                incident: Tensor,
+                energies: Tensor,
+                unit: float = unit,
+            ) -> tuple[Tensor, Tensor, Tensor]:
+                middle = (energies @ torch.arange(energies.shape[1]).double()) / energies.sum(1)
+                logs = torch.log1p(energies / unit)
+                return (energies.sum(1) / incident[:, 0])[:, None], middle[:, None], logs
+
+            scales = (total, depth, each)
+            for scale, values in zip(scales, seen(*known), strict=True):
+                scale.refit(values, torch.log(known[0]).double())
+            ours, theirs = (
+                [
+                    scale(values, torch.log(at).double()).numpy()
+                    for scale, values in zip(scales, seen(at, energies), strict=True)
+                ]
+                for at, energies in ((many, every), judged)
+            )
+            bands = list(pairwise(EDGES))
+            widths = [
+                ours[0][(many >= low) & (many < high)].std()
+                / theirs[0][(incident >= low) & (incident < high)].std()
+                for low, high in bands
+            ]
+            lit = theirs[2].std(0) > 1e-6
+            ratios = np.log(ours[2].std(0)[lit] / theirs[2].std(0)[lit])
+            shares = [energies.sum(1) / at[:, 0] for at, energies in ((many, every), judged)]
+            generated = np.stack([one.numpy() for one in drawn])
+            name = f"{model.config.energy.solver.method} {model.config.energy.solver.steps}"
+            print(
+                f"| {settings.name}, {run.name} | {name} | "
+                f"{energy_score(np.log1p(true.numpy() / unit), np.log1p(generated / unit)):.3f} | "
+                f"{1e3 * wasserstein(*(one.numpy() for one in shares)):.2f} | "
+                f"{', '.join(f'{one:.2f}' for one in widths)} | {ours[0].std() / theirs[0].std():.3f} | "
+                f"{wasserstein(ours[1][:, 0], theirs[1][:, 0]):.3f} | {ours[1].std() / theirs[1].std():.3f} | "
+                f"{np.sqrt(np.mean(ratios**2)):.3f} | {cost:.2f} |",
+                flush=True,
+            )
 
 
 # Solvers
@@ -599,7 +682,8 @@ def main() -> None:
     """Runs one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "what", choices=["energies", "solvers", "reading", "windows", "latent", "cache", "vit", "ds3"]
+        "what",
+        choices=["energies", "layers", "solvers", "reading", "windows", "latent", "cache", "vit", "ds3"],
     )
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--showers", type=Path)
@@ -612,6 +696,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="of the solver of data set 3's shapes")
     parser.add_argument("--rows", type=int, default=1_000_000, help="test showers at most")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[2, 4, 8, 16])
+    parser.add_argument("--methods", nargs="*", default=["midpoint:2", "midpoint:4"], help="METHOD:STEPS")
     parser.add_argument("--bespoke", type=int, nargs="*", default=[4, 8])
     parser.add_argument("--losses", nargs="*", default=["local", "global"])
     parser.add_argument("--updates", type=int, default=100)
@@ -621,7 +706,7 @@ def main() -> None:
         "--cuts", type=float, nargs="+", default=[0.0, 0.015, 0.1, 0.4, 1.0, 3.0], help="[MeV]"
     )
     parser.add_argument("--ends", type=float, nargs="+", default=[0.3, 0.5, 0.6])
-    parser.add_argument("--part", choices=["validation", "test"], default="validation")
+    parser.add_argument("--part", choices=["train", "validation", "test"], default="validation")
     parser.add_argument("--views", nargs="+", default=["high", "low"])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

@@ -268,7 +268,7 @@ class LayerNetwork(nn.Module):
         return self.energy.draw(
             conditions,
             noise,
-            lambda velocity, x0: integrate(velocity, x0, solver, self.energy.end, shares=True),
+            lambda velocity, x0, _: integrate(velocity, x0, solver, self.energy.end, shares=True),
         )
 
 

@@ -183,18 +183,20 @@ class EnergiesFactor(Factor):
     def __init__(self, model: CaloDream) -> None:
         assert isinstance(model.energy, JointEnergies)
         self.model, self.energy = model, model.energy
+        if self.energy.law is not None:
+            raise ValueError("energies whose total has a law are measured by benchmarks/calodream.py layers")
         self.numbers, self.network, self.end = self.energy.noise_dim, self.energy.network, self.energy.end
         self.bespoke, self.trained = model.energy_solver, model.energy_average_velocity
         self.steps = model.config.energy.average_velocity.steps
 
     def velocity(self, events: Events) -> Velocity:
         """As the model's own."""
-        average = self.energy.average(self.energy.network, torch.from_numpy(events.conditions))
+        average = self.energy.average(self.energy.network, torch.from_numpy(events.conditions), None)
         return lambda x, t: average(x, t, t)
 
     def average(self, student: VelocityNetwork, events: Events) -> Average:
         """As the model's own."""
-        return self.energy.average(student, torch.from_numpy(events.conditions))
+        return self.energy.average(student, torch.from_numpy(events.conditions), None)
 
     def student(self) -> VelocityNetwork:
         """Of the sizes of the velocity network."""
@@ -210,7 +212,7 @@ class EnergiesFactor(Factor):
         )
         unit, energy = self.model.config.unit, events.conditions[:, 0].astype(np.float64)
         layers = np.stack(
-            [self.energy.draw(incident, x1, lambda velocity, x: x).double().numpy() for x1 in draws]
+            [self.energy.draw(incident, x1, lambda velocity, x, _: x).double().numpy() for x1 in draws]
         )
         return {
             "energy score": energy_score(np.log1p(true / unit), np.log1p(layers / unit)),

@@ -273,3 +273,20 @@ def test_what_is_no_zero_response_is_refused(flow_run, tmp_path):
     with pytest.raises(ValueError, match="zn-channel_flow_matching is no classifier"):
         export(flow_run, tmp_path / "bundle", zero=flow_run)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_large_batches_are_compared_in_pieces():
+    conditions, noise = np.arange(70, dtype=np.float32)[:, None], np.ones((70, 2), np.float32)
+    seen = []
+
+    def function(conditions, noise):
+        seen.append(len(conditions))
+        return conditions + noise
+
+    np.testing.assert_array_equal(bundles.in_pieces(function, conditions, noise), conditions + noise)
+    assert seen == [32, 32, 6]
+    wanted = np.ones((3, 4))
+    got = wanted.copy()
+    got[1, 2] += 1e-3
+    got[2, 0] += 1e-6
+    np.testing.assert_array_equal(bundles._far(wanted, got), [1])

@@ -34,7 +34,7 @@ VERSIONS = {
         "cut": 0.01515,
     },
     "drawn": {
-        "energy": {"network": "joint", "width": 16, "blocks": 1, "solver": SOLVER},
+        "energy": {"network": "joint", "total": "law", "width": 16, "blocks": 1, "solver": SOLVER},
         "shape": {"prediction": "drawn", "end": 0.5, "network": NETWORK, "solver": SOLVER},
         "cut": 0.01515,
     },

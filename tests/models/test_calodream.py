@@ -13,6 +13,7 @@ from caloforge.models.calodream import (
     completed,
     directions_of,
     energy_of,
+    log_expm1,
     turned,
     with_energies,
 )
@@ -38,7 +39,7 @@ VERSIONS = {
     "latent": LATENT,
     "small": {"energy": {"network": "joint"}, "shape": {"prediction": "voxels"}, "cut": 0.01515},
     "drawn": {
-        "energy": {"network": "joint"},
+        "energy": {"network": "joint", "total": "law"},
         "shape": {"prediction": "drawn", "end": 0.5},
         "cut": 0.01515,
     },
@@ -107,6 +108,13 @@ def test_energies_are_kept_whatever_the_network_says():
     assert found[0, 0].flatten().tolist() == pytest.approx([1, 1, 1, 0])
     assert found[0, 2].flatten().tolist() == [2, 0, 0, 0]
     assert found[0, 3].flatten().tolist() == [7, 0, 0, 0]
+
+
+def test_log_odds_of_few_hits_need_no_expm1():
+    x = torch.logspace(-7, 1.1, 200)
+    torch.testing.assert_close(
+        log_expm1(x).double(), torch.log(torch.expm1(x.double())), rtol=1e-6, atol=3e-7
+    )
 
 
 def test_large_voxels_take_what_is_missing():
@@ -239,6 +247,28 @@ def test_average_velocities_of_every_version(version, target):
     assert len(calls) == 1
 
 
+def test_a_law_of_the_total_learns_its_width_and_the_layers_add_up_to_it():
+    model, events, _ = fitted("drawn", rows=200)
+    incident, _, energies = model._tensors(events)
+    total = model.energy._total(incident, energies)
+    features = model.energy._features(incident)
+    before = model.energy.law.surprise(features, total + 1).mean()
+    law = torch.optim.Adam(model.energy.law.parameters(), 0.02)
+    for _ in range(100):
+        law.zero_grad()
+        model.energy.law.surprise(features, total + 1).mean().backward()
+        law.step()
+    assert model.energy.law.surprise(features, total + 1).mean() < before - 0.3
+    noise = torch.randn(200, model.energy.noise_dim)
+    drawn = model.draw_energies(incident, noise)
+    shares = model.energy.total.inverse(
+        model.energy.law(features, noise[:, :1]), torch.log(energy_of(incident))
+    )
+    lit = drawn.sum(1) > 0
+    wanted = (shares[:, 0].double() * incident[:, 0]).clamp(min=0)
+    torch.testing.assert_close(drawn.sum(1)[lit], wanted[lit], rtol=0.02, atol=2.0)
+
+
 def test_turning_keeps_rings_and_neighbours():
     voxels = torch.rand(40, 2, 8, 3)
     found = turned(voxels, torch.rand(40, 2, generator=torch.Generator().manual_seed(0)))
@@ -281,6 +311,8 @@ def test_what_does_not_fit_is_an_error():
         CaloDreamConfig.model_validate({"shape": {"prediction": "voxels"}, "latent": {}})
     with pytest.raises(ValueError, match="drawn at once, network = 'joint', got 'autoregressive'"):
         CaloDreamConfig.model_validate({"energy": {"average_velocity": {"steps": 1}}})
+    with pytest.raises(ValueError, match=r"total = 'law' is of energies drawn at once"):
+        CaloDreamConfig.model_validate({"energy": {"total": "law"}})
     with pytest.raises(ValueError, match=r"end must be at most 0.6 where voxels are drawn, got 0.95"):
         CaloDreamConfig.model_validate({"shape": {"prediction": "drawn"}})
     with pytest.raises(ValueError, match=r"needs solver\.steps as trained, got 4"):

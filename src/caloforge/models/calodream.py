@@ -14,6 +14,8 @@ Energies. With E_l the sums of the layers, u_0 = f E_tot / E_inc and u_i = E_(i-
 - `joint`: all at once by one small network. x_1 are E_tot / E_inc, less its mean at this energy and over its spread
   there (`transforms.StandardizeAlong`), and ln(1 + E_l / unit) over their spreads. The layers may be empty, and are
   treated as the voxels below: a prior of each, Bayes' theorem. The drawn layers are then scaled to the drawn total.
+  With `total = "law"` the total is no part of the path: a law of one normal gives it (`nn.sinh_law`), learned by its
+  likelihood, and the network of the layers is told it. No solver can make it wider then.
 
 Shapes, by a vision transformer (`nn.vit`) that is told E_inc and all u:
 
@@ -69,6 +71,7 @@ from caloforge.models.parts.bayesian import BayesianConfig, check_bayesian, make
 from caloforge.models.parts.images import channel_sums
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.stage import LossStage, average_stage, solver_stage
+from caloforge.nn.sinh_law import SinhLaw
 from caloforge.nn.transformer import TransformerConfig
 from caloforge.nn.transfusion import Transfusion
 from caloforge.nn.velocity_network import VelocityNetwork
@@ -96,11 +99,17 @@ OBLIQUE = 0.1
 LAYER_DENSITIES = 3
 """Densities of the energy of a layer that is not empty."""
 
+ALONG = 3
+"""Numbers that tell a network of energies drawn at once the incident energy."""
+
+LAW_WIDTH = 32
+"""Width of the network of the law of the total."""
+
 LATEST = 0.6
 """Latest time at which voxels may be drawn, and to which their network is trained."""
 
-Solve = Callable[[Velocity, Tensor], Tensor]
-"""Integrates a velocity from a starting point."""
+Solve = Callable[[Velocity, Tensor, Average | None], Tensor]
+"""Integrates a velocity from a starting point, or goes by average velocities where there are some."""
 
 
 class EnergyConfig(BaseModel):
@@ -111,6 +120,7 @@ class EnergyConfig(BaseModel):
         transformer: of the autoregressive network.
         width: of the hidden layers: of the head, or of the joint network.
         blocks: hidden layers of the head with a layer norm, or residual blocks of the joint network.
+        total: of `joint`, how E_tot / E_inc is drawn: on the `path` of the layers, or before them by a `law`.
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
         bayesian: Gaussian weights and their replicas, of the method `mean_field`; none where not given.
@@ -119,6 +129,7 @@ class EnergyConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: Literal["autoregressive", "joint"] = "autoregressive"
+    total: Literal["path", "law"] = "path"
     transformer: TransformerConfig = TransformerConfig()
     width: int = Field(256, ge=1)
     blocks: int = Field(6, ge=1)
@@ -137,6 +148,10 @@ class EnergyConfig(BaseModel):
         if self.average_velocity.steps and self.network != "joint":
             raise ValueError(
                 f"average_velocity is of energies drawn at once, network = 'joint', got {self.network!r}"
+            )
+        if self.total == "law" and self.network != "joint":
+            raise ValueError(
+                f"total = 'law' is of energies drawn at once, network = 'joint', got {self.network!r}"
             )
         return self
 
@@ -320,8 +335,10 @@ class Energies(nn.Module, ABC):
         """Returns the loss of each event, (B,)."""
 
     @abstractmethod
-    def draw(self, incident: Tensor, noise: Tensor, solve: Solve) -> Tensor:
-        """Draws layer energies [MeV], (B, L) float64."""
+    def draw(
+        self, incident: Tensor, noise: Tensor, solve: Solve, student: VelocityNetwork | None = None
+    ) -> Tensor:
+        """Draws layer energies [MeV], (B, L) float64; by average velocities where there is a student."""
 
     @abstractmethod
     def problem(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> tuple[Velocity, Tensor]:
@@ -360,11 +377,13 @@ class AutoregressiveEnergies(Energies):
         )
         return each.view(x1.shape).mean(1)
 
-    def draw(self, incident: Tensor, noise: Tensor, solve: Solve) -> Tensor:
+    def draw(
+        self, incident: Tensor, noise: Tensor, solve: Solve, student: VelocityNetwork | None = None
+    ) -> Tensor:
         """As many solutions as there are numbers, each of one number."""
 
         def one(x0: Tensor, known: Tensor) -> Tensor:
-            return solve(lambda x, t: self.network.head(x, t, known), x0)
+            return solve(lambda x, t: self.network.head(x, t, known), x0, None)
 
         x1 = self.network.draw(scaled_energy(energy_of(incident)), noise, one)
         u = self.logit.inverse(self.standardize.inverse(x1).double())
@@ -386,23 +405,32 @@ class JointEnergies(Energies):
         numbers = len(layers.layers)
         self.noise_dim, self.unit, self.likelihood = numbers + 1, unit, 0.3
         prior = start(1.0, [0.0] * LAYER_DENSITIES, [1.0] * LAYER_DENSITIES)
-        self._sizes = (numbers + 1, 3, config.width, config.blocks)
-        self.network = VelocityNetwork(*self._sizes, wanted=1 + len(prior) * numbers)
+        # of the total: on the path, or before it by a law, and then the network is told it
+        self.law = SinhLaw(ALONG, LAW_WIDTH) if config.total == "law" else None
+        self._first, told = (1, 0) if self.law is None else (0, 1)
+        self._sizes = (numbers + self._first, ALONG + told, config.width, config.blocks)
+        self.network = VelocityNetwork(*self._sizes, wanted=self._first + len(prior) * numbers)
         with torch.no_grad():
             # densities that start alike stay alike
             shifts = torch.linspace(-1, 1, LAYER_DENSITIES).repeat_interleave(numbers)
-            self.network.last.bias[1:] = prior.repeat_interleave(numbers)
-            self.network.last.bias[1 + shifts.numel() : 1 + 2 * shifts.numel()] = shifts
+            bias = self.network.last.bias[self._first :]
+            bias.copy_(prior.repeat_interleave(numbers))
+            bias[shifts.numel() : 2 * shifts.numel()] = shifts
         self.total, self.layers = StandardizeAlong(1), StandardizeAlong(numbers, 3)
 
     def fit(self, incident: Tensor, energies: Tensor) -> None:
         """Fits means and spreads along the energy; of the layers where they are not empty."""
         along = torch.log(energy_of(incident))
-        self.total.refit(self._total(incident, energies), along)
+        self.total.refit(self._share(incident, energies), along)
         self.layers.refit(torch.log1p(energies / self.unit), along, energies > 0)
 
-    def _total(self, incident: Tensor, energies: Tensor) -> Tensor:
+    def _share(self, incident: Tensor, energies: Tensor) -> Tensor:
         return (energies.sum(1, keepdim=True) / energy_of(incident)).float()
+
+    def _total(self, incident: Tensor, energies: Tensor) -> Tensor:
+        """Returns the standardised E_tot / E_inc, (B, 1)."""
+        total: Tensor = self.total(self._share(incident, energies), torch.log(energy_of(incident)))
+        return total
 
     def _scales(self, incident: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the expected y / s of each layer and its spread s, both (B, L)."""
@@ -416,15 +444,13 @@ class JointEnergies(Energies):
         return VelocityNetwork(*self._sizes, wanted=self.network.last.out_features, until=True)
 
     @staticmethod
-    def _condition(network: VelocityNetwork, incident: Tensor) -> Tensor:
+    def _features(incident: Tensor, *told: Tensor) -> Tensor:
         energy = 2 * scaled_energy(energy_of(incident)) - 1
         waves = [torch.sin(4 * energy), torch.cos(4 * energy)]
-        features = torch.cat([energy, *waves, *directions_of(incident)], 1)
-        condition: Tensor = network.condition(features)
-        return condition
+        return torch.cat([energy, *waves, *told, *directions_of(incident)], 1)
 
-    @staticmethod
     def _ends(
+        self,
         network: VelocityNetwork,
         x: Tensor,
         t: Tensor,
@@ -432,63 +458,78 @@ class JointEnergies(Energies):
         centre: Tensor,
         s: Tensor | None = None,
     ) -> tuple[Tensor, Posterior]:
-        """Returns the velocity of the total, (B, 1), and the posterior of the layers; their average until s."""
-        time = t[:, None]
-        near = torch.cat([x[:, :1], (x[:, 1:] - time * centre).clamp(-8, 8)], 1)
+        """Returns velocities before the layers', (B, 1) or none, and the layers' posterior; the average until s."""
+        time, first = t[:, None], self._first
+        near = torch.cat([x[:, :first], (x[:, first:] - time * centre).clamp(-8, 8)], 1)
         outputs = network(near, t, condition, s)
-        numbers = outputs[:, 1:].view(-1, NUMBERS * LAYER_DENSITIES, centre.shape[1])
+        numbers = outputs[:, first:].view(-1, NUMBERS * LAYER_DENSITIES, centre.shape[1])
         odds, means, spreads = numbers.chunk(NUMBERS, 1)
         shifted = torch.cat([odds, means + centre[:, None], spreads], 1)
-        return outputs[:, :1], Posterior(shifted, x[:, 1:], time)
+        return outputs[:, :first], Posterior(shifted, x[:, first:], time)
 
     def loss(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> Tensor:
-        """The loss of the velocity, and the likelihood of the layers."""
+        """The loss of the velocity, the likelihood of the layers, and of the total where it has a law."""
         centre, spread = self._scales(incident)
-        first = self.total(self._total(incident, energies), torch.log(energy_of(incident)))
+        total = self._total(incident, energies)
         layers = torch.log1p(energies / self.unit).float() / spread
-        x1, x0, t = torch.cat([first, layers], 1), rng.normal(self.noise_dim), rng.uniform()
-        x, condition = on_path(x0, x1, t), self._condition(self.network, incident)
+        x1, told = (torch.cat([total, layers], 1), ()) if self.law is None else (layers, (total,))
+        x0, t = rng.normal(x1.shape[1]), rng.uniform()
+        x = on_path(x0, x1, t)
+        condition = self.network.condition(self._features(incident, *told))
         velocity, posterior = self._ends(self.network, x, t, condition, centre)
         left = (1 - t).clamp(min=0.05)[:, None]
         error = (posterior.mean() - layers) / left
-        both = torch.cat([velocity - (first - x0[:, :1]), error], 1)
+        first = self._first
+        both = torch.cat([velocity - (x1[:, :first] - x0[:, :first]), error], 1)
         each: Tensor = both.square().mean(1) + self.likelihood * posterior.surprise(layers).mean(1)
-        return each
+        return each if self.law is None else each + self.law.surprise(self._features(incident), total)
 
-    def average(self, network: VelocityNetwork, incident: Tensor) -> Average:
-        """Returns the average velocities that a `student` gives; asked at any multiple of the batch."""
-        return self._averaged(network, incident)
-
-    def _averaged(
-        self, network: VelocityNetwork, incident: Tensor
+    def average(
+        self, network: VelocityNetwork, incident: Tensor, total: Tensor | None
     ) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-        condition, (centre, _) = self._condition(network, incident), self._scales(incident)
+        """Returns average velocities of a batch, the velocity where s is None; asked at any multiple of it."""
+        condition = network.condition(self._features(incident, *([] if total is None else [total])))
+        (centre, _), first = self._scales(incident), self._first
 
         def average(x: Tensor, t: Tensor, s: Tensor | None) -> Tensor:
-            first, posterior = self._ends(network, x, t, repeated(condition, x), repeated(centre, x), s)
+            velocity, posterior = self._ends(network, x, t, repeated(condition, x), repeated(centre, x), s)
             left = (1 - t).clamp(min=0.01)[:, None]
-            return torch.cat([first, (posterior.mean() - x[:, 1:]) / left], 1)
+            return torch.cat([velocity, (posterior.mean() - x[:, first:]) / left], 1)
 
         return average
 
-    def _velocity(self, incident: Tensor) -> Velocity:
-        average = self._averaged(self.network, incident)
+    def _velocity(self, incident: Tensor, total: Tensor | None) -> Velocity:
+        average = self.average(self.network, incident, total)
         return lambda x, t: average(x, t, None)
 
-    def draw(self, incident: Tensor, noise: Tensor, solve: Solve) -> Tensor:
+    def draw(
+        self, incident: Tensor, noise: Tensor, solve: Solve, student: VelocityNetwork | None = None
+    ) -> Tensor:
         """One solution; the layers are scaled to the total."""
         centre, spread = self._scales(incident)
-        x = solve(self._velocity(incident), noise)
+        told = None if self.law is None else self.law(self._features(incident), noise[:, :1])
+        average = None if student is None else self.average(student, incident, told)
+        x = solve(self._velocity(incident, told), noise[:, 1 - self._first :], average)
         t = torch.full_like(x[:, 0], self.end)
-        velocity, posterior = self._ends(self.network, x, t, self._condition(self.network, incident), centre)
-        first = self.total.inverse(x[:, :1] + (1 - self.end) * velocity, torch.log(energy_of(incident)))
-        total = (first.double() * energy_of(incident)).clamp(min=0)
+        condition = self.network.condition(self._features(incident, *([] if told is None else [told])))
+        velocity, posterior = self._ends(self.network, x, t, condition, centre)
+        drawn = x[:, :1] + (1 - self.end) * velocity if told is None else told
+        share = self.total.inverse(drawn, torch.log(energy_of(incident)))
+        total = (share.double() * energy_of(incident)).clamp(min=0)
         layers = torch.expm1((posterior.likely() * spread).double().clamp(0, 20)) * self.unit
         return layers * (total / layers.sum(1, keepdim=True).clamp(min=1e-10))
 
     def problem(self, incident: Tensor, energies: Tensor, rng: BatchRandom) -> tuple[Velocity, Tensor]:
-        """The velocity at the batch's energies."""
-        return self._velocity(incident), rng.normal(self.noise_dim)
+        """The velocity at the batch's energies, and totals where it is told them."""
+        told = None if self.law is None else self._total(incident, energies)
+        return self._velocity(incident, told), rng.normal(self.noise_dim - 1 + self._first)
+
+    def leaps(
+        self, student: VelocityNetwork, incident: Tensor, energies: Tensor, rng: BatchRandom
+    ) -> tuple[Average, Velocity, Tensor]:
+        """Returns average velocities, and what `problem` gives, for the training of a student."""
+        told = None if self.law is None else self._total(incident, energies)
+        return self.average(student, incident, told), *self.problem(incident, energies, rng)
 
 
 # The second factor
@@ -734,7 +775,7 @@ class DrawnShapes(Shapes):
         mean, spread = (values.view_as(expected) for values in self.lit.at(along, along))
         spread = spread.clamp(0.02, 5.0)
         hits = (expected / self.quantum).clamp(1e-7, 15.0)
-        return spread, mean.clamp(min=0) / spread, torch.log(torch.expm1(hits))
+        return spread, mean.clamp(min=0) / spread, log_expm1(hits)
 
     def _posterior(
         self,
@@ -796,6 +837,13 @@ class DrawnShapes(Shapes):
         return torch.where(
             lit, completed(voxels, context.energies, spreads, self.cut), posterior.lit().double() - 1
         )
+
+
+def log_expm1(x: Tensor) -> Tensor:
+    """Returns ln(e^x - 1) of positive numbers; by a series near 0, where runtimes that have no expm1 lose digits."""
+    small = x.clamp(max=0.1)
+    series = torch.log(small) + small / 2 + small.square() / 24
+    return torch.where(x < 0.1, series, torch.log(torch.expm1(x.clamp(min=0.1))))
 
 
 class LatentShapes(Shapes):
@@ -935,14 +983,12 @@ class CaloDream(Generator):
 
     def draw_energies(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates layer energies [MeV], (B, L) float64, from noise (B, energy.noise_dim)."""
-        config, end, average = self.config.energy, self.energy.end, None
-        if self.energy_average_velocity is not None and isinstance(self.energy, JointEnergies):
-            average = self.energy.average(self.energy_average_velocity, conditions)
+        config, end = self.config.energy, self.energy.end
 
-        def solved(velocity: Velocity, x0: Tensor) -> Tensor:
+        def solved(velocity: Velocity, x0: Tensor, average: Average | None) -> Tensor:
             return solve(velocity, x0, config.solver, self.energy_solver, average, end, shares=end < 1)
 
-        energies = self.energy.draw(conditions, noise, solved)
+        energies = self.energy.draw(conditions, noise, solved, self.energy_average_velocity)
         return torch.where(energies < self.config.cut, 0.0, energies)
 
     def draw_shower(self, conditions: Tensor, energies: Tensor, noise: Tensor) -> Tensor:
@@ -1030,9 +1076,7 @@ class CaloDream(Generator):
             student: VelocityNetwork, batch: Events, rng: BatchRandom
         ) -> tuple[Average, Velocity, Tensor]:
             known = cast(LayerSums, batch)
-            return energy.average(student, known.incident), *energy.problem(
-                known.incident, known.energies, rng
-            )
+            return energy.leaps(student, known.incident, known.energies, rng)
 
         return average_stage(
             "energy_average_velocity",
