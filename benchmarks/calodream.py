@@ -30,7 +30,9 @@ the voxel spectrum; AUC of small classifiers.
 `reading`: voxels drawn at each end of the path, after so many evaluations of each solver that is a rule; 0 evaluations
 draw from the noise. True layer energies, validation showers unless told otherwise. `voxels` and `features` as above;
 `centres`, root mean square over layers of ln of the ratio of the standard deviations of the centres in eta and phi, of
-showers below and above 100 GeV; precision and recall.
+showers below and above 100 GeV; `angle`, covariance of neighbours in angle over the variance, of whether a voxel is lit
+below 10 GeV and of ln(1 + E / unit) above, after the mean of the ring in that layer of that shower was taken away, so
+that independent voxels have -1 / (angles - 1); precision and recall.
 
 `windows`: test showers of about 10, 50, 200 and 800 GeV, each with as many generated ones a seed, the layers drawn
 too: mean and spread of E_tot / E_inc, mean layer, share of lit voxels; `voxels`, separation power, and `features` as
@@ -364,6 +366,12 @@ def solvers(arguments: argparse.Namespace) -> None:
         draw(rows, arguments.views[0], arguments.out)
 
 
+def neighbours(values: np.ndarray) -> float:
+    """Returns the covariance of neighbours in angle over the variance, of values (N, L, A, R) less the ring's mean."""
+    off = values.astype(np.float64) - values.mean(2, keepdims=True)
+    return float((off * np.roll(off, 1, 2)).mean() / off.var())
+
+
 @torch.no_grad()
 def reading(arguments: argparse.Namespace) -> None:
     """Prints one row an end and number of evaluations, under the rows of other showers of the simulation."""
@@ -376,13 +384,14 @@ def reading(arguments: argparse.Namespace) -> None:
     incident, _, layers = model._tensors(reference)
     noise = torch.from_numpy(standard_normals(0, np.arange(len(reference)), model.noise_dim))
     noise = noise[:, model.energy.noise_dim :]
+    unit = model.config.unit
     seen, high = observe_showers(reference), reference.conditions[:, 0] > 1e5
     spreads = seen.features.std(0)
     print(f"{run.name}, {len(reference)} {arguments.part} showers\n")
     print(
-        "| solver | end | evaluations | voxels | features | lit | centres | precision, recall | ms a shower |"
+        "| solver | end | evaluations | voxels | features | lit | centres | angle | precision, recall | ms a shower |"
     )
-    print("|---" * 9 + "|")
+    print("|---" * 10 + "|")
 
     def show(name: str, end: str, evaluations: int, generated: Events, milliseconds: float) -> None:
         found = observe_showers(generated, seen.edges)
@@ -397,9 +406,13 @@ def reading(arguments: argparse.Namespace) -> None:
             stds = [np.std(one.centres[rows][:, :, :2], 0) + 1e-3 for one in (seen, found)]
             ratios.append(f"{np.sqrt(np.mean(np.log(stds[1] / stds[0]) ** 2)):.3f}")
         share = prdc(seen.some_voxels(len(reference)), found.some_voxels(len(reference)))
+        low = generated.conditions[:, 0] < 1e4
+        voxels = generated.responses.astype(np.float64)
+        near = [neighbours(voxels[low] > 0), neighbours(np.log1p(voxels[~low] / unit))]
+        angle = ", ".join(f"{one:.3f}" for one in near)
         print(
             f"| {name} | {end} | {evaluations} | {separation(*spectra):.5f} | {np.mean(distances):.4f} | {lit:.3f} | "
-            f"{', '.join(ratios)} | {share['precision']:.2f}, {share['recall']:.2f} | {milliseconds:.1f} |",
+            f"{', '.join(ratios)} | {angle} | {share['precision']:.2f}, {share['recall']:.2f} | {milliseconds:.1f} |",
             flush=True,
         )
 

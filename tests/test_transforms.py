@@ -5,7 +5,16 @@ import torch
 from caloforge.detectors import DS2, ZP
 from caloforge.events import Primaries, displaced
 from caloforge.models.parts.particle_features import PromptRays
-from caloforge.transforms import Compose, GappedCounts, LayerEnergies, Log1p, Logit, Standardize, Transform
+from caloforge.transforms import (
+    Compose,
+    GappedCounts,
+    LayerEnergies,
+    Log1p,
+    Logit,
+    Standardize,
+    StandardizeAlong,
+    Transform,
+)
 from made_showers import made_showers
 
 
@@ -86,6 +95,22 @@ def test_standardize_of_slices_is_that_of_the_whole():
     torch.testing.assert_close(whole.scale, values.std(0, correction=0), rtol=1e-9, atol=0)
     for name, buffer in whole.named_buffers():
         torch.testing.assert_close(parts.get_buffer(name), buffer, rtol=1e-9, atol=0)
+
+
+def test_spreads_along_a_condition_are_right_where_rows_are_few_too():
+    """A fit of ln |off| took some hundreds for a spread near 1, since it was anything at one thin end."""
+    rng = torch.Generator().manual_seed(0)
+    c = 2 + torch.randn(20_000, 1, generator=rng).clamp(-4, 2)
+    spread = torch.exp(-0.3 * c)
+    x = c + spread * torch.randn(c.shape, generator=rng)
+    transform = StandardizeAlong(1, 5)
+    transform.refit(x, c)
+    mean, scale = transform.at(c, x)
+    middle = c > 0
+    torch.testing.assert_close(mean[middle], c[middle], rtol=0.1, atol=0.1)
+    torch.testing.assert_close(scale[middle], spread[middle], rtol=0.1, atol=0)
+    y = transform(x, c)
+    assert (float(y.std()), float(y[c < -1].std())) == pytest.approx((1, 1), abs=0.2)
 
 
 def test_logit_by_hand_and_at_the_ends():

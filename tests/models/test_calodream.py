@@ -313,7 +313,7 @@ def test_what_does_not_fit_is_an_error():
         CaloDreamConfig.model_validate({"energy": {"average_velocity": {"steps": 1}}})
     with pytest.raises(ValueError, match=r"total = 'law' is of energies drawn at once"):
         CaloDreamConfig.model_validate({"energy": {"total": "law"}})
-    with pytest.raises(ValueError, match=r"end must be at most 0.6 where voxels are drawn, got 0.95"):
+    with pytest.raises(ValueError, match=r"end must be at most 0.8 where voxels are drawn, got 0.95"):
         CaloDreamConfig.model_validate({"shape": {"prediction": "drawn"}})
     with pytest.raises(ValueError, match=r"needs solver\.steps as trained, got 4"):
         CaloDreamConfig.model_validate({"shape": {"solver": {"method": "bespoke", "steps": 4}}})

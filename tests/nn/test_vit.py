@@ -99,3 +99,16 @@ def test_sizes_that_do_not_fit():
         ViT((1, 45, 16, 9), 46, ViTConfig(patch=(3, 16, 2)))
     with pytest.raises(ValueError, match="5 heads do not divide a width of 12"):
         ViT((1, 6, 4, 4), 5, ViTConfig(patch=(3, 2, 1), **{**SMALL, "heads": 5}))
+
+
+def test_recomputing_a_block_gives_the_same_gradients():
+    torch.manual_seed(0)
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        net = ViT((2, 6, 4, 4), 5, ViTConfig(patch=(3, 2, 1), recompute=recompute, **SMALL)).double()
+        for parameter in net.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+        net(*inputs(net)).square().sum().backward()
+        found.append({name: parameter.grad for name, parameter in net.named_parameters()})
+    torch.testing.assert_close(*found, rtol=0, atol=0)

@@ -30,7 +30,7 @@ Shapes, by a vision transformer (`nn.vit`) that is told E_inc and all u:
   ring r in layer l is expected to hold mu = f_lr E_l, f the mean profile; of lit voxels ln(1 + voxel / unit) has a mean
   m(mu) and a spread s(mu), and as many are lit as a Poisson law has, 1 - exp(-mu / quantum). x_1 = ln(1 + voxel /
   unit) / s, and the network corrects odds, means and spreads. Loss: E |x_1^ - x_1|^2 plus `likelihood` times
-  -ln p(x_1 | x_t), t up to 0.6 with density proportional to t. At `end`, not later, a normal says which density it is,
+  -ln p(x_1 | x_t), t up to 0.8 with density proportional to t. At `end`, not later, a normal says which density it is,
   or none, and another one where in it; what a density has below `cut` is mirrored at it. What the sum of a layer lacks
   is divided by the squares of the spreads. The flow has to tell only how voxels hang together, and not which of them
   are empty, so a few steps do.
@@ -105,7 +105,7 @@ ALONG = 3
 LAW_WIDTH = 32
 """Width of the network of the law of the total."""
 
-LATEST = 0.6
+LATEST = 0.8
 """Latest time at which voxels may be drawn, and to which their network is trained."""
 
 Solve = Callable[[Velocity, Tensor, Average | None], Tensor]
@@ -164,7 +164,7 @@ class ShapeConfig(BaseModel):
         prediction: `velocity`, `voxels` or `drawn`.
         likelihood: weight of the likelihood of the voxels in the loss; of `voxels` and `drawn` only.
         end: time at which the voxels are read off the path, or drawn; of `voxels` and `drawn` only, of the
-            latter at most 0.6; may be changed after the training.
+            latter at most 0.8; may be changed after the training.
         turn: turn and mirror the showers of the training at random, where the calorimeter looks the same.
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
@@ -731,6 +731,9 @@ class DrawnShapes(Shapes):
     STARTS = (-1.0, 0.0, 1.0)
     """Their means at first, in spreads from the mean of lit voxels."""
 
+    FEW = 1000
+    """One lit voxel in so many counts as one of which more is expected."""
+
     def __init__(self, axes: Sequence[int], config: ShapeConfig, unit: float, cut: float) -> None:
         super().__init__()
         self.shape, self.unit, self.cut = tuple(axes), unit, cut
@@ -762,6 +765,8 @@ class DrawnShapes(Shapes):
         self.quantum.fill_(self.unit * low)
         chosen = flat > 0
         along = torch.log(expected[chosen]).unsqueeze(1)
+        # too few are lit where least is expected to say anything
+        along = along.clamp(min=float(torch.sort(along[:, 0]).values[len(along) // self.FEW]))
         self.lit.refit(torch.log1p(flat[chosen] / self.unit).unsqueeze(1), along)
 
     def _expected(self, energies: Tensor) -> Tensor:
