@@ -1,9 +1,11 @@
 """Channel sums and expected places with and without the map of the magnets, at one budget, on the validation fold.
 
-    python benchmarks/transport.py zp.h5 zp_wide.h5 [--epochs 40] [--seeds 0 1] [--shares 1 2 4 8] [--widths 128]
+    python benchmarks/transport.py zp.h5 zp_wide.h5 [--epochs 40] [--seeds 0 1] [--shares 1 2 4 8] [--widths 128] \
+        [--variants plain transport mirror]
 
 The first and the cheap second factor of `factorized_flow_matching` are trained on the training folds from one seed,
-with `transport` off and on: the channel sums (16 steps of Euler), and where the middle of the light is. With
+without the map, with `transport` and with `transport` and `mirror`: the channel sums (16 steps of Euler), and where the
+middle of the light is. With several seeds there is one more row, of the committee: the mean of their velocities. With
 `--shares 2` on half of the particles for as many steps, and so on. Validation particles, the mean over four seeds of
 the noise: the energy score of each particle's distribution, W1 of the channels and of the photon sum, MAE_c over
 particles with at least six responses, of all and by type; the distance of the expected place, given the sums, from
@@ -12,7 +14,9 @@ they are reflected.
 """
 
 import argparse
+import copy
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,6 +27,8 @@ from caloforge.io import open_events
 from caloforge.metrics.channels import energy_score, mean_wasserstein, wasserstein
 from caloforge.models.base import BatchRandom
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching, FactorizedFlowMatchingConfig
+from caloforge.models.parts.sums import Sums
+from caloforge.ode.path import Velocity
 from caloforge.particles import particle_name
 from caloforge.runtime.noise import standard_normals
 
@@ -32,14 +38,13 @@ LEAST = 6
 TYPES = (22, 2112, 2212, 211)
 
 
-def trained(
-    train: EventSource, steps: int, *, transport: bool, width: int, seed: int
-) -> FactorizedFlowMatching:
+def trained(train: EventSource, steps: int, *, variant: str, width: int, seed: int) -> FactorizedFlowMatching:
     """Trains sums and place, each for as many steps of its batch as the whole set has in so many epochs."""
     torch.manual_seed(seed)
     epochs = max(round(steps * 256 / len(train)), 1)
     values = {
-        "transport": transport,
+        "transport": variant != "plain",
+        "mirror": variant == "mirror",
         "sums": {"width": width, "epochs": epochs, "optimizer": {**RATES, "weight_decay": 0.05}},
         "place": {"epochs": epochs},
     }
@@ -57,7 +62,21 @@ def trained(
     return model
 
 
+VARIANTS = ("plain", "transport", "mirror")
+
 RATES = {"learning_rate": 2e-3, "schedule": "cosine", "warmup": 0.05}
+
+
+def committee(models: Sequence[FactorizedFlowMatching]) -> FactorizedFlowMatching:
+    """Returns the first model with the mean of all velocities for its sums."""
+    first = copy.deepcopy(models[0])
+
+    def velocity(features: torch.Tensor) -> Velocity:
+        every = [Sums.velocity(model.sums, features) for model in models]
+        return lambda x, t: torch.stack([member(x, t) for member in every]).mean(0)
+
+    first.sums.velocity = velocity  # type: ignore[method-assign]
+    return first
 
 
 @torch.no_grad()
@@ -110,6 +129,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--shares", type=int, nargs="+", default=[1])
     parser.add_argument("--widths", type=int, nargs="+", default=[128])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["plain", "transport"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     source = Joined([open_events(file) for file in arguments.files])
@@ -124,7 +144,7 @@ def main() -> None:
     )
     types = [f"{particle_name(one)} (particles)" for one in TYPES if one in validation.pdg]
     heads = [
-        "transport",
+        "variant",
         "width",
         "particles",
         "seed",
@@ -134,22 +154,22 @@ def main() -> None:
         "MAE_c",
         *types,
     ]
-    heads += ["place [cells]", "too faint [%]", "training [s of a core]"]
+    heads += ["place [cells]", "too faint [%]", "training and scores [s of a core]"]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
     for share in arguments.shares:
         rows = np.flatnonzero(np.isin(train.primaries.group, order[: len(order) // share]))
-        for seed in arguments.seeds:
-            for width in arguments.widths:
-                for transport in (False, True):
+        part = Selected(train, rows)
+        for width in arguments.widths:
+            for variant in arguments.variants:
+                models: list[FactorizedFlowMatching] = []
+                for seed in arguments.seeds:
                     started = time.process_time()
-                    part = Selected(train, rows)
-                    model = trained(part, steps, transport=transport, width=width, seed=seed)
-                    seconds = time.process_time() - started
-                    name = "on" if transport else "off"
-                    print(
-                        f"| {name} | {width} | 1/{share} | {seed} | {score(model, validation)} | {seconds:.0f} |",
-                        flush=True,
-                    )
+                    models.append(trained(part, steps, variant=variant, width=width, seed=seed))
+                    cells = f"{score(models[-1], validation)} | {time.process_time() - started:.0f}"
+                    print(f"| {variant} | {width} | 1/{share} | {seed} | {cells} |", flush=True)
+                if len(models) > 1:
+                    cells = score(committee(models), validation)
+                    print(f"| {variant} | {width} | 1/{share} | all {len(models)} | {cells} | |", flush=True)
 
 
 if __name__ == "__main__":
