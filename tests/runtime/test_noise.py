@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from caloforge.runtime import noise
 from caloforge.runtime.noise import philox, standard_normals, uniform_words
 
 
@@ -78,3 +79,21 @@ def test_normals_are_standard_and_independent():
 def test_a_seed_must_have_64_bits(seed):
     with pytest.raises(ValueError, match="seed must be"):
         standard_normals(seed, [0], 4)
+
+
+def test_normals_are_those_of_the_formula_to_the_last_digit():
+    seed, events, size = 3, np.arange(300), 1974
+    words = uniform_words(seed, events, -(-size // 4))
+    u = (words.astype(np.float64) + 0.5) * 2.0**-32
+    radius, angle = np.sqrt(-2.0 * np.log(u[:, 0::2])), 2.0 * np.pi * u[:, 1::2]
+    normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1).astype(np.float32)
+    np.testing.assert_array_equal(standard_normals(seed, events, size), normals.reshape(300, -1)[:, :size])
+
+
+def test_where_last_digits_matter_the_formula_itself_is_taken():
+    words = np.arange(2**20, dtype=np.uint64) * np.uint64(4093)
+    radius = np.sqrt(-2.0 * np.log((words + 0.5) * 2.0**-32))
+    angle = 2.0 * np.pi * ((words + 0.5) * 2.0**-32)
+    pairs = noise._normals(words.copy(), words.copy())
+    np.testing.assert_array_equal(pairs.real.astype(np.float32), (radius * np.cos(angle)).astype(np.float32))
+    np.testing.assert_array_equal(pairs.imag.astype(np.float32), (radius * np.sin(angle)).astype(np.float32))

@@ -112,7 +112,7 @@ class Generator(nn.Module, ABC):
     config_class: ClassVar[type[BaseModel]]
     sampling: ClassVar[tuple[str, ...]] = ()
     made_with: Mapping[str, Any] = {}
-    training_only: ClassVar[tuple[str, ...]] = ()
+    training_only: tuple[str, ...] = ()
     no_graph: ClassVar[str] = ""
 
     @property

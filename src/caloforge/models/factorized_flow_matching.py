@@ -27,6 +27,8 @@ at the end:
     E sum_i | y_i - x_i |^2 / (1 - `end`)^2  -  `likelihood` E (1 / sum_k n_k) sum_k n^_k ln p_k,
 
 y_i where one step leads from x_{i-1}, n^ the expected counts of the teacher, the first term for a cell on average.
+A student, where wanted, is a network of fewer blocks that is taught by the same loss to go in fewer steps still; it is
+then all that generation needs of the image.
 
 Counts. At t = `end` p gives the expected counts: sum of the channel times p. x_1^ is a mean of logarithms, and
 undoing the logarithm of a mean would take light from cells that are faint or uncertain: a third of it where one
@@ -45,13 +47,13 @@ more a cell for the drawing.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from caloforge.detectors import Detector
@@ -63,7 +65,7 @@ from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage
 from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors
 from caloforge.nn import patch_graph
-from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
+from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig, start_from
 from caloforge.nn.place_network import PlaceNetwork
 from caloforge.nn.rounding import normal_to_uniform, rounded_in_order, systematic_rounding
 from caloforge.ode.path import on_path
@@ -104,6 +106,27 @@ class DistillationConfig(BaseModel):
     average: float = Field(0.99, ge=0, lt=1)
 
 
+class ImageStudentConfig(BaseModel):
+    """A smaller network that learns where the steps of the trained one lead; a `TrainingSection`.
+
+    Attributes:
+        blocks: of the student, which starts from the teacher's blocks, evenly taken; 0 for no student.
+        steps: of the student; those of `image.solver` are its teacher's, a multiple of them.
+        average: decay of the moving average of the weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blocks: int = Field(0, ge=0)
+    steps: int = Field(1, ge=1)
+    optimizer: AdamConfig = AdamConfig(
+        learning_rate=1e-3, beta2=0.99, schedule="cosine", warmup=0.05, gradient_clip=1.0
+    )
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1)
+    average: float = Field(0.99, ge=0, lt=1)
+
+
 class ImageConfig(BaseModel):
     """Network, solver and training of the image; a `TrainingSection`.
 
@@ -111,8 +134,9 @@ class ImageConfig(BaseModel):
         network: sizes.
         likelihood: weight of the likelihood of the counts in the loss.
         end: time at which the counts are read off the path; may be changed after the training.
-        solver: from 0 to `end`.
+        solver: from 0 to `end`; where there is a student, that of its teacher.
         distillation: for fewer steps.
+        student: for fewer steps of a smaller network.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -127,6 +151,16 @@ class ImageConfig(BaseModel):
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(64, ge=1)
     distillation: DistillationConfig = DistillationConfig()
+    student: ImageStudentConfig = ImageStudentConfig()
+
+    @model_validator(mode="after")
+    def _steps(self) -> Self:
+        if self.student.blocks and (self.solver.method != "euler" or self.solver.steps % self.student.steps):
+            raise ValueError(
+                f"a student of {self.student.steps} steps needs a teacher with a multiple of them by euler, got "
+                f"{self.solver.steps} by {self.solver.method}"
+            )
+        return self
 
 
 class FactorizedFlowMatchingConfig(BaseModel):
@@ -199,6 +233,12 @@ class FactorizedFlowMatching(Generator):
         height, width = detector.shape
         self.place = PlaceNetwork((height, width), features + self.outputs, config.place.width)
         self.image = PatchNetwork((height, width), features + self.outputs, 2, config.image.network)
+        self.student: PatchNetwork | None = None
+        if config.image.student.blocks:
+            smaller = config.image.network.model_copy(update={"blocks": config.image.student.blocks})
+            self.student = PatchNetwork((height, width), features + self.outputs, 2, smaller)
+            self.training_only = ("image",)
+        self._taught = True
         self.channel: Tensor
         self.order: Tensor
         self.register_buffer("channel", torch.from_numpy(channel_map.matrix.argmax(0)))
@@ -242,23 +282,22 @@ class FactorizedFlowMatching(Generator):
         features = self._with_sums(features, sums)
         if torch.compiler.is_exporting() and drawing is None and self.config.image.solver.method == "euler":
             return self._draw_exported(conditions, features, sums, noise, rounding)
-        around = self.image.around(self._places(conditions, features))
+        network, solver = self._network()
+        around = network.around(self._places(conditions, features))
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            predicted, _ = self.image(x, t, features, around)
+            predicted, _ = network(x, t, features, around)
             direction: Tensor = (predicted - x) / (1 - t)[:, None, None]
             return direction
 
         end = self.config.image.end
-        x = integrate(
-            velocity, noise.view(-1, *self.detector.shape), self.config.image.solver, end, shares=True
-        )
+        x = integrate(velocity, noise.view(-1, *self.detector.shape), solver, end, shares=True)
         at_end = torch.full_like(x[:, 0, 0], end)
         if drawing is None:
-            _, light = self.image(x, at_end, features, around)
+            _, light = network(x, at_end, features, around)
         else:
             normals = drawing.view(-1, 2, *self.detector.shape).transpose(0, 1)
-            light = self.image.draw(x, at_end, features, around, normals)
+            light = network.draw(x, at_end, features, around, normals)
         shares, within = self._shares(light.double())
         expected = shares * (sums.double() / within)[:, self.channel]
         expected = self.sums.respond(expected, sums, conditions, self.channel)
@@ -270,11 +309,11 @@ class FactorizedFlowMatching(Generator):
         self, conditions: Tensor, features: Tensor, sums: Tensor, noise: Tensor, rounding: Tensor
     ) -> Tensor:
         """Does what `draw_image` does for photons, in the fewer operators of `nn.patch_graph`."""
-        image = self.config.image
-        times = step_times(image.end, image.solver.steps, shares=True)
+        network, solver = self._network()
+        times = step_times(self.config.image.end, solver.steps, shares=True)
         straight = self.sums.cell(conditions)
         near = torch.cat([straight, self.place(straight, features)], 1)
-        light = patch_graph.follow(self.image, noise, features, near, times)
+        light = patch_graph.follow(network, noise, features, near, times)
         shape, patch = self.image.shape, self.image.patch
         channels = patch_graph.of_channels(self.channel, shape, patch, self.outputs)
         light = light.double()
@@ -282,6 +321,13 @@ class FactorizedFlowMatching(Generator):
         expected = expected.index_select(1, patch_graph.places(shape, patch)[self.order])
         counts = rounded_in_order(expected, rounding, self.order, self.config.rounding)
         return counts.to(noise.dtype).view(-1, *self.detector.shape)
+
+    def _network(self) -> tuple[PatchNetwork, RuleConfig]:
+        """Returns what draws the image and its steps: the student, where there is one."""
+        image = self.config.image
+        if self.student is None or not self._taught:
+            return self.image, image.solver
+        return self.student, RuleConfig(steps=image.student.steps)
 
     def _shares(self, light: Tensor) -> tuple[Tensor, Tensor]:
         """Returns cells in proportion to their expected light, (B, cells), and their channel sums, (B, K)."""
@@ -306,6 +352,8 @@ class FactorizedFlowMatching(Generator):
         ]
         if self.config.image.distillation.steps:
             stages.append(self._distillation_stage(events))
+        if self.student is not None:
+            stages.append(self._student_stage(self.student, events))
         return stages
 
     def _place_stage(self, events: int) -> Stage:
@@ -352,18 +400,53 @@ class FactorizedFlowMatching(Generator):
 
         return LossStage("image", self.image, loss, self._image_scores, config, events, average=average)
 
-    def _image_scores(self, source: EventSource) -> Mapping[str, float]:
+    def _image_scores(self, source: EventSource, *, taught: bool = False) -> Mapping[str, float]:
+        """Compares images of validation events; before its training the student is left aside."""
         reference = self._validation(source)
-        return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
+        self._taught = taught
+        try:
+            return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
+        finally:
+            self._taught = True
 
     def _distillation_stage(self, events: int) -> Stage:
-        image = self.config.image
-        config, end, likelihood = image.distillation, image.end, image.likelihood
-        teacher = copy.deepcopy(self.image).requires_grad_(False)
-        fine = step_times(end, config.steps * config.teacher, shares=True)
+        config, teacher = self.config.image.distillation, copy.deepcopy(self.image)
 
         def prepare(_: EventSource) -> None:
             teacher.load_state_dict(self.image.state_dict())
+
+        return LossStage(
+            "distillation",
+            self.image,
+            self._fewer_steps(teacher, config.steps, config.teacher),
+            self._image_scores,
+            config,
+            events,
+            average=config.average,
+            prepare=prepare,
+            beside={"teacher": teacher},
+        )
+
+    def _student_stage(self, student: PatchNetwork, events: int) -> Stage:
+        config, steps = self.config.image.student, self.config.image.solver.steps
+
+        def prepare(_: EventSource) -> None:
+            start_from(student, self.image)
+
+        def scores(source: EventSource) -> Mapping[str, float]:
+            return self._image_scores(source, taught=True)
+
+        loss = self._fewer_steps(self.image, config.steps, steps // config.steps)
+        return LossStage(
+            "student", student, loss, scores, config, events, average=config.average, prepare=prepare
+        )
+
+    def _fewer_steps(
+        self, teacher: PatchNetwork, steps: int, each_as: int
+    ) -> Callable[[PatchNetwork, Events, BatchRandom], Tensor]:
+        """Returns the loss of a network that learns to go in so many steps, each as several of its teacher's."""
+        end, likelihood = self.config.image.end, self.config.image.likelihood
+        fine = step_times(end, steps * each_as, shares=True)
 
         def loss(student: PatchNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             conditions, _, counts = self._batch(batch, rng)
@@ -387,25 +470,16 @@ class FactorizedFlowMatching(Generator):
                 expected = shares * (counts / within)[:, self.channel]
             each = torch.zeros_like(counts[:, 0])
             for (t, start), (following, stop) in pairwise(
-                zip(fine[:: config.teacher], points[:: config.teacher], strict=True)
+                zip(fine[::each_as], points[::each_as], strict=True)
             ):
                 error = step(student, start, t, following) - stop
                 each = each + error.square().flatten(1).mean(1) / (1 - end) ** 2
             shares, within = self._shares(at(student, x, end)[1])
             light = (expected * shares.log()).sum(1) - (counts * within.log()).sum(1)
-            return each - likelihood * light / counts.sum(1).clamp(min=1)
+            result: Tensor = each - likelihood * light / counts.sum(1).clamp(min=1)
+            return result
 
-        return LossStage(
-            "distillation",
-            self.image,
-            loss,
-            self._image_scores,
-            config,
-            events,
-            average=config.average,
-            prepare=prepare,
-            beside={"teacher": teacher},
-        )
+        return loss
 
     def _batch(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor, Tensor]:
         """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K) to train on."""

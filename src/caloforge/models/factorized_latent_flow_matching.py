@@ -21,6 +21,13 @@ Counts. The drawn counts are moved to the sums, channel by channel (`with_sums`)
 (`nn.rounding`): the sums of the image equal the sums drawn first, exactly. A channel in which nothing was drawn gets
 its photons where they were expected.
 
+A smaller decoder, where wanted. Most of the time of an event is the decoder's. A student with fewer `blocks` learns the
+distributions of the trained one, p, at the codes that the flow draws for the particles and sums of the training:
+
+    E sum over cells of KL(p(n | z, sums, particle) | q(n | z, sums, particle)).
+
+It needs no image, and the decoder it learns from is not needed for generation.
+
 Energies. A detector that measures energies has quanta for counts (`models.parts.sums`). The decoder learns them rounded
 up to 3 and as they are above; a drawn 1, 2 or 3 stands for the energies that are rounded to it, evenly. What is below
 half a quantum, 1 / 6000 of a mean response, comes out as 0.
@@ -53,10 +60,12 @@ from caloforge.nn.patch_autoencoder import (
     PatchAutoencoderConfig,
     PatchDecoder,
     PatchEncoder,
+    divergence,
     draw,
     log_likelihood,
     with_sums,
 )
+from caloforge.nn.patch_network import start_from
 from caloforge.nn.rounding import normal_to_uniform, rounded_in_order, systematic_rounding
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.average_velocity import Average
@@ -68,6 +77,25 @@ from caloforge.optim import AdamConfig
 from caloforge.transforms import Standardize
 
 
+class DecoderDistillationConfig(BaseModel):
+    """How a smaller decoder learns the distributions of the trained one; a `TrainingSection`.
+
+    Attributes:
+        blocks: of the student, which starts from the teacher's blocks, evenly taken; 0 for no student.
+        average: decay of the moving average of the weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blocks: int = Field(0, ge=0)
+    optimizer: AdamConfig = AdamConfig(
+        learning_rate=2e-3, beta2=0.99, schedule="cosine", warmup=0.05, gradient_clip=1.0
+    )
+    epochs: int = Field(3, ge=1)
+    batch_size: int = Field(64, ge=1)
+    average: float = Field(0.99, ge=0, lt=1)
+
+
 class CodeConfig(BaseModel):
     """Autoencoder and its training; a `TrainingSection`.
 
@@ -75,12 +103,14 @@ class CodeConfig(BaseModel):
         network: sizes.
         kl: weight of the divergence. 1 is the bound on the likelihood with a standard normal prior; the prior here is
             learned afterwards, so a smaller weight costs nothing, and at 1 the code was left unused.
+        distillation: of a smaller decoder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: PatchAutoencoderConfig = PatchAutoencoderConfig()
     kl: float = Field(0.1, ge=0)
+    distillation: DecoderDistillationConfig = DecoderDistillationConfig()
     optimizer: AdamConfig = AdamConfig(
         learning_rate=6e-3, beta2=0.99, schedule="cosine", warmup=0.05, gradient_clip=1.0
     )
@@ -151,7 +181,7 @@ class FactorizedLatentFlowMatching(Generator):
     """
 
     config_class: ClassVar[type[BaseModel]] = FactorizedLatentFlowMatchingConfig
-    training_only: ClassVar[tuple[str, ...]] = ("autoencoder.encoder",)
+    training_only = ("autoencoder.encoder",)
     sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "least", "flow.solver", "photons", "rounding")
 
     def __init__(self, detector: Detector, config: FactorizedLatentFlowMatchingConfig) -> None:
@@ -175,6 +205,12 @@ class FactorizedLatentFlowMatching(Generator):
         height, width = detector.shape
         known = self.sums.told + outputs
         self.autoencoder = Autoencoder((height, width), known, config.code.network)
+        self.decoder: PatchDecoder | None = None
+        if config.code.distillation.blocks:
+            smaller = config.code.network.model_copy(update={"blocks": config.code.distillation.blocks})
+            self.decoder = PatchDecoder((height, width), known, smaller)
+            self.training_only = ("autoencoder",)
+        self._taught = True
         self.flow = VelocityNetwork(code, known, config.flow.width, config.flow.blocks)
         make_bayesian(self.flow, config.flow.bayesian)
         self.flow_solver = BespokeSolver(config.flow.bespoke.steps) if config.flow.bespoke.steps else None
@@ -223,7 +259,7 @@ class FactorizedLatentFlowMatching(Generator):
         """
         if torch.compiler.is_exporting() and self.detector.counts:
             return self._draw_exported(conditions, known, sums, z, noise, rounding)
-        numbers = self.autoencoder.decoder(z, self.sums.cell(conditions), known)
+        numbers = self._decoder()(z, self.sums.cell(conditions), known)
         u = normal_to_uniform(noise).view(-1, *self.detector.shape)
         drawn, mean = draw(numbers, u, spread=not self.detector.counts)
         if self.config.photons == "expected":
@@ -239,8 +275,7 @@ class FactorizedLatentFlowMatching(Generator):
         self, conditions: Tensor, known: Tensor, sums: Tensor, z: Tensor, noise: Tensor, rounding: Tensor
     ) -> Tensor:
         """Does what `draw_image` does for photons, in the fewer operators of `nn.patch_graph`."""
-        decoder = self.autoencoder.decoder
-        assert isinstance(decoder, PatchDecoder)
+        decoder = self._decoder()
         odds, density = patch_graph.decoded(decoder, z, self.sums.cell(conditions), known)
         u = normal_to_uniform(patch_graph.into_tiles(noise, decoder.shape, decoder.patch))
         counts, large, mean = patch_graph.drawn(odds, density, u)
@@ -254,6 +289,12 @@ class FactorizedLatentFlowMatching(Generator):
         expected = expected.index_select(1, patch_graph.places(shape, patch)[self.order])
         rounded = rounded_in_order(expected, rounding, self.order, self.config.rounding)
         return rounded.to(noise.dtype).view(-1, *self.detector.shape)
+
+    def _decoder(self) -> PatchDecoder:
+        """Returns what draws the photons: the student, where a smaller one is taught."""
+        decoder = self.decoder if self.decoder is not None and self._taught else self.autoencoder.decoder
+        assert isinstance(decoder, PatchDecoder)
+        return decoder
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the normalization and returns the stages: sums, code, flow, and what is fitted to the flows."""
@@ -274,7 +315,31 @@ class FactorizedLatentFlowMatching(Generator):
             stages.append(
                 average_stage(name, student, self.flow, self._interval_problem, scores, average, len(train))
             )
+        if self.decoder is not None:
+            stages.append(self._distillation_stage(self.decoder, len(train)))
         return stages
+
+    def _distillation_stage(self, student: PatchDecoder, events: int) -> Stage:
+        config, teacher = self.config.code.distillation, self.autoencoder.decoder
+        assert isinstance(teacher, PatchDecoder)
+
+        def prepare(_: EventSource) -> None:
+            start_from(student, teacher)
+
+        def loss(network: PatchDecoder, batch: Events, rng: BatchRandom) -> Tensor:
+            conditions, _, known = self._tensors(batch)
+            straight = self.sums.cell(conditions)
+            with torch.no_grad():
+                z = self.draw_code(known, rng.normal(self.config.code.network.code))
+                numbers = teacher(z, straight, known)
+            return divergence(numbers, network(z, straight, known)).flatten(1).mean(1)
+
+        def scores(source: EventSource) -> Mapping[str, float]:
+            return self._image_scores(source, taught=True)
+
+        return LossStage(
+            "distillation", student, loss, scores, config, events, average=config.average, prepare=prepare
+        )
 
     def _code_stage(self, events: int) -> Stage:
         config, average = self.config.code, self.config.average
@@ -335,9 +400,14 @@ class FactorizedLatentFlowMatching(Generator):
             prepare=standardise,
         )
 
-    def _image_scores(self, source: EventSource) -> Mapping[str, float]:
+    def _image_scores(self, source: EventSource, *, taught: bool = False) -> Mapping[str, float]:
+        """Compares images of validation events; before its training the smaller decoder is left aside."""
         reference = spread_rows(source, self.config.validation_events)
-        return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
+        self._taught = taught
+        try:
+            return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
+        finally:
+            self._taught = True
 
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
         _, _, known = self._tensors(batch)

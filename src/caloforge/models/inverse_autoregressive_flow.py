@@ -129,7 +129,7 @@ class IAF(Generator):
 
     config_class: ClassVar[type[BaseModel]] = IAFConfig
     sampling: ClassVar[tuple[str, ...]] = ("rounding",)
-    training_only: ClassVar[tuple[str, ...]] = ("teacher",)
+    training_only: tuple[str, ...] = ("teacher",)
 
     def __init__(self, detector: Detector, config: IAFConfig) -> None:
         super().__init__()

@@ -147,7 +147,7 @@ class LatentFlowMatching(Generator):
     """
 
     config_class: ClassVar[type[BaseModel]] = LatentFlowMatchingConfig
-    training_only: ClassVar[tuple[str, ...]] = ("vae.encoder",)
+    training_only: tuple[str, ...] = ("vae.encoder",)
     sampling: ClassVar[tuple[str, ...]] = ("solver", "rounding")
 
     def __init__(self, detector: Detector, config: LatentFlowMatchingConfig) -> None:

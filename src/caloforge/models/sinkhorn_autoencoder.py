@@ -128,7 +128,7 @@ class SinkhornAutoencoder(Generator):
 
     config_class: ClassVar[type[BaseModel]] = SinkhornAutoencoderConfig
     sampling: ClassVar[tuple[str, ...]] = ("rounding",)
-    training_only: ClassVar[tuple[str, ...]] = ("autoencoder.encoder", "autoencoder.code")
+    training_only: tuple[str, ...] = ("autoencoder.encoder", "autoencoder.code")
 
     def __init__(self, detector: Detector, config: SinkhornAutoencoderConfig) -> None:
         super().__init__()

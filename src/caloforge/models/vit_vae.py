@@ -88,7 +88,7 @@ class ViTVAE(Generator):
 
     config_class: ClassVar[type[BaseModel]] = ViTVAEConfig
     sampling: ClassVar[tuple[str, ...]] = ("rounding",)
-    training_only: ClassVar[tuple[str, ...]] = (
+    training_only: tuple[str, ...] = (
         "vae.encoder",
         "vae.shared",
         "vae.mean",

@@ -276,7 +276,7 @@ class VQGAN(Generator):
     """
 
     config_class: ClassVar[type[BaseModel]] = VQGANConfig
-    training_only: ClassVar[tuple[str, ...]] = ("image.encoder", "condition.decoder")
+    training_only: tuple[str, ...] = ("image.encoder", "condition.decoder")
     sampling: ClassVar[tuple[str, ...]] = ("temperature", "top_k", "rounding")
 
     def __init__(self, detector: Detector, config: VQGANConfig) -> None:

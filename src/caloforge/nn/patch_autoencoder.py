@@ -262,6 +262,24 @@ def log_likelihood(numbers: Tensor, counts: Tensor) -> Tensor:
     return chosen + torch.where(counts > COUNTS - 1, density, 0.0)
 
 
+def divergence(numbers: Tensor, others: Tensor) -> Tensor:
+    """Returns the Kullback-Leibler divergence of other distributions from given ones in nats, (B, H, W).
+
+    Args:
+        numbers: of the given distributions, (6, B, H, W).
+        others: of the others, likewise.
+    """
+    logits, of_others = (
+        torch.cat([each[:COUNTS], torch.zeros_like(each[:1])]).log_softmax(0) for each in (numbers, others)
+    )
+    (mean, deviation), (other_mean, other) = _density(numbers), _density(others)
+    ratio = deviation / other
+    density = 0.5 * (ratio.square() + ((mean - other_mean) / other).square() - 1) - ratio.log()
+    shares = logits.exp()
+    result: Tensor = (shares * (logits - of_others)).sum(0) + shares[-1] * density
+    return result
+
+
 def draw(numbers: Tensor, u: Tensor, *, spread: bool = False) -> tuple[Tensor, Tensor]:
     """Draws counts by inversion.
 

@@ -11,14 +11,52 @@ rounded to float32. The formula is ours and fixed: a library's `standard_normal`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)
 _LOW = np.uint64(0xFFFFFFFF)
 _HIGH = np.uint64(32)
 ROUNDS = 10
+
+BLOCKS = 1024
+"""Blocks at once: their words, in 64 bits each, stay in a core's first cache."""
+
+
+@lru_cache(maxsize=8)
+def _constants(key: tuple[int, int], n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Returns multipliers, (2, 2 n), of even and odd rounds, and keys of all rounds, (`ROUNDS`, 2 n), for `_rounds`."""
+    multipliers = np.repeat(np.array([_MULTIPLIERS, _MULTIPLIERS[::-1]], np.uint64), n, 1)
+    keys = (np.array(key, np.uint64) + np.arange(ROUNDS, dtype=np.uint64)[:, None] * _WEYL) & _LOW
+    keys[1::2] = keys[1::2, ::-1]
+    return multipliers, np.repeat(keys, n, 1)
+
+
+def _rounds(left: NDArray[np.uint64], right: NDArray[np.uint64], key: tuple[int, int]) -> None:
+    """Applies the rounds of Philox to n blocks in place.
+
+    A round swaps both halves of the words. Here they stay where they are, and what belongs to them is swapped.
+
+    Args:
+        left: words 0 of all blocks, then words 2, (2 n,).
+        right: words 1, then words 3, (2 n,).
+        key: two 32-bit words.
+    """
+    n = len(left) // 2
+    multipliers, keys = _constants(key, n)
+    product = np.empty_like(left)
+    first, second, one, three = left[:n], left[n:], right[:n], right[n:]
+    for number in range(ROUNDS):
+        np.multiply(left, multipliers[number % 2], product)
+        np.bitwise_xor(right, keys[number], right)
+        np.right_shift(product, _HIGH, left)
+        np.bitwise_xor(first, three, first)
+        np.bitwise_xor(second, one, second)
+        np.bitwise_and(product, _LOW, right)
 
 
 def philox(counter: ArrayLike, key: tuple[int, int]) -> NDArray[np.uint32]:
@@ -32,18 +70,29 @@ def philox(counter: ArrayLike, key: tuple[int, int]) -> NDArray[np.uint32]:
         four random words a block, (..., 4).
     """
     words = np.asarray(counter, np.uint64)
-    c0, c1, c2, c3 = (words[..., i] for i in range(4))
-    k0, k1 = key
-    for _ in range(ROUNDS):
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            (p1 >> _HIGH) ^ c1 ^ np.uint64(k0),
-            p1 & _LOW,
-            (p0 >> _HIGH) ^ c3 ^ np.uint64(k1),
-            p0 & _LOW,
-        )
-        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
-    return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
+    flat = words.reshape(-1, 2, 2)
+    left, right = (flat[..., half].T.flatten() for half in (0, 1))
+    _rounds(left, right, key)
+    return _joined(left, right).reshape(words.shape)
+
+
+def _joined(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """Returns the words of each block side by side, (n, 4)."""
+    words = np.empty((len(left) // 2, 2, 2), np.uint32)
+    words[..., 0], words[..., 1] = left.reshape(2, -1).T, right.reshape(2, -1).T
+    return words.reshape(-1, 4)
+
+
+def _words(
+    seed: int, numbers: NDArray[np.uint64], blocks: int, stream: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Returns the random words of events in the order of `_rounds`: 0 and 2, then 1 and 3 of all blocks."""
+    words = np.empty((2, 2, len(numbers), blocks), np.uint64)
+    words[0, 0], words[1, 0] = np.arange(blocks, dtype=np.uint64), stream
+    words[0, 1], words[1, 1] = (numbers & _LOW)[:, None], (numbers >> _HIGH)[:, None]
+    left, right = words.reshape(2, -1)
+    _rounds(left, right, (seed & 0xFFFFFFFF, seed >> 32))
+    return left, right
 
 
 def uniform_words(seed: int, events: ArrayLike, blocks: int, stream: int = 0) -> NDArray[np.uint32]:
@@ -63,12 +112,17 @@ def uniform_words(seed: int, events: ArrayLike, blocks: int, stream: int = 0) ->
     """
     _check_seed(seed)
     numbers = np.asarray(events, np.uint64)
-    counter = np.empty((len(numbers), blocks, 4), np.uint64)
-    counter[..., 0] = np.arange(blocks, dtype=np.uint64)
-    counter[..., 1] = stream
-    counter[..., 2] = (numbers & _LOW)[:, None]
-    counter[..., 3] = (numbers >> _HIGH)[:, None]
-    return philox(counter, (seed & 0xFFFFFFFF, seed >> 32)).reshape(len(numbers), 4 * blocks)
+    words = np.empty((len(numbers), blocks, 4), np.uint32)
+    for rows in _together(len(numbers), blocks):
+        words[rows] = _joined(*_words(seed, numbers[rows], blocks, stream)).reshape(-1, blocks, 4)
+    return words.reshape(len(numbers), 4 * blocks)
+
+
+def _together(events: int, blocks: int) -> Iterator[slice]:
+    """Yields the events that are drawn at once."""
+    step = max(BLOCKS // max(blocks, 1), 1)
+    for start in range(0, events, step):
+        yield slice(start, start + step)
 
 
 def _check_seed(seed: int) -> None:
@@ -97,10 +151,57 @@ def standard_normals(seed: int, events: ArrayLike, size: int, stream: int = 0) -
     Returns:
         standard normals, (B, size).
     """
-    words = uniform_words(seed, events, -(-size // 4), stream)
-    u = (words.astype(np.float64) + 0.5) * 2.0**-32
-    radius, angle = np.sqrt(-2.0 * np.log(u[:, 0::2])), 2.0 * np.pi * u[:, 1::2]
-    normals = np.empty(u.shape, np.float32)
-    normals[:, 0::2] = radius * np.cos(angle)
-    normals[:, 1::2] = radius * np.sin(angle)
-    return normals[:, :size]
+    _check_seed(seed)
+    numbers, blocks = np.asarray(events, np.uint64), max(-(-size // 4), 1)
+    normals = np.empty((len(numbers), blocks, 2), np.complex64)
+    for rows in _together(len(numbers), blocks):
+        drawn = _normals(*_words(seed, numbers[rows], blocks, stream)).reshape(2, -1, blocks)
+        normals[rows, :, 0], normals[rows, :, 1] = drawn
+    return normals.view(np.float32).reshape(len(numbers), 4 * blocks)[:, :size]
+
+
+TURN = 10
+"""Logarithm to base 2 of the parts of a turn whose cosines and sines are kept."""
+
+_ANGLES = np.arange(2**TURN + 1) * (2.0 * np.pi / 2**TURN)
+_CIRCLE = np.cos(_ANGLES) + 1j * np.sin(_ANGLES)
+_NEAR = 64
+"""Least digits of float64 about a number half way between two of float32, within which what is fast may round wrong."""
+
+
+def _normals(words: NDArray[np.uint64], of_angles: NDArray[np.uint64]) -> NDArray[np.complex128]:
+    """Returns pairs of normals, to be rounded to float32, (N,), from the first and the second word of each, (N,).
+
+    With the nearest of `_ANGLES`, a, cos(a + d) + i sin(a + d) = (cos a + i sin a) (cos d + i sin d), the latter by
+    its series: right but for some last digits of float64. Where these could matter the formula itself is taken.
+    """
+    radius = words.view(np.int64) + 0.5
+    radius *= 2.0**-32
+    np.log(radius, radius)
+    radius *= -2.0
+    np.sqrt(radius, radius)
+    angle = of_angles.view(np.int64) + 0.5
+    angle *= 2.0 * np.pi * 2.0**-32
+    of_angles += np.uint64(2 ** (31 - TURN))
+    of_angles >>= np.uint64(32 - TURN)
+    nearest = of_angles.view(np.int64)
+    d = angle - _ANGLES.take(nearest)
+    square = d * d
+    series = square * (1 / 24)
+    series -= 0.5
+    series *= square
+    series += 1.0
+    pairs = np.empty(len(d), np.complex128)
+    np.multiply(series, radius, pairs.real)
+    np.multiply(square, 1 / 120, series)
+    series -= 1 / 6
+    series *= square
+    series += 1.0
+    series *= d
+    np.multiply(series, radius, pairs.imag)
+    pairs *= _CIRCLE.take(nearest)
+    digits = pairs.view(np.uint64) + np.uint64(2**64 - 2**28 + _NEAR // 2)
+    digits &= np.uint64(2**29 - 1)
+    if digits.min(initial=_NEAR) < _NEAR:
+        pairs.real, pairs.imag = radius * np.cos(angle), radius * np.sin(angle)
+    return pairs
