@@ -278,11 +278,11 @@ class FactorizedLatentFlowMatching(Generator):
         decoder = self._decoder()
         odds, density = patch_graph.decoded(decoder, z, self.sums.cell(conditions), known)
         u = normal_to_uniform(patch_graph.into_tiles(noise, decoder.shape, decoder.patch))
-        counts, large, mean = patch_graph.drawn(odds, density, u)
+        parts = patch_graph.drawn(odds, density, u)
         if self.config.photons == "expected":
-            counts = large = mean
-        many = counts > COUNTS - 1
-        parts = torch.where(many, 0.0, counts), torch.where(many, large, 0.0), mean
+            mean = parts[-1]
+            many = mean > COUNTS - 1
+            parts = torch.where(many, 0.0, mean), torch.where(many, mean, 0.0), mean
         shape, patch = decoder.shape, decoder.patch
         channels = patch_graph.of_channels(self.channel, shape, patch, self.sums.outputs)
         expected = patch_graph.with_sums(*parts, sums, channels)

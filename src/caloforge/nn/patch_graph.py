@@ -321,7 +321,11 @@ def decoded(decoder: PatchDecoder, code: Tensor, straight: Tensor, features: Ten
     shift[COUNTS], shift[COUNTS + 1] = 2.0, math.log(0.5 / LAMBDA)
     matrix = torch.cat([decoder.last.weight, decoder.profile.weight])
     bias = torch.cat([(decoder.last.bias.view(NUMBERS, -1) + shift).flatten(), decoder.profile.bias])
-    numbers, weights = F.linear(tokens, matrix, bias).split([NUMBERS * size, NUMBERS * profiles], -1)
+    # in two axes, so that product and sum are one operator
+    numbers, weights = F.linear(tokens.flatten(0, 2), matrix, bias).split(
+        [NUMBERS * size, NUMBERS * profiles], -1
+    )
+    numbers, weights = (each.view(-1, rows, columns, each.shape[-1]) for each in (numbers, weights))
     light = around.light(decoder.patch, SCALES)
     numbers = numbers.unflatten(-1, (NUMBERS, size)) + weights.unflatten(-1, (NUMBERS, profiles)) @ light
     odds, density = numbers.split([COUNTS, 2], -2)
@@ -341,27 +345,27 @@ def drawn(odds: Tensor, density: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Ten
         u: a uniform in [0, 1) a pixel, (B, h, w, s).
 
     Returns:
-        counts from 0 to 4, where 4 stands for more; counts where there are more; means; (B, h, w, s) each.
+        counts up to 3, and 0 where there are more; counts where there are more, and 0 elsewhere; means; (B, h, w, s)
+        each.
     """
     size = u.shape[-1]
     mean, deviation = density.split(size, -1)
     mean = mean.clamp(max=9.0)
     deviation = torch.exp(deviation.clamp(math.log(0.5 / LAMBDA) - 2.5, math.log(0.5 / LAMBDA) + 1.0))
-    greatest = torch.relu(odds.amax(-2, keepdim=True))
-    weights, more = torch.exp(odds - greatest), torch.exp(-greatest).flatten(-2)
+    # weights over that of more; none is greater than float32 has room for
+    weights = torch.exp(odds.clamp(max=80.0))
     steps = torch.ones(COUNTS, COUNTS).tril()
     sums = torch.cat([steps, steps[-1:], torch.arange(COUNTS, dtype=u.dtype)[None]])
-    reached, total, expected = F.linear(weights.flatten(-2), _each(sums, size)).split(
-        [COUNTS * size, size, size], -1
-    )
-    total = total + more
-    beyond = (u * total)[..., None, :] > reached.unflatten(-1, (COUNTS, size))
-    counts = F.linear(beyond.to(u.dtype).flatten(-2), _each(torch.ones(1, COUNTS), size))
-    left = ((1 - u) / (more / total).clamp(min=1e-9)).clamp(1e-4, 1 - 1e-4)
+    *reached, total, expected = F.linear(weights.flatten(-2), _each(sums, size)).split(size, -1)
+    total = total + 1.0
+    at = u * total
+    *beyond, many = ((at > edge).to(u.dtype) for edge in reached)
+    counts = sum(beyond[1:], beyond[0]) - (COUNTS - 1) * many
+    left = ((1 - u) * total).clamp(1e-4, 1 - 1e-4)
     quantile = _power(1 - left) - _power(left)
     large = torch.expm1(mean + deviation * quantile).clamp(min=COUNTS - 0.5)
     of_large = torch.expm1(mean + (0.5 * LAMBDA**2) * deviation * deviation).clamp(min=float(COUNTS))
-    return counts, large, (expected + more * of_large) / total
+    return counts, many * large, (expected + of_large) / total
 
 
 def _power(x: Tensor) -> Tensor:
