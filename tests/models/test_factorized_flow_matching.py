@@ -145,6 +145,41 @@ def test_distillation_leads_where_many_steps_lead():
         assert torch.equal(kept[name], weights)
 
 
+def test_a_smaller_network_learns_where_the_steps_of_the_image_lead():
+    """It starts from its teacher, comes nearer, leaves it as it is, and is all that generation needs."""
+    values = SMALL.model_dump()
+    values["image"]["network"]["blocks"] = 3
+    values["image"]["student"] |= {"blocks": 1, "average": 0.0, "optimizer": {"learning_rate": 1e-2}}
+    model, events, stages = fitted(ZN, FactorizedFlowMatchingConfig.model_validate(values))
+    assert stages[-1].name == "student"
+    for parameter in model.image.parameters():  # zeros that training would have left
+        torch.nn.init.normal_(parameter, std=0.05)
+    kept = {name: weights.clone() for name, weights in model.image.state_dict().items()}
+    next(iter(stages[-1].batches(events, np.random.default_rng(0))))
+    for name, weights in model.student.blocks[0].state_dict().items():
+        assert torch.equal(weights, kept[f"blocks.1.{name}"])
+    losses = [
+        stages[-1].step(events, BatchRandom(step % 3, slice(0, 48), 48), lambda loss: loss.backward())["loss"]
+        for step in range(20)
+    ]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert all(torch.equal(weights, kept[name]) for name, weights in model.image.state_dict().items())
+    assert model.training_only == ("image",)
+    with torch.no_grad():
+        inputs = torch.from_numpy(events.conditions[:4]), torch.randn(4, model.noise_dim)
+        seen = model(*inputs)
+        for parameter in model.image.parameters():
+            parameter.zero_()
+        assert torch.equal(model(*inputs), seen)
+
+
+def test_a_student_needs_a_teacher_with_a_multiple_of_its_steps():
+    with pytest.raises(ValueError, match="2 steps needs a teacher with a multiple of them by euler, got 3"):
+        FactorizedFlowMatchingConfig.model_validate(
+            {"image": {"student": {"blocks": 1, "steps": 2}, "solver": {"steps": 3}}}
+        )
+
+
 def test_the_expected_place_is_learnt():
     _, events, stages = fitted(ZP)
     place = stages[2]

@@ -149,3 +149,44 @@ def test_sums_alone_are_told_of_magnets():
         with torch.enable_grad():
             each = stage.loss(events.slices(slice(0, 16)), BatchRandom(0, slice(0, 16), 16))
         assert torch.isfinite(each).all()
+
+
+def test_a_smaller_decoder_learns_the_distributions_of_the_trained_one():
+    """It starts from its teacher, comes nearer, leaves it as it is, and is all that generation needs."""
+    values = SMALL.model_dump()
+    values["code"]["network"]["blocks"] = 3
+    values["code"]["distillation"] |= {"blocks": 1, "average": 0.0, "optimizer": {"learning_rate": 1e-2}}
+    model, events, stages = fitted(ZN, FactorizedLatentFlowMatchingConfig.model_validate(values))
+    assert [stage.name for stage in stages][-1] == "distillation"
+    teacher = model.autoencoder.decoder
+    for parameter in teacher.parameters():  # zeros that training would have left
+        torch.nn.init.normal_(parameter, std=0.2)
+    kept = {name: weights.clone() for name, weights in teacher.state_dict().items()}
+    next(iter(stages[-1].batches(events, np.random.default_rng(0))))
+    for name, weights in model.decoder.tokens.blocks[0].state_dict().items():
+        assert torch.equal(weights, teacher.tokens.blocks[1].state_dict()[name])
+    losses = [
+        stages[-1].step(events, BatchRandom(step % 3, slice(0, 48), 48), lambda loss: loss.backward())["loss"]
+        for step in range(30)
+    ]
+    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+    assert all(torch.equal(weights, kept[name]) for name, weights in teacher.state_dict().items())
+    assert model.training_only == ("autoencoder",)
+    with torch.no_grad():
+        inputs = torch.from_numpy(events.conditions[:4]), torch.randn(4, model.noise_dim)
+        seen = model(*inputs)
+        for parameter in teacher.parameters():
+            parameter.zero_()
+        assert torch.equal(model(*inputs), seen)
+
+
+def test_average_velocities_of_the_code_may_have_fewer_blocks():
+    values = SMALL.model_dump()
+    average = {"steps": 1, "blocks": 1}
+    solver = {"method": "average_velocity", "steps": 1}
+    values["flow"] |= {"blocks": 3, "average_velocity": average, "solver": solver}
+    model, events, stages = fitted(ZN, FactorizedLatentFlowMatchingConfig.model_validate(values))
+    next(iter(stages[-1].batches(events, np.random.default_rng(0))))
+    assert len(model.flow_average_velocity.blocks) == 1
+    for name, weights in model.flow_average_velocity.blocks[0].state_dict().items():
+        assert torch.equal(weights, model.flow.blocks[1].state_dict()[name])

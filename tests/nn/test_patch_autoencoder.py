@@ -5,6 +5,8 @@ from caloforge.nn.patch_autoencoder import (
     PatchAutoencoderConfig,
     PatchDecoder,
     PatchEncoder,
+    _density,
+    divergence,
     draw,
     log_likelihood,
     summary,
@@ -97,3 +99,17 @@ def test_counts_are_moved_to_sums_and_small_ones_stay_where_large_ones_can_give(
     torch.testing.assert_close(found, torch.tensor([[2.0, 3, 29, 0, 0, 0]]).double(), atol=1e-6, rtol=0)
     found = with_sums(drawn, mean, torch.tensor([[3.0, 0]]), channel)  # 1 + 10 / 2, and half of it
     torch.testing.assert_close(found, torch.tensor([[0.5, 0, 2.5, 0, 0, 0]]).double(), atol=1e-6, rtol=0)
+
+
+def test_the_divergence_is_that_of_the_classes_and_of_the_density_in_its_share():
+    torch.manual_seed(0)
+    numbers, others = torch.randn(2, 6, 1, 4, 4)
+    assert divergence(numbers, numbers).abs().max() < 1e-6
+    classes = [
+        torch.distributions.Categorical(logits=torch.cat([each[:4], torch.zeros(1, 1, 4, 4)]).movedim(0, -1))
+        for each in (numbers, others)
+    ]
+    densities = [torch.distributions.Normal(*_density(each)) for each in (numbers, others)]
+    divergences = [torch.distributions.kl_divergence(*pair) for pair in (classes, densities)]
+    expected = divergences[0] + classes[0].probs[..., 4] * divergences[1]
+    torch.testing.assert_close(divergence(numbers, others), expected)

@@ -65,7 +65,8 @@ from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage
 from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors
 from caloforge.nn import patch_graph
-from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig, start_from
+from caloforge.nn.fewer_blocks import start_from
+from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
 from caloforge.nn.place_network import PlaceNetwork
 from caloforge.nn.rounding import normal_to_uniform, rounded_in_order, systematic_rounding
 from caloforge.ode.path import on_path

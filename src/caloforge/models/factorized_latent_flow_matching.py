@@ -55,6 +55,7 @@ from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage, average_stage, solver_stage
 from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors, interval_conditioned
 from caloforge.nn import patch_graph
+from caloforge.nn.fewer_blocks import start_from
 from caloforge.nn.patch_autoencoder import (
     COUNTS,
     PatchAutoencoderConfig,
@@ -65,7 +66,6 @@ from caloforge.nn.patch_autoencoder import (
     log_likelihood,
     with_sums,
 )
-from caloforge.nn.patch_network import start_from
 from caloforge.nn.rounding import normal_to_uniform, rounded_in_order, systematic_rounding
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.average_velocity import Average
@@ -215,7 +215,7 @@ class FactorizedLatentFlowMatching(Generator):
         make_bayesian(self.flow, config.flow.bayesian)
         self.flow_solver = BespokeSolver(config.flow.bespoke.steps) if config.flow.bespoke.steps else None
         self.flow_average_velocity = (
-            VelocityNetwork(code, known, config.flow.width, config.flow.blocks, until=True)
+            VelocityNetwork(code, known, config.flow.width, config.flow.blocks_of_student, until=True)
             if config.flow.average_velocity.steps
             else None
         )
@@ -327,7 +327,7 @@ class FactorizedLatentFlowMatching(Generator):
             start_from(student, teacher)
 
         def loss(network: PatchDecoder, batch: Events, rng: BatchRandom) -> Tensor:
-            conditions, _, known = self._tensors(batch)
+            conditions, _, known = self._tensors(self._augmented(batch, rng))
             straight = self.sums.cell(conditions)
             with torch.no_grad():
                 z = self.draw_code(known, rng.normal(self.config.code.network.code))

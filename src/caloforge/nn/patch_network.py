@@ -22,7 +22,6 @@ through a token, which has few numbers for the pixels of a tile.
 from __future__ import annotations
 
 import math
-import re
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -256,30 +255,6 @@ def _classes(x: Tensor, t: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Ten
     greatest = torch.maximum(of_counts.amax(0), of_density)
     weights, more_weight = torch.exp(of_counts - greatest), torch.exp(of_density - greatest)
     return weights, more_weight, (mean * noise + t * variance * x) / total, variance * noise / total
-
-
-def start_from(student: nn.Module, teacher: nn.Module) -> None:
-    """Gives a network of patches with fewer blocks the weights of one with more: its blocks are taken evenly.
-
-    Args:
-        student: a `PatchNetwork`, or what has its tokens passed through `blocks`.
-        teacher: the same in all else.
-    """
-    weights = teacher.state_dict()
-    block = re.compile(r"(.*blocks)\.(\d+)\.(.*)")
-    numbers = [int(found[2]) for name in weights if (found := block.fullmatch(name))]
-    own = student.state_dict()
-    fewer = [int(found[2]) for name in own if (found := block.fullmatch(name))]
-    most, some = max(numbers) + 1, max(fewer) + 1
-    taken = {}
-    for name in own:
-        found = block.fullmatch(name)
-        if found:
-            number = int((int(found[2]) + 0.5) * most / some)
-            taken[name] = weights[f"{found[1]}.{number}.{found[3]}"]
-        else:
-            taken[name] = weights[name]
-    student.load_state_dict(taken)
 
 
 def _norm(tokens: Tensor) -> Tensor:

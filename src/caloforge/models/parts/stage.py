@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from caloforge.events import Events, EventSource, Selected
 from caloforge.models.base import BatchRandom
+from caloforge.nn.fewer_blocks import start_from
 from caloforge.ode.average_velocity import Average, AverageVelocityConfig, average_loss
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
 from caloforge.ode.path import Velocity
@@ -268,7 +269,7 @@ def average_stage(
 
     Args:
         name: for logs.
-        student: what is trained; starts from the teacher's weights, where it has the same.
+        student: what is trained; starts from the teacher's weights, where it has the same, and may have fewer blocks.
         teacher: what the velocity is made of; stays as it is.
         problem: student in training, batch and random numbers -> average velocities, velocity and starting points.
             Both are asked at any multiple of the batch, its events repeated in order.
@@ -281,7 +282,7 @@ def average_stage(
     """
 
     def prepare(_: EventSource) -> None:
-        student.load_state_dict(teacher.state_dict(), strict=False)
+        start_from(student, teacher)
 
     def loss(student: Network, batch: Events, rng: BatchRandom) -> Tensor:
         with frozen(teacher):

@@ -55,6 +55,16 @@ DARK = 1e-3
 """Quanta below which a cell is dark."""
 
 
+class StudentConfig(AverageVelocityConfig):
+    """How a network of a few numbers learns average velocities.
+
+    Attributes:
+        blocks: of the student, which starts from the velocity's blocks, evenly taken; 0 for as many.
+    """
+
+    blocks: int = Field(0, ge=0)
+
+
 class SumsConfig(BaseModel):
     """Network, solver and training of the channel sums; a `TrainingSection`.
 
@@ -74,11 +84,16 @@ class SumsConfig(BaseModel):
     blocks: int = Field(4, ge=1)
     solver: SolverConfig = SolverConfig(steps=16)
     bespoke: BespokeConfig = BespokeConfig()
-    average_velocity: AverageVelocityConfig = AverageVelocityConfig()
+    average_velocity: StudentConfig = StudentConfig()
     optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, schedule="cosine", warmup=0.05)
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(256, ge=1)
     bayesian: BayesianConfig | None = None
+
+    @property
+    def blocks_of_student(self) -> int:
+        """Residual blocks of the network that gives average velocities."""
+        return self.average_velocity.blocks or self.blocks
 
     @model_validator(mode="after")
     def _solver(self) -> Self:
@@ -140,7 +155,7 @@ class Sums(nn.Module):
         make_sums_bayesian(self.network, config.bayesian)
         self.solver = BespokeSolver(config.bespoke.steps) if config.bespoke.steps else None
         self.average_velocity = (
-            VelocityNetwork(self.outputs, self.features, config.width, config.blocks, until=True)
+            VelocityNetwork(self.outputs, self.features, config.width, config.blocks_of_student, until=True)
             if config.average_velocity.steps
             else None
         )
