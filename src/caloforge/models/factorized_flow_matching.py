@@ -68,7 +68,7 @@ from caloforge.nn import patch_graph
 from caloforge.nn.fewer_blocks import start_from
 from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
 from caloforge.nn.place_network import PlaceNetwork
-from caloforge.nn.rounding import normal_to_uniform, rounded_in_order, systematic_rounding
+from caloforge.nn.rounding import in_order, normal_to_uniform, rounded_in_order, systematic_rounding
 from caloforge.ode.path import on_path
 from caloforge.ode.solvers import RuleConfig, integrate, step_times
 from caloforge.optim import AdamConfig
@@ -319,7 +319,7 @@ class FactorizedFlowMatching(Generator):
         channels = patch_graph.of_channels(self.channel, shape, patch, self.outputs)
         light = light.double()
         expected = light * ((sums.double() / (light @ channels)) @ channels.T)
-        expected = expected.index_select(1, patch_graph.places(shape, patch)[self.order])
+        expected = in_order(expected, patch_graph.places(shape, patch)[self.order])
         counts = rounded_in_order(expected, rounding, self.order, self.config.rounding)
         return counts.to(noise.dtype).view(-1, *self.detector.shape)
 

@@ -66,7 +66,7 @@ from caloforge.nn.patch_autoencoder import (
     log_likelihood,
     with_sums,
 )
-from caloforge.nn.rounding import normal_to_uniform, rounded_in_order, systematic_rounding
+from caloforge.nn.rounding import in_order, normal_to_uniform, rounded_in_order, systematic_rounding
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.average_velocity import Average
 from caloforge.ode.bespoke import BespokeSolver, conditioned
@@ -286,7 +286,7 @@ class FactorizedLatentFlowMatching(Generator):
         shape, patch = decoder.shape, decoder.patch
         channels = patch_graph.of_channels(self.channel, shape, patch, self.sums.outputs)
         expected = patch_graph.with_sums(*parts, sums, channels)
-        expected = expected.index_select(1, patch_graph.places(shape, patch)[self.order])
+        expected = in_order(expected, patch_graph.places(shape, patch)[self.order])
         rounded = rounded_in_order(expected, rounding, self.order, self.config.rounding)
         return rounded.to(noise.dtype).view(-1, *self.detector.shape)
 

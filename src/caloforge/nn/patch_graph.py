@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from caloforge.nn.patch_autoencoder import NUMBERS, SCALES, PatchDecoder
 from caloforge.nn.patch_network import COUNTS, FAINT, ModulatedBlock, PatchNetwork
+from caloforge.nn.rounding import in_order
 
 
 def slots(shape: tuple[int, int], patch: int) -> NDArray[np.intp]:
@@ -52,11 +53,9 @@ def places(shape: tuple[int, int], patch: int) -> Tensor:
 def into_tiles(image: Tensor, shape: tuple[int, int], patch: int) -> Tensor:
     """Cuts flat images, (B, cells), into tiles, (B, h, w, patch^2), with zeros outside of the image."""
     cells = slots(shape, patch)
-    rows, columns, size = cells.shape
-    if (cells >= 0).all():
-        return image.view(-1, rows, patch, columns, patch).transpose(2, 3).reshape(-1, rows, columns, size)
-    tiles = image.index_select(1, torch.from_numpy(cells.clip(0).ravel())).view(-1, *cells.shape)
-    return tiles * torch.from_numpy(cells >= 0).to(image.dtype)
+    tiles = in_order(image, torch.from_numpy(cells.clip(0).ravel())).view(-1, *cells.shape)
+    inside = cells >= 0
+    return tiles if inside.all() else tiles * torch.from_numpy(inside).to(image.dtype)
 
 
 def _each(matrix: Sequence[Sequence[float]] | Tensor, size: int) -> Tensor:
@@ -321,11 +320,7 @@ def decoded(decoder: PatchDecoder, code: Tensor, straight: Tensor, features: Ten
     shift[COUNTS], shift[COUNTS + 1] = 2.0, math.log(0.5 / LAMBDA)
     matrix = torch.cat([decoder.last.weight, decoder.profile.weight])
     bias = torch.cat([(decoder.last.bias.view(NUMBERS, -1) + shift).flatten(), decoder.profile.bias])
-    # in two axes, so that product and sum are one operator
-    numbers, weights = F.linear(tokens.flatten(0, 2), matrix, bias).split(
-        [NUMBERS * size, NUMBERS * profiles], -1
-    )
-    numbers, weights = (each.view(-1, rows, columns, each.shape[-1]) for each in (numbers, weights))
+    numbers, weights = F.linear(tokens, matrix, bias).split([NUMBERS * size, NUMBERS * profiles], -1)
     light = around.light(decoder.patch, SCALES)
     numbers = numbers.unflatten(-1, (NUMBERS, size)) + weights.unflatten(-1, (NUMBERS, profiles)) @ light
     odds, density = numbers.split([COUNTS, 2], -2)

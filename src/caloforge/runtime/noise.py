@@ -23,8 +23,8 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HIGH = np.uint64(32)
 ROUNDS = 10
 
-BLOCKS = 1024
-"""Blocks at once: their words, in 64 bits each, stay in a core's first cache."""
+BLOCKS = 4096
+"""Blocks at once: what belongs to them stays in a core's second cache."""
 
 
 @lru_cache(maxsize=8)
