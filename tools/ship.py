@@ -4,6 +4,13 @@
 
 Large weights are stored in half precision, in several files where one would be too large, and what only the training
 needs is left out; paths are cut to names.
+Where a run has trained some modules only, and others have changed since in what ships, these alone are exchanged:
+
+    python tools/ship.py RUN --modules decoder flow_average_velocity --sections model.code.distillation
+
+takes these modules, the stages of the log that have their names or trained them (`--stages`), and these sections of the
+recipe from the run, and everything else from the weights that ship.
+
 Evaluate the shipped run afterwards, so that its scores are those of what ships:
 
     caloforge evaluate src/caloforge/samples/weights/NAME --reference sample:zn_wide --reference sample:zn
@@ -14,16 +21,20 @@ The second command cuts the scores' paths to names and drops the generated event
 
 import argparse
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caloforge import samples
+from caloforge.io.card import Card
 from caloforge.io.files import sha256, write_json
 from caloforge.io.run import Run, read_weights, write_weights
 from caloforge.io.scores import read_scores
 from caloforge.models import Generator, build
-from caloforge.recipe import Recipe
+from caloforge.recipe import Recipe, parse
+from caloforge.training.checkpoint import load_model
 
 LIMIT = 2_000_000
 """Bytes a file may have."""
@@ -44,10 +55,55 @@ def ship(run: Run) -> Path:
     files = tuple(Path(file).name for file in recipe.data.files)
     target.write_recipe(recipe.model_copy(update={"data": recipe.data.model_copy(update={"files": files})}))
     shutil.copyfile(run.path / "log.csv", folder / "log.csv")
-    left_out = training_only(recipe)
+    write_stored(target, read_weights(run.weights), card, recipe)
+    return folder
+
+
+def exchange(run: Run, modules: Sequence[str], sections: Sequence[str], stages: Sequence[str]) -> Path:
+    """Takes some modules, sections of the recipe and stages of the log into the weights that ship.
+
+    Raises:
+        ValueError: nothing ships under this name.
+    """
+    recipe = run.recipe()
+    target = Run(Path(samples.__file__).parent / "weights" / recipe.name)
+    shipped, log = target.recipe().model_dump(mode="json"), target.log()
+    theirs = recipe.model_dump(mode="json")
+    for section in sections:
+        *way, last = section.split(".")
+        inner, other = shipped, theirs
+        for key in way:
+            inner, other = inner[key], other[key]
+        inner[last] = other[last]
+    changed = parse(shipped)
+    prefixes = tuple(f"{module}." for module in modules)
+    tensors = {
+        name: tensor for name, tensor in read_weights(target.weights).items() if not name.startswith(prefixes)
+    }
+    tensors |= {
+        name: tensor for name, tensor in read_weights(run.weights).items() if name.startswith(prefixes)
+    }
+    target.write_recipe(changed)
+    rows = [row for row in log if row["stage"] not in stages]
+    target.write_log(rows + [row for row in run.log() if row["stage"] in stages])
+    model = build(changed)
+    card = target.card().model_copy(
+        update={
+            "parameters": sum(weights.numel() for weights in model.parameters()),
+            "created": run.card().created,
+        }
+    )
+    write_stored(target, tensors, card, changed)
+    load_model(target.path)
+    return target.path
+
+
+def write_stored(target: Run, weights: Mapping[str, NDArray[np.generic]], card: Card, recipe: Recipe) -> None:
+    """Writes weights as they are stored, and the card that says so."""
+    folder, left_out = target.path, training_only(recipe)
     tensors = {
         name: tensor.astype(np.float16) if tensor.dtype == np.float32 and tensor.size > 1000 else tensor
-        for name, tensor in read_weights(run.weights).items()
+        for name, tensor in weights.items()
         if not name.startswith(tuple(f"{module}." for module in left_out))
     }
     for path in folder.glob("weights*.safetensors"):
@@ -67,7 +123,6 @@ def ship(run: Run) -> Path:
             }
         )
     )
-    return folder
 
 
 def training_only(recipe: Recipe) -> tuple[str, ...]:
@@ -93,10 +148,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--scores", action="store_true")
+    for name in ("modules", "sections", "stages"):
+        parser.add_argument(f"--{name}", nargs="+", default=[])
     arguments = parser.parse_args()
     for path in arguments.runs:
         if arguments.scores:
             cut_scores(Run(path))
+        elif arguments.modules:
+            print(exchange(Run(path), arguments.modules, arguments.sections, arguments.stages))
         else:
             print(ship(Run(path)))
 
