@@ -25,7 +25,13 @@ from caloforge.models import CLASSIFIERS, MODELS, READOUTS, vqgan
 from caloforge.models import factorized_latent_flow_matching as factorized_latent
 from caloforge.models import latent_flow_matching as latent
 from caloforge.models.calodream import EnergyConfig, LatentConfig, ShapeConfig
-from caloforge.models.factorized_flow_matching import DistillationConfig, ImageConfig, PlaceConfig, SumsConfig
+from caloforge.models.factorized_flow_matching import (
+    DistillationConfig,
+    ImageConfig,
+    ImageStudentConfig,
+    PlaceConfig,
+    SumsConfig,
+)
 from caloforge.models.flow_matching import FlowMatchingConfig
 from caloforge.models.inverse_autoregressive_flow import DistillationConfig as StudentConfig
 from caloforge.models.parts.bayesian import BayesianConfig
@@ -203,6 +209,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.network]` of `flow_matching`": type(FlowMatchingConfig().network),
     "`[model.sums]` of `factorized_flow_matching`": SumsConfig,
     "`[model.image.distillation]` of `factorized_flow_matching`": DistillationConfig,
+    "`[model.image.student]` of `factorized_flow_matching`": ImageStudentConfig,
     "`[model.place]` of `factorized_flow_matching`": PlaceConfig,
     "`[model.image]` of `factorized_flow_matching`": ImageConfig,
     "`[model.image.network]` of `factorized_flow_matching`": PatchNetworkConfig,
@@ -211,6 +218,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.vae.losses]` of `latent_flow_matching`": latent.LossesConfig,
     "`[model.sums]` of `factorized_latent_flow_matching`": factorized_latent.SumsConfig,
     "`[model.code]` of `factorized_latent_flow_matching`": factorized_latent.CodeConfig,
+    "`[model.code.distillation]` of `factorized_latent_flow_matching`": factorized_latent.DecoderDistillationConfig,
     "`[model.code.network]` of `factorized_latent_flow_matching`": PatchAutoencoderConfig,
     "`[model.flow]` of `factorized_latent_flow_matching`": factorized_latent.FlowConfig,
     "`[model.image]` of `vqgan`": vqgan.ImageCodesConfig,
