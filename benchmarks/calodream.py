@@ -8,7 +8,7 @@
     python benchmarks/calodream.py latent RUN --showers FILE [--rows 500] [--cuts 0 0.1 0.4 1]
     python benchmarks/calodream.py cache [--batch 100]
     python benchmarks/calodream.py vit [--batch 100]
-    python benchmarks/calodream.py ds3 [--batch 16] [--sampled 4] [--steps 20]
+    python benchmarks/calodream.py paper [--recipes ds3-calodream-paper] [--rows 4000] [--updates 2] [--sampled 4]
 
 `energies`: can classifiers (3 x 512) tell the u of the test showers from drawn ones, with u or logit u as inputs?
 Beside the runs: the floor, two halves of the test, and positive controls, the layer energies of a half smeared.
@@ -42,13 +42,14 @@ above, in brackets those of as many training showers of the window, the matched 
 not empty over those of the simulation, separation powers of sparsity and voxel energies; voxels below each cut made
 empty in what is decoded, and in the last two columns in the simulation too.
 
-`cache`, `vit`: times of one thread, processor time, min / median / max. `ds3`: the full network of data set 3 makes a
-step of training and some showers from made events; peak memory of the process.
+`cache`, `vit`: times of one thread, processor time, min / median / max. `paper`: a published network makes updates of
+its energies, of `--rows` made events at once, and of its shapes, of 64, and some showers; peak memory of the process.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -60,7 +61,7 @@ import torch
 from torch import Tensor
 
 from caloforge import recipe
-from caloforge.detectors import DS2, DS3
+from caloforge.detectors import DS2
 from caloforge.evaluation.classifier import classify, inputs_of, suite
 from caloforge.events import Events, EventSource, Part, split, with_responses
 from caloforge.io import open_events
@@ -83,6 +84,7 @@ from caloforge.nn.transfusion import Transfusion
 from caloforge.nn.vit import ViT, ViTConfig
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, frozen
 from caloforge.ode.path import Velocity
+from caloforge.ode.solve import solve
 from caloforge.ode.solvers import Method, SolverConfig, integrate
 from caloforge.optim import build as optimizer_of
 from caloforge.runtime.noise import standard_normals
@@ -422,10 +424,13 @@ def reading(arguments: argparse.Namespace) -> None:
     for end in arguments.ends:
         shape.end = model._end = end
         for evaluations in arguments.evaluations:
-            for method, each in (("euler", 1), ("midpoint", 2)):
+            ways = [("euler", 1), ("midpoint", 2), ("rk4", 4)]
+            if model.shape_solver is not None and (end, evaluations) == (trained, model.shape_solver.steps):
+                ways.append(("bespoke", 1))
+            for method, each in ways:
                 if evaluations % each or (evaluations == 0 and each > 1):
                     continue
-                solver = SolverConfig(method=method, steps=max(evaluations // each, 1))
+                solver = SolverConfig.model_validate({"method": method, "steps": max(evaluations // each, 1)})
                 shape.end = end if evaluations else 0.0
                 started, showers = time.process_time(), []
                 for first in range(0, len(reference), 32):
@@ -434,7 +439,8 @@ def reading(arguments: argparse.Namespace) -> None:
                     x0, normals = noise[here].split([model.detector.cells, 2 * model.detector.cells], 1)
                     x = x0.view(-1, *shape.shape)
                     if evaluations:
-                        x = integrate(shape.velocity(shape.network, context), x, solver, end, shares=True)
+                        velocity = shape.velocity(shape.network, context)
+                        x = solve(velocity, x, solver, model.shape_solver, end=end, shares=True)
                     voxels = with_energies(shape.read(x, context, normals), layers[here], model.config.cut)
                     showers.append(voxels.float().numpy())
                 milliseconds = 1e3 * (time.process_time() - started) / len(reference)
@@ -657,38 +663,49 @@ def vit(arguments: argparse.Namespace) -> None:
         print(f"| {name} | {parameters:,} | {network.tokens} | {shown} | {ratio} |", flush=True)
 
 
-def ds3(arguments: argparse.Namespace) -> None:
-    """Trains one step and samples some showers with the full network of data set 3."""
-    rng = np.random.default_rng(0)
-    energy = 10 ** rng.uniform(3, 6, (arguments.batch, 1))
-    voxels = rng.gamma(0.1, 1, (arguments.batch, *DS3.shape))
-    voxels *= 0.8 * energy[:, :, None, None] / voxels.sum((1, 2, 3), keepdims=True)
-    voxels[voxels < DS3.threshold] = 0
-    events = Events(
-        DS3, energy.astype(np.float32), np.full(arguments.batch, 11), responses=voxels.astype(np.float32)
-    )
-    steps = f"model.shape.solver.steps={arguments.steps}"
-    model = build(recipe.parse(recipe.with_settings(recipe.read("ds3-calodream-paper"), [steps])))
+def paper(arguments: argparse.Namespace) -> None:
+    """Makes updates of a published network at its own batch sizes, one stage after the other, and some showers."""
+    (name,) = arguments.recipes
+    changes = [f"model.shape.solver.steps={arguments.steps}", *arguments.set]
+    values = recipe.parse(recipe.with_settings(recipe.read(name), changes))
+    model = build(values)
     assert isinstance(model, CaloDream)
-    for stage in model.stages(events):
-        started = time.process_time()
-        random = BatchRandom(0, slice(None), len(events))
-        loss = stage.step(events, random, lambda loss: loss.backward())["loss"]
-        print(
-            f"{stage.name}: one step, batch {arguments.batch}, loss {loss:.3f}, {time.process_time() - started:.0f} s"
-        )
+    rng, detector = np.random.default_rng(0), model.detector
+    for rows, chosen in ((arguments.rows, "energy"), (values.model["shape"]["batch_size"], "shape")):
+        energy = 10 ** rng.uniform(3, 6, (rows, 1))
+        voxels = rng.gamma(0.1, 1, (rows, *detector.shape)).astype(np.float32)
+        voxels *= (0.8 * energy[:, :, None, None] / voxels.sum((1, 2, 3), keepdims=True)).astype(np.float32)
+        voxels[voxels < detector.threshold] = 0
+        events = Events(detector, energy.astype(np.float32), np.full(rows, 11), responses=voxels)
+        for stage in model.stages(events):
+            if stage.name != chosen:
+                continue
+            for number in range(arguments.updates):
+                batch = next(iter(stage.batches(events, rng)))
+                started = time.process_time()
+                loss = stage.step(
+                    batch, BatchRandom(number, slice(None), len(batch)), lambda loss: loss.backward()
+                )
+                print(
+                    f"{name}, {stage.name}: an update of {len(batch)}, loss {loss['loss']:.3f}, "
+                    f"{time.process_time() - started:.0f} s, peak memory {peak():.2f} GiB",
+                    flush=True,
+                )
     started = time.process_time()
     noise = torch.from_numpy(standard_normals(0, np.arange(arguments.sampled), model.noise_dim))
     with torch.no_grad():
         showers = model.eval()(torch.from_numpy(events.conditions[: arguments.sampled]), noise)
+    seconds = (time.process_time() - started) / arguments.sampled
     print(
-        f"sampled {tuple(showers.shape)}, finite {bool(torch.isfinite(showers).all())}, "
-        f"{time.process_time() - started:.0f} s"
+        f"sampled {tuple(showers.shape)}, finite {bool(torch.isfinite(showers).all())}, {arguments.steps} steps of the "
+        f"shapes, {seconds:.0f} s a shower, peak memory {peak():.2f} GiB, "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters"
     )
-    status = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
-    parameters = sum(p.numel() for p in model.parameters())
-    print(f"{parameters:,} parameters, peak memory {peak:.2f} GiB")
+
+
+def peak() -> float:
+    """Returns the greatest memory of this process so far [GiB]."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main() -> None:
@@ -696,17 +713,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "what",
-        choices=["energies", "layers", "solvers", "reading", "windows", "latent", "cache", "vit", "ds3"],
+        choices=["energies", "layers", "solvers", "reading", "windows", "latent", "cache", "vit", "paper"],
     )
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--showers", type=Path)
+    parser.add_argument("--recipes", nargs=1, default=["ds3-calodream-paper"], help="of `paper`")
+    parser.add_argument("--set", nargs="*", default=[], help="changes of the recipe of `paper`")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=200, help="of the classifiers of layer energies")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--smear", type=float, nargs="*", default=[0.2])
-    parser.add_argument("--sampled", type=int, default=4, help="showers of data set 3")
-    parser.add_argument("--steps", type=int, default=20, help="of the solver of data set 3's shapes")
+    parser.add_argument("--sampled", type=int, default=4, help="showers of `paper`")
+    parser.add_argument("--steps", type=int, default=20, help="of the solver of the shapes of `paper`")
     parser.add_argument("--rows", type=int, default=1_000_000, help="test showers at most")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[2, 4, 8, 16])
     parser.add_argument("--methods", nargs="*", default=["midpoint:2", "midpoint:4"], help="METHOD:STEPS")

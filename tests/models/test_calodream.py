@@ -247,6 +247,19 @@ def test_average_velocities_of_every_version(version, target):
     assert len(calls) == 1
 
 
+def test_the_loss_of_energies_in_parts_is_the_loss(monkeypatch):
+    monkeypatch.setattr("caloforge.models.calodream.RECOMPUTED", 7)
+    found = []
+    for recompute in (False, True):
+        model, events, _ = fitted("paper", energy={"recompute": recompute})
+        disturbed(model)
+        incident, _, energies = model._tensors(events)
+        loss = model.energy.loss(incident, energies, BatchRandom(0, slice(None), len(events)))
+        loss.mean().backward()
+        found.append([parameter.grad for parameter in model.energy.parameters()])
+    torch.testing.assert_close(*found)
+
+
 def test_a_law_of_the_total_learns_its_width_and_the_layers_add_up_to_it():
     model, events, _ = fitted("drawn", rows=200)
     incident, _, energies = model._tensors(events)

@@ -61,6 +61,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, Selected, in_slices, with_responses
@@ -102,6 +103,9 @@ LAYER_DENSITIES = 3
 ALONG = 3
 """Numbers that tell a network of energies drawn at once the incident energy."""
 
+RECOMPUTED = 8192
+"""Numbers whose loss is computed again at once for the gradients, where that is asked for."""
+
 LAW_WIDTH = 32
 """Width of the network of the law of the total."""
 
@@ -117,6 +121,8 @@ class EnergyConfig(BaseModel):
 
     Attributes:
         network: `autoregressive` or `joint`.
+        recompute: of `autoregressive`, compute what the head makes of each number again for the gradients, in parts:
+            longer, and in a fraction of the memory. The numbers are the same but for rounding.
         transformer: of the autoregressive network.
         width: of the hidden layers: of the head, or of the joint network.
         blocks: hidden layers of the head with a layer norm, or residual blocks of the joint network.
@@ -130,6 +136,7 @@ class EnergyConfig(BaseModel):
 
     network: Literal["autoregressive", "joint"] = "autoregressive"
     total: Literal["path", "law"] = "path"
+    recompute: bool = False
     transformer: TransformerConfig = TransformerConfig()
     width: int = Field(256, ge=1)
     blocks: int = Field(6, ge=1)
@@ -352,6 +359,7 @@ class AutoregressiveEnergies(Energies):
         super().__init__()
         self.noise_dim = len(layers.layers)
         self._fractions, self._energies = layers.fractions, layers.energies_of
+        self._recompute = config.recompute
         self.network = Transfusion(self.noise_dim, config.transformer, config.width, config.blocks)
         self.logit, self.standardize = Logit(), Standardize(self.noise_dim, 1e-6)
 
@@ -372,10 +380,16 @@ class AutoregressiveEnergies(Energies):
         """The loss of all numbers, each at a time of its own, in one pass."""
         x1, known = self._flat(incident, energies)
         x0, t = rng.normal(self.noise_dim), rng.uniform(self.noise_dim)
-        each = cfm_loss(
-            lambda x, time: self.network.head(x, time, known), x0.view(-1, 1), x1.view(-1, 1), t.flatten()
-        )
+        rows = x0.view(-1, 1), x1.view(-1, 1), t.flatten(), known
+        if self._recompute:
+            parts = zip(*(one.split(RECOMPUTED) for one in rows), strict=True)
+            each = torch.cat([checkpoint(self._loss, *part, use_reentrant=False) for part in parts])
+        else:
+            each = self._loss(*rows)
         return each.view(x1.shape).mean(1)
+
+    def _loss(self, x0: Tensor, x1: Tensor, t: Tensor, known: Tensor) -> Tensor:
+        return cfm_loss(lambda x, time: self.network.head(x, time, known), x0, x1, t)
 
     def draw(
         self, incident: Tensor, noise: Tensor, solve: Solve, student: VelocityNetwork | None = None
