@@ -20,6 +20,10 @@ each channel, for a photon on average:
 
 t with density 2 t. The path is followed in steps that leave equal shares of the way, 1 - t_i = (1 - `end`)^(i / n).
 
+Layout, where wanted (`models.parts.layout`). Middle and radius of the light, place and share of the brightest cell and
+the number of lit ones are drawn before the image by a flow of their own, and told to the network: what a few steps of
+an image would blur is then known before the first.
+
 Fewer steps, where wanted. A distillation follows the path of the trained network in many small steps, x_i its points
 where the few large ones end, and teaches the network to get from each to the next at once, and to see the same counts
 at the end:
@@ -41,7 +45,7 @@ by half to either side) and a normal density of ln(1 + n) (`nn.patch_network.pos
 Their mean would lose what is faint: cells far from the shower would all stay below the detector's threshold.
 
 Noise: the image's starting point, one normal a cell; K normals for the sums; one for the rounding; for energies two
-more a cell for the drawing.
+more a cell for the drawing; 8 for the layout.
 """
 
 from __future__ import annotations
@@ -62,6 +66,7 @@ from caloforge.metrics.images import image_distances
 from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.images import cell_order, channel_sums, check_mirror, half_mirrored
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
+from caloforge.models.parts.layout import NUMBERS, PLACES, SHARES, Layout, LayoutConfig
 from caloforge.models.parts.stage import LossStage
 from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors
 from caloforge.nn import patch_graph
@@ -171,7 +176,8 @@ class FactorizedFlowMatchingConfig(BaseModel):
         channels: channel map of the sums; the detector's default where it has no `paper` and a recipe names none.
         sums: the first factor.
         place: where the light is expected.
-        image: the second factor; both solvers may be changed after the training.
+        layout: numbers that are drawn between sums and image; none where not given. Needs a detector of photons.
+        image: the second factor; all solvers may be changed after the training.
         rounding: `systematic`, or `none`, the default for energies; may be changed after the training.
         transport: tells what magnets before the face do to charged particles, with "sums" the sums alone; needs a
             detector that knows it.
@@ -188,6 +194,7 @@ class FactorizedFlowMatchingConfig(BaseModel):
     channels: str = "paper"
     sums: SumsConfig = SumsConfig()
     place: PlaceConfig = PlaceConfig()
+    layout: LayoutConfig | None = None
     image: ImageConfig = ImageConfig()
     rounding: Literal["systematic", "none"] = "systematic"
     transport: Transported = False
@@ -205,21 +212,33 @@ class FactorizedFlowMatching(Generator):
         config: sizes and training.
 
     Raises:
-        ValueError: another number of axes, cells in no channel or several, or nothing to mirror.
+        ValueError: another number of axes, cells in no channel or several, nothing to mirror, or a layout of energies.
     """
 
     config_class: ClassVar[type[BaseModel]] = FactorizedFlowMatchingConfig
-    sampling: ClassVar[tuple[str, ...]] = ("sums.solver", "least", "image.solver", "image.end", "rounding")
+    sampling: ClassVar[tuple[str, ...]] = (
+        "sums.solver",
+        "least",
+        "layout.solver",
+        "image.solver",
+        "image.end",
+        "rounding",
+    )
 
     def __init__(self, detector: Detector, config: FactorizedFlowMatchingConfig) -> None:
         super().__init__()
         check_factors(detector, config.channels)
         if config.mirror:
             check_mirror(detector)
+        if config.layout and not detector.counts:
+            raise ValueError(
+                f"model.layout counts photons; {detector.name} measures energies in {detector.unit}"
+            )
         self.detector, self.config = detector, config
         channel_map = detector.channel_map(config.channels)
         self.outputs = len(channel_map.labels)
-        self.noise_dim = detector.cells + self.outputs + 1 + (0 if detector.counts else 2 * detector.cells)
+        further = (0 if detector.counts else 2 * detector.cells) + (NUMBERS if config.layout else 0)
+        self.noise_dim = detector.cells + self.outputs + 1 + further
         self.sums = Sums(
             detector,
             config.channels,
@@ -233,11 +252,17 @@ class FactorizedFlowMatching(Generator):
         self.standardize_logs = Standardize(self.outputs)
         height, width = detector.shape
         self.place = PlaceNetwork((height, width), features + self.outputs, config.place.width)
-        self.image = PatchNetwork((height, width), features + self.outputs, 2, config.image.network)
+        self.layout = (
+            Layout((height, width), features + self.outputs, config.layout) if config.layout else None
+        )
+        told, places = (features + self.outputs, 2)
+        if config.layout:
+            told, places = told + NUMBERS, PLACES
+        self.image = PatchNetwork((height, width), told, places, config.image.network)
         self.student: PatchNetwork | None = None
         if config.image.student.blocks:
             smaller = config.image.network.model_copy(update={"blocks": config.image.student.blocks})
-            self.student = PatchNetwork((height, width), features + self.outputs, 2, smaller)
+            self.student = PatchNetwork((height, width), told, places, smaller)
             self.training_only = ("image",)
         self._taught = True
         self.channel: Tensor
@@ -255,7 +280,7 @@ class FactorizedFlowMatching(Generator):
             cells + self.outputs,
         )
         sums = self.sums(conditions, features, of_sums)
-        drawing = None if self.detector.counts else noise[:, rounding + 1 :]
+        drawing = noise[:, rounding + 1 :] if noise.shape[1] > rounding + 1 else None
         return self.draw_image(conditions, features, sums, image, noise[:, rounding], drawing)
 
     def draw_image(
@@ -275,16 +300,18 @@ class FactorizedFlowMatching(Generator):
             sums: channel sums, photons or quanta, (B, K).
             noise: the starting point, (B, cells).
             rounding: one normal an event, (B,).
-            drawing: two normals a cell, (B, 2 cells), from which quanta are drawn; None takes the expected counts.
+            drawing: of energies two normals a cell, (B, 2 cells), from which quanta are drawn; None takes the expected
+                counts. With a layout the eight normals it is drawn from, (B, 8).
 
         Returns:
             responses, (B, *shape).
         """
-        features = self._with_sums(features, sums)
-        if torch.compiler.is_exporting() and drawing is None and self.config.image.solver.method == "euler":
-            return self._draw_exported(conditions, features, sums, noise, rounding)
+        features, places = self._told(conditions, self._with_sums(features, sums), drawing)
+        exported = torch.compiler.is_exporting() and self.config.image.solver.method == "euler"
+        if exported and self.detector.counts:
+            return self._draw_exported(features, places, sums, noise, rounding)
         network, solver = self._network()
-        around = network.around(self._places(conditions, features))
+        around = network.around(places)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             predicted, _ = network(x, t, features, around)
@@ -294,7 +321,7 @@ class FactorizedFlowMatching(Generator):
         end = self.config.image.end
         x = integrate(velocity, noise.view(-1, *self.detector.shape), solver, end, shares=True)
         at_end = torch.full_like(x[:, 0, 0], end)
-        if drawing is None:
+        if drawing is None or self.layout is not None:
             _, light = network(x, at_end, features, around)
         else:
             normals = drawing.view(-1, 2, *self.detector.shape).transpose(0, 1)
@@ -307,14 +334,12 @@ class FactorizedFlowMatching(Generator):
         return expected.to(noise.dtype).view_as(x)
 
     def _draw_exported(
-        self, conditions: Tensor, features: Tensor, sums: Tensor, noise: Tensor, rounding: Tensor
+        self, features: Tensor, places: Tensor, sums: Tensor, noise: Tensor, rounding: Tensor
     ) -> Tensor:
         """Does what `draw_image` does for photons, in the fewer operators of `nn.patch_graph`."""
         network, solver = self._network()
         times = step_times(self.config.image.end, solver.steps, shares=True)
-        straight = self.sums.cell(conditions)
-        near = torch.cat([straight, self.place(straight, features)], 1)
-        light = patch_graph.follow(network, noise, features, near, times)
+        light = patch_graph.follow(network, noise, features, places.flatten(1), times)
         shape, patch = self.image.shape, self.image.patch
         channels = patch_graph.of_channels(self.channel, shape, patch, self.outputs)
         light = light.double()
@@ -335,10 +360,37 @@ class FactorizedFlowMatching(Generator):
         shares = light.flatten(1).clamp(-25, 15).exp()
         return shares, shares.new_zeros(light.shape[0], self.outputs).index_add(1, self.channel, shares)
 
-    def _places(self, conditions: Tensor, features: Tensor) -> Tensor:
-        """Returns where the straight line meets the detector and where light is expected, in cells, (B, 2, 2)."""
+    def _places(self, conditions: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns where the straight line meets the detector and where light is expected, in cells, (B, 2) each."""
         straight = self.sums.cell(conditions)
-        return torch.stack([straight, self.place(straight, features)], 1)
+        return straight, self.place(straight, features)
+
+    def _told(self, conditions: Tensor, features: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns what the image network is told, (B, C), and the places, (B, P, 2): with a layout a drawn one."""
+        straight, expected = self._places(conditions, features)
+        if self.layout is None:
+            return features, torch.stack([straight, expected], 1)
+        assert noise is not None, "a layout is drawn from noise"
+        numbers, places = self.layout(straight, expected, features, noise)
+        return torch.cat([features, numbers], 1), places
+
+    def _told_of(self, batch: tuple[Tensor, Tensor, Tensor], rng: BatchRandom) -> tuple[Tensor, Tensor]:
+        """Returns the same of training events: with a layout that of their images."""
+        conditions, responses, counts = batch
+        features = self._with_sums(self.sums.describe(conditions), counts)
+        straight, expected = self._places(conditions, features)
+        if self.layout is None:
+            return features, torch.stack([straight, expected], 1)
+        numbers, places = self.layout.measure(responses, straight, expected, rng.uniform(SHARES))
+        return torch.cat([features, numbers], 1), places
+
+    def _known(self, events: Events) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns the two places, features and counts of events, for the layout's training."""
+        conditions, responses, counts = self._tensors(events)
+        with torch.no_grad():
+            features = self._with_sums(self.sums.describe(conditions), counts)
+            straight, expected = self._places(conditions, features)
+        return straight, expected, features, responses
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the normalization and returns the stages: sums, their solver, place, image."""
@@ -347,10 +399,11 @@ class FactorizedFlowMatching(Generator):
         sums = torch.from_numpy(channel_sums(train, self.config.channels))
         sums = self.sums.counted(sums, torch.from_numpy(train.primaries.conditions))
         self.standardize_logs.refit(torch.log1p(sums))
-        stages += [
-            self._place_stage(events),
-            self._image_stage(events),
-        ]
+        stages.append(self._place_stage(events))
+        if self.layout is not None:
+            rows, average = self.config.validation_events, self.config.average
+            stages.append(self.layout.stage(self._known, self._augmented, rows, events, average))
+        stages.append(self._image_stage(events))
         if self.config.image.distillation.steps:
             stages.append(self._distillation_stage(events))
         if self.student is not None:
@@ -387,10 +440,11 @@ class FactorizedFlowMatching(Generator):
         config, average = self.config.image, self.config.average
 
         def loss(network: PatchNetwork, batch: Events, rng: BatchRandom) -> Tensor:
-            conditions, responses, counts = self._batch(batch, rng)
-            features = self._with_sums(self.sums.describe(conditions), counts)
+            tensors = self._batch(batch, rng)
+            _, responses, counts = tensors
             with torch.no_grad():
-                around = network.around(self._places(conditions, features))
+                features, places = self._told_of(tensors, rng)
+                around = network.around(places)
             x1, x0, t = torch.log1p(responses), rng.normal(*self.detector.shape), rng.uniform().sqrt()
             image, light = network(on_path(x0, x1, t), t, features, around)
             error = (image - x1).square().flatten(1).mean(1) / (1 - t).clamp(min=0.05).square()
@@ -450,8 +504,10 @@ class FactorizedFlowMatching(Generator):
         fine = step_times(end, steps * each_as, shares=True)
 
         def loss(student: PatchNetwork, batch: Events, rng: BatchRandom) -> Tensor:
-            conditions, _, counts = self._batch(batch, rng)
-            features = self._with_sums(self.sums.describe(conditions), counts)
+            tensors = self._batch(batch, rng)
+            counts = tensors[2]
+            with torch.no_grad():
+                features, places = self._told_of(tensors, rng)
 
             def at(network: PatchNetwork, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
                 ends: tuple[Tensor, Tensor] = network(x, torch.full_like(x[:, 0, 0], t), features, around)
@@ -463,7 +519,7 @@ class FactorizedFlowMatching(Generator):
             x = rng.normal(*self.detector.shape)
             points = [x]
             with torch.no_grad():
-                around = teacher.around(self._places(conditions, features))
+                around = teacher.around(places)
                 for t, following in pairwise(fine):
                     x = step(teacher, x, t, following)
                     points.append(x)

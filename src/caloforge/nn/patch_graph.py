@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from caloforge.nn.patch_autoencoder import NUMBERS, SCALES, PatchDecoder
-from caloforge.nn.patch_network import COUNTS, FAINT, ModulatedBlock, PatchNetwork
+from caloforge.nn.patch_network import COUNTS, FAINT, OUTPUTS, ModulatedBlock, PatchNetwork
 from caloforge.nn.rounding import in_order
 
 
@@ -174,7 +174,12 @@ def follow(
     of_shift, of_scale = network.modulation.bias.chunk(2)
     last = network.last.weight
     told.add(scale, of_scale + 1)
-    told.add(last @ shift, last @ of_shift + network.last.bias)
+    if network.profile is not None:
+        last = torch.cat([last, network.profile.weight])
+    last_bias = (
+        network.last.bias if network.profile is None else torch.cat([network.last.bias, network.profile.bias])
+    )
+    told.add(last @ shift, last @ of_shift + last_bias)
     first, of_conditions = network.embedding[0], conditions.shape[1]
     assert isinstance(first, nn.Linear)
     phases = torch.tensor(times)[:, None] * network.frequencies
@@ -183,18 +188,21 @@ def follow(
     pieces = told.pieces(network.embedding[1:](embedding))
     entering = network.first.weight
     around = _Surroundings(network.centres, near)
-    static = F.linear(around.maps(), entering[:, size:][:, around.order()]) + (
-        network.place + network.first.bias
-    )
+    order, seen = around.order(), entering[:, size:]
+    static = F.linear(around.maps(), seen[:, order]) + (network.place + network.first.bias)
+    light = None
+    if network.scales:
+        light = _Surroundings(network.centres, near[:, -2:]).light(network.patch, network.scales)
+        static = static + F.linear(light.flatten(-2), seen[:, len(order) :])
     x = into_tiles(noise, network.shape, network.patch)
     inside = slots(network.shape, network.patch) >= 0
     for index, t in enumerate(times):
         tokens = told.through(static + F.linear(x, entering[:, :size]), pieces)
         seen = norm(tokens) * next(pieces)
         if index == len(times) - 1:
-            return _light(x, t, seen, last, next(pieces)).flatten(1)
+            return _light(x, t, seen, last, next(pieces), light).flatten(1)
         share = (times[index + 1] - t) / (1 - t)
-        image = _image(x, t, seen, last, next(pieces), share)
+        image = _image(x, t, seen, last, next(pieces), light, share)
         if not inside.all():
             image = image * torch.from_numpy(inside).to(x.dtype)
         x = (1 - share) * x + image
@@ -202,7 +210,7 @@ def follow(
 
 
 def _numbers(
-    x: Tensor, t: float, tokens: Tensor, last: Tensor, bias: Tensor, correction: bool
+    x: Tensor, t: float, tokens: Tensor, last: Tensor, bias: Tensor, light: Tensor | None, correction: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Returns log odds of the counts, (B, h, w, 4 s), mean, ln V, the correction, and y, in the units above."""
     size = x.shape[-1]
@@ -220,16 +228,27 @@ def _numbers(
         shifts[COUNTS] = 1.8
     factors, shifts = (values[:kinds].repeat_interleave(size) for values in (factors, shifts))
     matrix = last[: kinds * size] * factors[:, None]
+    around = 0.0 if light is None else _profiles(tokens, last, bias, light, kinds) * factors
     bias = bias[..., : kinds * size] * factors + shifts
     y = x / sigma if t else x
     if t:
         slopes = torch.zeros(kinds * size, size)
         slopes[: COUNTS * size] = _each(t / sigma * logs[:, None], size)
         tokens, matrix = torch.cat([tokens, y], -1), torch.cat([matrix, slopes], 1)
-    numbers = F.linear(tokens, matrix) + bias
+    numbers = F.linear(tokens, matrix) + bias + around
     odds, *others = numbers.split([COUNTS * size, *[size] * (kinds - COUNTS)], -1)
     others += [others[0]] * 2
     return odds, others[0], others[1], others[2], y
+
+
+def _profiles(tokens: Tensor, last: Tensor, bias: Tensor, light: Tensor, kinds: int) -> Tensor:
+    """Returns what the light around a place adds to each number, (B, h, w, kinds s); the last rows are its weights."""
+    scales, size = light.shape[-2:]
+    first = OUTPUTS * size
+    wanted = slice(first, first + kinds * scales)
+    weights = F.linear(tokens, last[wanted]) + bias[..., wanted]
+    around: Tensor = weights.unflatten(-1, (kinds, scales)) @ light
+    return around.flatten(-2)
 
 
 def _posterior(odds: Tensor, density: Tensor | None, sums: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -256,9 +275,11 @@ def _posterior(odds: Tensor, density: Tensor | None, sums: Tensor) -> tuple[Tens
     return of_density.flatten(-2), list(F.linear(weights.flatten(-2), matrix).split(size, -1))
 
 
-def _image(x: Tensor, t: float, tokens: Tensor, last: Tensor, bias: Tensor, share: float) -> Tensor:
+def _image(
+    x: Tensor, t: float, tokens: Tensor, last: Tensor, bias: Tensor, light: Tensor | None, share: float
+) -> Tensor:
     """Returns the expected image times a share, (B, h, w, s)."""
-    odds, mean, spread, _, y = _numbers(x, t, tokens, last, bias, False)
+    odds, mean, spread, _, y = _numbers(x, t, tokens, last, bias, light, False)
     logs = share * torch.log1p(torch.arange(COUNTS, dtype=torch.float64)).float()
     sums = torch.stack([torch.ones(COUNTS), logs])
     if not t:
@@ -270,9 +291,9 @@ def _image(x: Tensor, t: float, tokens: Tensor, last: Tensor, bias: Tensor, shar
     return (image + scale * moved * weight) / (every + weight)
 
 
-def _light(x: Tensor, t: float, tokens: Tensor, last: Tensor, bias: Tensor) -> Tensor:
+def _light(x: Tensor, t: float, tokens: Tensor, last: Tensor, bias: Tensor, seen: Tensor | None) -> Tensor:
     """Returns the expected counts times their correction, (B, h, w, s)."""
-    odds, mean, spread, correction, y = _numbers(x, t, tokens, last, bias, True)
+    odds, mean, spread, correction, y = _numbers(x, t, tokens, last, bias, seen, True)
     density, moved, r = _density(y, mean, spread, t)
     counts = torch.arange(COUNTS, dtype=x.dtype)
     weight, (every, light) = _posterior(odds, density, torch.stack([torch.ones(COUNTS), counts]))

@@ -17,11 +17,16 @@ of a count is N(x; t y, (1 - t)^2), that of the density N(x; t m, t^2 s^2 + (1 -
 with mu and v the mean and variance of y given x under the density. So the threshold between a dark fibre and one
 photon, which moves and sharpens with t, need not be learnt, and a photon that shows through the noise need not pass
 through a token, which has few numbers for the pixels of a tile.
+
+The core of a shower is finer than a token. With `scales` the last of the places is that of the brightest pixel: tokens
+see exp(-distance / scale) of each of their pixels from it, and add a sum of these to the numbers of the prior, with
+weights of their own.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -48,6 +53,8 @@ class PatchNetworkConfig(BaseModel):
         kernel: edge of the depthwise convolutions, odd.
         expansion: inner width of a block over `width`.
         embedding: width of the vector of time and conditions.
+        scales: lengths in pixels over which light falls off around the last place; none where it is not shown finer
+            than tokens.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +65,7 @@ class PatchNetworkConfig(BaseModel):
     kernel: int = Field(5, ge=1)
     expansion: int = Field(2, ge=1)
     embedding: int = Field(96, ge=1)
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = ()
 
 
 class ModulatedBlock(nn.Module):
@@ -117,9 +125,10 @@ class PatchNetwork(nn.Module):
         self, shape: tuple[int, int], conditions: int, places: int, config: PatchNetworkConfig
     ) -> None:
         super().__init__()
-        self.shape, self.patch = shape, config.patch
+        self.shape, self.patch, self.scales = shape, config.patch, config.scales
         rows, columns = (-(-size // config.patch) for size in shape)
-        self.first = nn.Linear(config.patch**2 + places * self.maps, config.width)
+        self.seen = places * self.maps + len(config.scales) * config.patch**2
+        self.first = nn.Linear(config.patch**2 + self.seen, config.width)
         self.place = nn.Parameter(0.02 * torch.randn(rows, columns, config.width))
         self.embedding = nn.Sequential(
             nn.Linear(conditions + 32, config.embedding),
@@ -130,9 +139,11 @@ class PatchNetwork(nn.Module):
         self.blocks = nn.ModuleList(ModulatedBlock(config) for _ in range(config.blocks))
         self.modulation = nn.Linear(config.embedding, 2 * config.width)
         self.last = nn.Linear(config.width, OUTPUTS * config.patch**2)
-        for layer in (self.modulation, self.last):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.profile = nn.Linear(config.width, OUTPUTS * len(config.scales)) if config.scales else None
+        for layer in (self.modulation, self.last, self.profile):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
         centres = [torch.arange(n) * float(config.patch) + (config.patch - 1) / 2 for n in (rows, columns)]
         # a start without knowledge: nearly all pixels are dark
         self.last.bias.data.view(OUTPUTS, -1)[0] = 4.0
@@ -144,8 +155,19 @@ class PatchNetwork(nn.Module):
         self.register_buffer("frequencies", math.pi * torch.linspace(0.5, 8, 16), persistent=False)
 
     def around(self, places: Tensor) -> Tensor:
-        """Returns where each token lies from places (B, P, 2), in pixels from the first: maps (B, h, w, 7 P)."""
-        return around(self.centres, places)
+        """Returns where each token lies from places (B, P, 2), in pixels from the first: maps (B, h, w, 7 P).
+
+        With S scales what each pixel sees of the last place comes after them, (B, h, w, 7 P + S patch^2).
+        """
+        maps = around(self.centres, places)
+        if not self.scales:
+            return maps
+        steps = torch.arange(self.patch, dtype=maps.dtype, device=maps.device) - (self.patch - 1) / 2
+        offsets = torch.stack(torch.meshgrid(steps, steps, indexing="ij")).flatten(1)
+        pixels = self.centres[..., None] + offsets[:, None, None]  # (2, h, w, patch^2)
+        away = (pixels - places[:, -1, :, None, None, None]).square().sum(1)
+        radius = torch.sqrt(away + 1e-6)
+        return torch.cat([maps, *(torch.exp(-radius / scale) for scale in self.scales)], -1)
 
     def forward(self, x: Tensor, t: Tensor, conditions: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
         """Returns E[ln(1 + n)], (B, H, W), and the logarithm of the expected counts, (B, H, W), corrected.
@@ -182,7 +204,13 @@ class PatchNetwork(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, embedding)
         shift, scale = self.modulation(embedding)[:, None, None].chunk(2, -1)
-        tiles = self.last(_norm(tokens) * (1 + scale) + shift).view(b, rows, columns, OUTPUTS, p, p)
+        tokens = _norm(tokens) * (1 + scale) + shift
+        tiles = self.last(tokens).view(b, rows, columns, OUTPUTS, p, p)
+        if self.profile is not None:
+            size = len(self.scales)
+            weights = self.profile(tokens).view(b, rows, columns, OUTPUTS, size)
+            light = around[..., -size * p * p :].view(b, rows, columns, size, p * p)
+            tiles = tiles + (weights @ light).view_as(tiles)
         numbers = tiles.permute(3, 0, 1, 4, 2, 5).reshape(OUTPUTS, b, rows * p, columns * p)
         inside: Tensor = numbers[:, :, :height, :width]
         return inside
