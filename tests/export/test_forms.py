@@ -47,15 +47,17 @@ def conditions_of(detector):
 @pytest.mark.parametrize("detector", ["zn", "zp"])
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("rounding", ["systematic", "none"])
-def test_a_factorized_model(detector, steps, rounding):
+@pytest.mark.parametrize("layout", [False, True])
+def test_a_factorized_model(detector, steps, rounding, layout):
     solver = {"method": "euler", "steps": steps}
-    network = {"width": 8, "blocks": 2, "embedding": 12}
+    network = {"width": 8, "blocks": 2, "embedding": 12, "scales": [0.7, 3.0] if layout else []}
     config = FactorizedFlowMatchingConfig.model_validate(
         {
             "sums": {"width": 16, "blocks": 2, "solver": solver},
             "place": {"width": 8},
             "image": {"network": network, "solver": solver},
             "rounding": rounding,
+            **({"layout": {"width": 16, "blocks": 1, "solver": solver}} if layout else {}),
         }
     )
     agree(with_weights(FactorizedFlowMatching(DETECTORS[detector], config)), detector, rounding)

@@ -12,6 +12,7 @@ from caloforge.models import build
 from caloforge.models.autoregressive_flow import MAF, MAFConfig
 from caloforge.models.base import BatchRandom
 from caloforge.models.inverse_autoregressive_flow import IAF, DiversityWeights, IAFConfig
+from caloforge.models.parts.flow_images import tempered
 from caloforge.models.parts.flow_likelihood import log_likelihoods
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.photons import photon_sums
@@ -278,3 +279,25 @@ def test_the_set_ups_are_two_flags_and_have_the_teacher_that_ships():
     model = build(parse(read("zn-iaf-bs")))
     (stage,) = model.stages(made_events(ZN, particles=2, repeats=2))
     assert (stage.name, model.made_with["teacher"]["name"]) == ("student", "zn-maf")
+
+
+def test_tails_of_the_noise_are_shrunk():
+    noise = torch.tensor([-4.5, -2.5, -1.0, 0.0, 2.0, 3.5])
+    torch.testing.assert_close(tempered(noise, 0.5), torch.tensor([-3.5, -2.5, -1.0, 0.0, 2.0, 3.0]))
+    assert tempered(noise, 1.0) is noise
+
+
+@torch.no_grad()
+def test_a_tail_below_one_tempers_the_noise_of_cells():
+    torch.manual_seed(0)
+    made = events()
+    for kind, config in ((MAF, MAFConfig), (IAF, IAFConfig)):
+        assert "tail" in kind.sampling
+        model = kind(FEW, config.model_validate(SIZES))
+        model.images.refit(made)
+        short = kind(FEW, config.model_validate({**SIZES, "tail": 0.2}))
+        short.load_state_dict(model.state_dict())
+        noise = 3 * torch.randn(6, model.noise_dim)
+        conditions = torch.from_numpy(made.conditions[:6])
+        tempered_noise = torch.cat([tempered(noise[:, :-1], 0.2), noise[:, -1:]], 1)
+        assert torch.equal(short(conditions, noise), model(conditions, tempered_noise))

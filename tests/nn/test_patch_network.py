@@ -98,3 +98,23 @@ def test_a_token_knows_where_the_hit_is():
     conditions = inputs(net)
     moved = (*conditions[:3], net.around(torch.full((3, 2, 2), 20.0).double()))
     assert (net(*conditions)[0] - net(*moved)[0]).abs().max() > 1e-6
+
+
+def test_the_last_place_is_seen_by_each_pixel():
+    net = PatchNetwork((6, 8), 3, 2, PatchNetworkConfig(patch=2, width=4, blocks=1, scales=(1.5, 4.0)))
+    seen = net.around(torch.tensor([[[0.0, 0.0], [3.0, 6.0]]]))[0, :, :, 14:].view(3, 4, 2, 2, 2)
+    light = seen.permute(2, 0, 3, 1, 4).reshape(2, 6, 8)
+    away = torch.hypot(torch.arange(6)[:, None] - 3.0, torch.arange(8) - 6.0)
+    for scale, found in zip((1.5, 4.0), light, strict=True):
+        torch.testing.assert_close(found, torch.exp(-away / scale), atol=1e-3, rtol=0)
+
+
+def test_light_around_the_last_place_adds_to_the_prior():
+    net = PatchNetwork((8, 8), 3, 1, PatchNetworkConfig(width=4, blocks=1, scales=(2.0,))).double()
+    net.profile.bias.data[-1] = 3.0  # of the correction
+    x, t = torch.zeros(1, 8, 8).double(), torch.zeros(1).double()
+    around = net.around(torch.tensor([[[2.0, 5.0]]]).double())
+    _, light = net(x, t, torch.zeros(1, 3).double(), around)
+    away = torch.hypot(torch.arange(8)[:, None] - 2.0, torch.arange(8) - 5.0).double()
+    difference = light[0] - light[0].min() - 3 * (torch.exp(-away / 2) - torch.exp(-away / 2).min())
+    assert difference.abs().max() < 3e-3

@@ -63,3 +63,12 @@ def test_floors_that_have_the_sum_already_stay():
     total = torch.floor(values).sum(1)
     # the largest scale that fits is above 1 by less than one jump
     assert torch.equal(floor_to_sum(values, total), torch.floor(values))
+
+
+@torch.no_grad()
+def test_scaled_floors_are_unbiased_where_the_noise_is_uniform():
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.tensor([1.0] * 3000 + [10.0] * 300)
+    values = (counts + torch.rand(50, 3300, generator=generator)).double()
+    found = floor_to_sum(values, torch.full((50,), 6600.0).double())
+    torch.testing.assert_close(found[:, :3000].mean().float(), torch.tensor(1.1), atol=0.003, rtol=0)

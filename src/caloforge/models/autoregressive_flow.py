@@ -25,7 +25,7 @@ from torch import Tensor
 from caloforge.detectors import Detector
 from caloforge.events import EventSource
 from caloforge.models.base import Generator, Stage
-from caloforge.models.parts.flow_images import Cells, ExpectedPlaceConfig, FlowImages, Rounding
+from caloforge.models.parts.flow_images import Cells, ExpectedPlaceConfig, FlowImages, Rounding, tempered
 from caloforge.models.parts.flow_likelihood import (
     FlowTrainingConfig,
     flow_stage,
@@ -47,6 +47,8 @@ class MAFConfig(BaseModel):
         mirror: train on events mirrored in y too.
         cells: how cells are prepared: as `shares` of the photon sum, as published, or with a `gap` between dark and lit
             ones (`models.parts.flow_images`).
+        tail: factor that shrinks noise beyond 2.5 standard deviations (`models.parts.flow_images`); may be changed
+            after the training.
         training: of the chain.
         validation_events: events of each validation.
     """
@@ -59,6 +61,7 @@ class MAFConfig(BaseModel):
     rounding: Rounding = "floor"
     mirror: bool = False
     cells: Cells = "shares"
+    tail: float = Field(1.0, gt=0, le=1)
     training: FlowTrainingConfig = FlowTrainingConfig()
     validation_events: int = Field(1024, ge=2)
 
@@ -72,7 +75,7 @@ class MAF(Generator):
     """
 
     config_class: ClassVar[type[BaseModel]] = MAFConfig
-    sampling: ClassVar[tuple[str, ...]] = ("rounding",)
+    sampling: ClassVar[tuple[str, ...]] = ("rounding", "tail")
     no_graph: ClassVar[str] = (
         "draws an event cell by cell, each after those before: that makes no single graph; an "
         "inverse_autoregressive_flow needs one pass"
@@ -95,7 +98,7 @@ class MAF(Generator):
     def with_photons(self, conditions: Tensor, photons: Tensor, noise: Tensor) -> Tensor:
         """Generates responses with given photon sums, (B,); the last of the noise is not used."""
         contexts = self.flow.contexts(*self.images.given(conditions, photons))
-        chain = self.flow.to_data(noise[:, :-1], contexts)
+        chain = self.flow.to_data(tempered(noise[:, :-1], self.config.tail), contexts)
         return self.images.counts(chain.points[0], photons, self.config.rounding)
 
     def log_likelihood(self, conditions: Tensor, counts: Tensor, u: Tensor) -> Tensor:

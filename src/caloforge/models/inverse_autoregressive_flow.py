@@ -44,7 +44,7 @@ from caloforge.io.files import sha256
 from caloforge.io.run import Run, read_weights
 from caloforge.metrics.diversity import EPSILON, f_div, f_div_inv_w
 from caloforge.models.base import BatchRandom, Generator, Stage
-from caloforge.models.parts.flow_images import Cells, ExpectedPlaceConfig, FlowImages, Rounding
+from caloforge.models.parts.flow_images import Cells, ExpectedPlaceConfig, FlowImages, Rounding, tempered
 from caloforge.models.parts.flow_likelihood import FlowTrainingConfig, flow_stage
 from caloforge.models.parts.inference import generation_scores
 from caloforge.models.parts.photons import PhotonsConfig
@@ -102,6 +102,8 @@ class IAFConfig(BaseModel):
         mirror: train on events mirrored in y too.
         cells: how cells are prepared: as `shares` of the photon sum, as published, or with a `gap` between dark and lit
             ones (`models.parts.flow_images`).
+        tail: factor that shrinks noise beyond 2.5 standard deviations (`models.parts.flow_images`); may be changed
+            after the training.
         validation_events: events of each validation.
     """
 
@@ -116,6 +118,7 @@ class IAFConfig(BaseModel):
     rounding: Rounding = "floor"
     mirror: bool = False
     cells: Cells = "shares"
+    tail: float = Field(1.0, gt=0, le=1)
     validation_events: int = Field(1024, ge=2)
 
 
@@ -128,7 +131,7 @@ class IAF(Generator):
     """
 
     config_class: ClassVar[type[BaseModel]] = IAFConfig
-    sampling: ClassVar[tuple[str, ...]] = ("rounding",)
+    sampling: ClassVar[tuple[str, ...]] = ("rounding", "tail")
     training_only: tuple[str, ...] = ("teacher",)
 
     def __init__(self, detector: Detector, config: IAFConfig) -> None:
@@ -153,7 +156,7 @@ class IAF(Generator):
     def with_photons(self, conditions: Tensor, photons: Tensor, noise: Tensor) -> Tensor:
         """Generates responses with given photon sums, (B,); the last of the noise is not used."""
         contexts = self.flow.contexts(*self.images.given(conditions, photons))
-        chain = self.flow.to_data(noise[:, :-1], contexts)
+        chain = self.flow.to_data(tempered(noise[:, :-1], self.config.tail), contexts)
         return self.images.counts(chain.points[0], photons, self.config.rounding)
 
     def stages(self, train: EventSource) -> Sequence[Stage]:

@@ -111,11 +111,12 @@ def rounded(expected: Tensor, noise: Tensor, order: Tensor, rule: Rounding) -> T
 
 
 def floor_to_sum(values: Tensor, total: Tensor, halvings: int = 27) -> Tensor:
-    """Takes floors of values after scaling the lit ones, so that they add up to a given number.
+    """Takes floors of values after scaling the counts of lit ones, so that they add up to a given number.
 
-    n_k = floor(s v_k) where v_k >= 1, and 0 elsewhere, with the largest s of each row for which sum_k n_k does not
-    exceed the total. As s grows a floor jumps one after the other, so that the total is met but for ties. The
-    brightest cell counts as lit in any case.
+    With k = floor(v) and u = v - k, n = floor(s k + u) where v >= 1, and 0 elsewhere, with the largest s of each row
+    for which sum n does not exceed the total. As s grows a floor jumps one after the other, so that the total is met
+    but for ties. Where u is uniform the mean of n is s k; were u scaled too it would be s k + (s - 1) / 2, and too many
+    cells of one photon would get a second. The brightest cell counts as lit in any case.
 
     Args:
         values: not negative, (B, cells).
@@ -125,11 +126,15 @@ def floor_to_sum(values: Tensor, total: Tensor, halvings: int = 27) -> Tensor:
     Returns:
         counts, (B, cells), of the dtype of `values`.
     """
-    lit = torch.where(values >= values.amax(1, keepdim=True).clamp(max=1.0), values, 0.0)
+    floors = torch.floor(values)
+    within = torch.where(floors > 0, values - floors, 0.0)
+    none = values < 1
+    brightest = none & (values >= values.amax(1, keepdim=True))
+    counts = torch.where(brightest, 1.0, floors)
     target = total[:, None]
     low, step = torch.full_like(target, -8.0), 20.0
     for _ in range(halvings):
         step /= 2
-        fits = torch.floor(lit * torch.exp(low + step)).sum(1, keepdim=True) <= target
+        fits = torch.floor(counts * torch.exp(low + step) + within).sum(1, keepdim=True) <= target
         low = low + step * fits.to(low.dtype)
-    return torch.floor(lit * torch.exp(low))
+    return torch.floor(counts * torch.exp(low) + within)

@@ -21,6 +21,10 @@ to that of a hundred lit ones at one point, which no smooth spline can do, and e
 
 What a flow leaves in the gap is dark below the middle of it and one photon above.
 
+Cells far from the shower are lit once in a thousand events, by noise that hardly ever occurs in the training of a
+spline's last bin; a little too much there, times a thousand cells, widens an image. With `tail` below 1 a generator
+shrinks what of its noise is beyond 2.5 standard deviations, z = 2.5 + tail (z - 2.5).
+
 The flow knows the particle (derived features as in the factorised models) and ln N, and where light is expected: a
 regression of the middle of the light, learned first.
 """
@@ -51,8 +55,19 @@ from caloforge.transforms import GappedCounts, Logit, Standardize
 
 Rounding = Literal["floor", "none"]
 
+KNEE = 2.5
+"""Standard deviations from which `tail` shrinks the noise."""
+
 Cells = Literal["shares", "gap"]
 """How cells are prepared: as published, or with a gap between dark and lit ones."""
+
+
+def tempered(noise: Tensor, tail: float) -> Tensor:
+    """Shrinks the tails of normals: beyond `KNEE` standard deviations by the factor `tail`; 1 changes nothing."""
+    if tail == 1:
+        return noise
+    inside = noise.clamp(-KNEE, KNEE)
+    return inside + tail * (noise - inside)
 
 
 class ExpectedPlaceConfig(BaseModel):

@@ -198,7 +198,7 @@ def _measured(counts: Tensor, straight: Tensor, expected: Tensor, u: Tensor) -> 
     axes = [torch.arange(size, dtype=counts.dtype, device=counts.device) for size in counts.shape[1:]]
     rows, columns = counts.sum(2), counts.sum(1)
     centre = torch.stack([rows @ axes[0], columns @ axes[1]], 1) / total[:, None]
-    second = (rows @ axes[0].square() + columns @ axes[1].square()) / total - centre.square().sum(1)
+    spread = (rows @ axes[0].square() + columns @ axes[1].square()) / total - centre.square().sum(1)
     # of cells that are equally bright the one that has more light around it
     near = nn.functional.avg_pool2d(counts[:, None], 3, 1, 1)[:, 0]
     brightest = (counts + 1e-3 * near).flatten(1).argmax(1)
@@ -210,7 +210,7 @@ def _measured(counts: Tensor, straight: Tensor, expected: Tensor, u: Tensor) -> 
     return torch.cat(
         [
             torch.asinh(centre - expected),
-            torch.log(second.clamp(min=0).sqrt() + 0.3)[:, None],
+            torch.log(spread.clamp(min=0).sqrt() + 0.3)[:, None],
             torch.asinh(2 * (core - _core_guess(straight, expected))),
             torch.stack(shares, 1),
         ],
