@@ -37,6 +37,7 @@ from caloforge.models.inverse_autoregressive_flow import DistillationConfig as S
 from caloforge.models.parts.bayesian import BayesianConfig
 from caloforge.models.parts.flow_images import ExpectedPlaceConfig
 from caloforge.models.parts.flow_likelihood import FlowTrainingConfig
+from caloforge.models.parts.layout import LayoutConfig
 from caloforge.models.parts.photons import PhotonsConfig
 from caloforge.nn.autoregressive import FlowConfig as AutoregressiveFlowConfig
 from caloforge.nn.cross_attention_unet import CrossAttentionUNetConfig
@@ -211,6 +212,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`[model.image.distillation]` of `factorized_flow_matching`": DistillationConfig,
     "`[model.image.student]` of `factorized_flow_matching`": ImageStudentConfig,
     "`[model.place]` of `factorized_flow_matching`": PlaceConfig,
+    "`[model.layout]` of `factorized_flow_matching`": LayoutConfig,
     "`[model.image]` of `factorized_flow_matching`": ImageConfig,
     "`[model.image.network]` of `factorized_flow_matching`": PatchNetworkConfig,
     "`[model.vae]` of `latent_flow_matching`": latent.VAEConfig,

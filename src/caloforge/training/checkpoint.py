@@ -127,6 +127,11 @@ def load_any(path: Path, settings: Sequence[str] = (), *, trust: bool = False) -
                 f"{key!r} cannot be changed after the training of {recipe.name}; "
                 f"what can be is {', '.join(free) or 'nothing'}"
             )
+        section, dot, _ = key.partition(".")
+        if dot and section not in recipe.model:
+            raise ValueError(
+                f"{key!r} cannot be changed: {recipe.name} was trained without [model.{section}]"
+            )
     changed = parse(with_settings(recipe.model_dump(), [f"model.{setting}" for setting in settings]))
     model = build(changed, trust=trust)
     load_weights(model, run.weights)

@@ -8,6 +8,8 @@ from caloforge.detectors import CRYSTALS, ZP
 from caloforge.models.base import BatchRandom
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching, FactorizedFlowMatchingConfig
 from caloforge.models.parts.layout import HINTS, NUMBERS, PLACES, SHARES, Layout, LayoutConfig
+from caloforge.samples import weights
+from caloforge.training.checkpoint import load_model
 from made import made_events
 
 SMALL = {
@@ -97,3 +99,8 @@ def test_energies_have_no_layout():
     config = FactorizedFlowMatchingConfig.model_validate(SMALL | {"channels": CRYSTALS.default_channels})
     with pytest.raises(ValueError, match=r"model\.layout counts photons"):
         FactorizedFlowMatching(CRYSTALS, config)
+
+
+def test_what_was_trained_without_a_layout_has_no_solver_of_one():
+    with pytest.raises(ValueError, match=r"trained without \[model\.layout\]"):
+        load_model(weights()["zn-factorized_flow_matching"], ["layout.solver.steps=2"])
