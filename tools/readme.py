@@ -34,7 +34,7 @@ SHOWERS = {
 }
 TABLES: Mapping[str, tuple[Sequence[str], Mapping[str, str], str]] = {
     "zdc": (("zn", "zp"), ZDC, "w1"),
-    "showers": (("ds2_1_100GeV", "g4_ds2"), SHOWERS, "sep_layers"),
+    "showers": (("ds2_1_100GeV", "g4_ds2", "g4_ds3"), SHOWERS, "sep_layers"),
 }
 """Sets, metrics with their titles, and the metric that orders the rows."""
 

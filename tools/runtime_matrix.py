@@ -33,6 +33,7 @@ WEIGHTS = (
     "zn-vqgan",
     "ds2-calodream",
     "ds2-calodream-drawn",
+    "ds3-calodream-drawn",
 )
 
 O2 = ("zn-factorized_flow_matching", "zp-factorized_flow_matching")

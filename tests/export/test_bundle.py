@@ -179,6 +179,9 @@ def test_disagreement_before_rounding(flow_run, tmp_path):
     assert bundles.disagreement(image, np.where(nearby == image, image, 0), generator)[0] > 0.2
     generator.detector = dataclasses.replace(generator.detector, unit="MeV")
     assert bundles.disagreement(image, np.where(nearby == image, image, 0), generator) == (0.0, 1)
+    # or be drawn from another of its densities; what is rounded otherwise is a difference
+    assert bundles.disagreement(image, np.where(nearby == image, image, 0.3), generator) == (0.0, 1)
+    assert bundles.disagreement(image, np.where(nearby == image, image, 0.251), generator)[1] == 0
     broken = np.array([[1.0, np.nan]])
     assert bundles.disagreement(broken, broken, readout) == (np.inf, 0)
 

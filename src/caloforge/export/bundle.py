@@ -61,6 +61,9 @@ BATCHES = (1, 3, 17, 256)
 TOLERANCE = 1e-4
 """Largest difference of ln(1 + count) before rounding; from the model in float64 where float32 is farther off."""
 
+ANOTHER = 0.01
+"""Difference of ln(1 + energy) from which on a voxel was drawn as another one: rounding alone is far below."""
+
 PROBABILITY_TOLERANCE = 1e-4
 """Largest difference of a probability of the zero response."""
 
@@ -455,7 +458,7 @@ def disagreement(
     Returns:
         the largest difference of ln(1 + count), infinite where a value is not finite; and the number of events
         left out of it because a channel sum that is drawn as a whole number came out as another one, a voxel
-        that holds energy came out empty, or another token was drawn.
+        that holds energy came out empty or was drawn from another density, or another token was drawn.
     """
     first, second = wanted.astype(np.float64), got.astype(np.float64)
     if first.shape != second.shape or not (np.isfinite(first).all() and np.isfinite(second).all()):
@@ -468,7 +471,11 @@ def disagreement(
         if all((np.abs(values - np.rint(values)) <= 1e-6 * values + 1e-3).all() for values in sums):
             flipped = (np.rint(sums[0]) != np.rint(sums[1])).any(1)
         if not detector.counts:
-            flipped |= ((first > 0) != (second > 0)).reshape(len(first), -1).any(1)
+            other = (first > 0) != (second > 0)
+            other |= (
+                np.abs(np.log1p(first) - np.log1p(second)) > ANOTHER
+            )  # drawn from another of its densities
+            flipped |= other.reshape(len(first), -1).any(1)
     same = ~flipped
     difference = np.abs(np.log1p(first[same]) - np.log1p(second[same]))
     return float(difference.max(initial=0.0)), int(np.count_nonzero(flipped))
