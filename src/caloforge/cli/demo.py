@@ -46,7 +46,7 @@ def demo(
     sample(runs[shipped], references[1], out / "events.h5")
     output.rule("4. evaluate")
     for name, run in runs.items():
-        sweep = ["image.solver.steps=1,2"] if name == shipped else []
+        sweep = ["image.end=0.7,0.8"] if name == shipped else []
         evaluate(run, references, repeats=2, sweep=sweep)
     output.rule("5. report")
     report(list(runs.values()), out=out / "report.html")
