@@ -298,9 +298,9 @@ class TransportFeatures(nn.Module):
     def place(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Returns where particles meet the face, and where positive ones would, in cm from its centre, (B, 2) each."""
         needed = conditions[:, self._columns].double()
-        _, _, _, _, px, py, pz, charge = needed.unbind(1)
+        pz, charge = needed[:, 6], needed[:, 7]
         straight = _impact(needed, self._face.z)
-        momentum = torch.sqrt(px * px + py * py + pz * pz).clamp(min=1e-3)
+        momentum = torch.sqrt(needed[:, 4:7].square().sum(1)).clamp(min=1e-3)
         near = (straight.square().sum(1) < self._map.NEAR**2)[:, None]
         forward = (pz > 0)[:, None]
         positive = self._through(straight, 1 / momentum, forward)
@@ -320,10 +320,13 @@ class TransportFeatures(nn.Module):
         place, positive = self.place(conditions)
         half = place.new_tensor([(middle + 0.5) * self._pitch for middle in self._middle])
         inside = half - place.abs()
-        steps = [torch.sigmoid((inside - step) / self.STEP) for step in self.STEPS]
-        inside = torch.cat([inside, inside.amin(1, keepdim=True)], 1)
-        derived = [place, _arcsinh(place / EDGE), _arcsinh(inside / self.MARGIN), positive, *steps]
-        return torch.cat(derived, 1).to(conditions.dtype)
+        # a step of both axes, then the next: in few operators of an exported graph
+        edges = place.new_tensor(self.STEPS).repeat_interleave(2)
+        steps = torch.sigmoid((torch.cat([inside] * len(self.STEPS), 1) - edges) / self.STEP)
+        distances = torch.cat(
+            [place / EDGE, inside / self.MARGIN, inside.amin(1, keepdim=True) / self.MARGIN], 1
+        )
+        return torch.cat([place, _arcsinh(distances), positive, steps], 1).to(conditions.dtype)
 
     def _through(self, straight: Tensor, curvature: Tensor, forward: Tensor) -> Tensor:
         """Returns where positive particles meet the face by the map, in cm from the axis, (B, 2)."""
