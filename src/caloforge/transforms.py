@@ -89,7 +89,7 @@ class GappedCounts(Transform):
     def inverse(self, y: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Maps back, (B, *); what lies in the gap is the end of the band or 1."""
         w = torch.sigmoid((y - self.middle) / self.spread)
-        u = ((w - self.edge) / (1 - 2 * self.edge)).clamp(0, 1 - 2**-24)
+        u = ((w - self.edge) / (1 - 2 * self.edge)).clamp(0.0, 1 - 2**-24)
         return torch.where(y < self.threshold, u, torch.exp(y / self.slope).clamp(min=1))
 
     def log_slope(self, x: Tensor) -> Tensor:

@@ -121,8 +121,8 @@ class Layout(nn.Module):
         """Returns straight line, middle of the light and brightest cell, in cells, (B, 3, 2), of numbers (B, 8)."""
         plain = self.standardize.inverse(numbers)
         highest = straight.new_tensor(self.shape) - 1
-        centre = _within(expected + torch.sinh(plain[:, :2]), highest)
-        core = _core_guess(straight, expected) + 0.5 * torch.sinh(plain[:, 3:5])
+        centre = _within(expected + _sinh(plain[:, :2]), highest)
+        core = _core_guess(straight, expected) + 0.5 * _sinh(plain[:, 3:5])
         return torch.stack([straight, centre, _within(core, highest)], 1)
 
     def velocity(self, straight: Tensor, expected: Tensor, features: Tensor) -> Velocity:
@@ -238,12 +238,17 @@ def _core_guess(straight: Tensor, expected: Tensor) -> Tensor:
 
 def _hints(straight: Tensor, expected: Tensor) -> Tensor:
     """Returns where the straight line lies from the expected place, and within a cell, (B, 6)."""
-    phase = 2 * math.pi * straight
+    phase = 2 * math.pi * (straight - torch.floor(straight))  # sines of large numbers cost digits
     return torch.cat([torch.asinh(straight - expected), torch.sin(phase), torch.cos(phase)], 1)
 
 
 def _within(places: Tensor, highest: Tensor) -> Tensor:
     return torch.minimum(places.clamp(min=0), highest)
+
+
+def _sinh(x: Tensor) -> Tensor:
+    # written out, since old versions of ONNX Runtime have no kernel for it
+    return 0.5 * (torch.exp(x) - torch.exp(-x))
 
 
 def _logit(share: Tensor) -> Tensor:
