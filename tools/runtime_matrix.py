@@ -70,7 +70,7 @@ def make(folder: Path, names: list[str]) -> None:
         zdc = name.startswith("z")
         export(shipped[name], out, zero=shipped[ZERO] if zdc and "latent" in name else None)
         _, model = load_model(shipped[name])
-        particles = open_events(samples.samples_of(model.detector.name)[-1]).primaries
+        particles = open_events(samples.particles_for(model.detector.name)).primaries
         particles = particles.select(np.linspace(0, len(particles) - 1, ROWS).astype(np.intp))
         noise = standard_normals(0, np.arange(ROWS), model.noise_dim)
         if isinstance(model, DrawsTokens):

@@ -52,7 +52,7 @@ from caloforge.runtime.hits import MODULES
 from caloforge.runtime.noise import standard_normals
 from caloforge.runtime.session import TOGETHER, Probabilities, Session
 from caloforge.runtime.tokens import TokenSession
-from caloforge.samples import SAMPLES, sample, samples_of
+from caloforge.samples import SAMPLES, particles_for, sample
 from caloforge.training.checkpoint import load_classifier, load_model
 from caloforge.training.run import domain_of
 from caloforge.trials import OUTCOMES
@@ -269,7 +269,7 @@ def _domain_and_particles(recipe: Recipe, card: Card, data: Sequence[Path]) -> t
             f"the domain is fitted to the training data, and {names} of {recipe.name} are not all there as they "
             "were: say with --data where they are"
         )
-    known = open_events(samples_of(recipe.detector)[-1]) if training is None else training
+    known = open_events(particles_for(recipe.detector)) if training is None else training
     return Domain.from_card(card.domain), known.primaries
 
 

@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from caloforge._lookup import nearest
+from caloforge.detectors import detector_named
 
 SAMPLES = ("zn", "zn_wide", "zp", "zp_wide", "ds2")
 """Of ZN and ZP few particles simulated many times, and many particles (`_wide`); a few showers of DS2."""
@@ -49,6 +50,20 @@ def samples_of(detector: str) -> list[Path]:
     if not names:
         raise ValueError(f"no sample of {detector!r} ships with the package: name data files")
     return names
+
+
+def particles_for(detector: str) -> Path:
+    """Returns a sample whose particles a detector takes: its own last one, or that of one with the same features.
+
+    Raises:
+        ValueError: none ships.
+    """
+    features = detector_named(detector).features
+    for name in (detector, *sorted({name.partition("_")[0] for name in SAMPLES})):
+        own = [other for other in SAMPLES if other.partition("_")[0] == name]
+        if own and detector_named(name).features == features:
+            return sample(own[-1])
+    return samples_of(detector)[-1]
 
 
 def weights() -> dict[str, Path]:
