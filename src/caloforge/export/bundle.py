@@ -65,7 +65,8 @@ ANOTHER = 0.01
 """Difference of ln(1 + energy) from which on a voxel was drawn as another one: rounding alone is far below."""
 
 LAYOUT_TOLERANCE = 1e-3
-"""The same of a model that draws a layout before its image, by a flow in float32."""
+"""The same of a model that draws a layout before its image: places far off are exponentials of what a flow in float32
+gives, and light falls off around them, so that PyTorch in float32 is up to 7e-4 from itself in float64."""
 
 PROBABILITY_TOLERANCE = 1e-4
 """Largest difference of a probability of the zero response."""
