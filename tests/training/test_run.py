@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from caloforge import samples
 from caloforge.events import Joined
 from caloforge.io import create, open_events
 from caloforge.io.run import Run, read_weights
@@ -195,6 +196,14 @@ def test_weights_of_another_model_are_refused(events_file, tmp_path):
         with pytest.raises(ValueError, match="cannot be changed after the training"):
             load_model(out, [setting])
     assert load_model(out, ["solver.steps=5", "rounding=none"])[1].config.solver.steps == 5
+
+
+def test_a_setting_that_would_change_nothing_is_refused():
+    """The images of these weights are drawn by a student, whatever the solver of its teacher."""
+    shipped = samples.weights()["zn-factorized_flow_matching"]
+    with pytest.raises(ValueError, match=r"'image\.solver\.steps' would change nothing"):
+        load_model(shipped, ["image.solver.steps=4"])
+    assert load_model(shipped, ["image.end=0.9"])[1].config.image.end == 0.9
 
 
 def test_an_infinite_loss_stops_the_training(events_file, tmp_path):

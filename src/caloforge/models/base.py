@@ -120,6 +120,11 @@ class Generator(nn.Module, ABC):
         """The features that `forward` expects, in order: the detector's."""
         return self.detector.conditions
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Keys of `sampling` that change nothing as this model was trained, and why."""
+        return {}
+
     @abstractmethod
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """Generates responses.

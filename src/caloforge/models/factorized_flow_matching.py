@@ -348,6 +348,13 @@ class FactorizedFlowMatching(Generator):
         counts = rounded_in_order(expected, rounding, self.order, self.config.rounding)
         return counts.to(noise.dtype).view(-1, *self.detector.shape)
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """The solver of the image where a student draws it."""
+        if self.student is None:
+            return {}
+        return {"image.solver": "the images are drawn by a student with steps of its own"}
+
     def _network(self) -> tuple[PatchNetwork, RuleConfig]:
         """Returns what draws the image and its steps: the student, where there is one."""
         image = self.config.image

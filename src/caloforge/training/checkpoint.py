@@ -114,7 +114,7 @@ def load_any(path: Path, settings: Sequence[str] = (), *, trust: bool = False) -
         trust: run code outside the package that the run names.
 
     Raises:
-        ValueError: not a finished run, or a setting that only a new training can change.
+        ValueError: not a finished run, or a setting that only a new training can change or that changes nothing.
     """
     run = Run(path)
     run.card()
@@ -122,7 +122,7 @@ def load_any(path: Path, settings: Sequence[str] = (), *, trust: bool = False) -
     free = model_class(recipe, trust=trust).sampling
     for setting in settings:
         key = setting.partition("=")[0].strip()
-        if not any(key == name or key.startswith(f"{name}.") for name in free):
+        if not any(_below(key, name) for name in free):
             raise ValueError(
                 f"{key!r} cannot be changed after the training of {recipe.name}; "
                 f"what can be is {', '.join(free) or 'nothing'}"
@@ -134,6 +134,16 @@ def load_any(path: Path, settings: Sequence[str] = (), *, trust: bool = False) -
             )
     changed = parse(with_settings(recipe.model_dump(), [f"model.{setting}" for setting in settings]))
     model = build(changed, trust=trust)
+    idle = model.idle if isinstance(model, Generator) else {}
+    for setting in settings:
+        key = setting.partition("=")[0].strip()
+        for name, why in idle.items():
+            if _below(key, name):
+                raise ValueError(f"{key!r} would change nothing: of {recipe.name} {why}")
     load_weights(model, run.weights)
     run.check_weights()
     return changed, model.eval()
+
+
+def _below(key: str, section: str) -> bool:
+    return key == section or key.startswith(f"{section}.")
