@@ -59,9 +59,7 @@ class ImpactFeatures(nn.Module):
 
     def impact(self, conditions: Tensor) -> Tensor:
         """Returns where the straight line meets the face, in cm from the axis, (B, 2) float64."""
-        if torch.compiler.is_exporting():
-            return _impact(conditions.index_select(1, torch.tensor(self._columns)), self._face.z)
-        return _impact(conditions[:, self._columns], self._face.z)
+        return _impact(_chosen(conditions, self._columns), self._face.z)
 
     def cell(self, conditions: Tensor) -> Tensor:
         """Returns the same in cells from the first, (B, 2), of the dtype of the conditions."""
@@ -119,10 +117,9 @@ class ImpactFeatures(nn.Module):
         The same numbers in a third of the operators: all waves are sines of sums of a and b, and their products are
         sums of waves. What needs float64 has it, the place; functions of it that are smooth are taken in float32.
         """
-        energy, vz, pz, charge = (
-            conditions[:, self._columns[i] : self._columns[i] + 1] for i in (0, 3, 6, 7)
-        )
-        from_axis = self.impact(conditions)
+        needed = _chosen(conditions, self._columns)
+        energy, _, vz, _, pz, charge = needed.split([1, 2, 1, 2, 1, 1], 1)
+        from_axis = _impact(needed, self._face.z)
         place = from_axis - torch.tensor([self._face.x, self._face.y], dtype=torch.float64)
         phases = place @ _PHASES.mul(math.pi / self._pitch) + _TURNS
         waves = ((charge == 0).double() * torch.sin(phases)) @ _WAVES
@@ -297,16 +294,16 @@ class TransportFeatures(nn.Module):
 
     def place(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Returns where particles meet the face, and where positive ones would, in cm from its centre, (B, 2) each."""
-        needed = conditions[:, self._columns].double()
-        pz, charge = needed[:, 6], needed[:, 7]
+        needed = _chosen(conditions, self._columns).double()
         straight = _impact(needed, self._face.z)
-        momentum = torch.sqrt(needed[:, 4:7].square().sum(1)).clamp(min=1e-3)
-        near = (straight.square().sum(1) < self._map.NEAR**2)[:, None]
-        forward = (pz > 0)[:, None]
+        pz, charge = needed[:, 6:7], needed[:, 7:]
+        momentum = torch.sqrt(needed[:, 4:7].square().sum(1, keepdim=True)).clamp(min=1e-3)
+        near = straight.square().sum(1, keepdim=True) < self._map.NEAR**2
+        forward = pz > 0
         positive = self._through(straight, 1 / momentum, forward)
-        kick = torch.where(forward[:, 0], self.kick[0], self.kick[1]) * charge / momentum
-        beside = straight + torch.stack([torch.zeros_like(kick), kick], 1)
-        bent = torch.where(near & (charge > 0)[:, None], positive, beside)
+        kick = torch.stack([torch.zeros_like(self.kick), self.kick], 1)
+        beside = straight + torch.where(forward, kick[0], kick[1]) * charge / momentum
+        bent = torch.where(near & (charge > 0), positive, beside)
         centre = straight.new_tensor((self._face.x, self._face.y))
         return bent - centre, positive - centre
 
@@ -318,22 +315,24 @@ class TransportFeatures(nn.Module):
     def forward(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to (B, 25)."""
         place, positive = self.place(conditions)
+        arcsinh = _arcsinh
+        if torch.compiler.is_exporting():  # smooth functions need no float64, and this takes fewer operators
+            place, positive, arcsinh = place.to(conditions.dtype), positive.to(conditions.dtype), torch.asinh
         half = place.new_tensor([(middle + 0.5) * self._pitch for middle in self._middle])
         inside = half - place.abs()
         # a step of both axes, then the next: in few operators of an exported graph
         edges = place.new_tensor(self.STEPS).repeat_interleave(2)
         steps = torch.sigmoid((torch.cat([inside] * len(self.STEPS), 1) - edges) / self.STEP)
-        distances = torch.cat(
-            [place / EDGE, inside / self.MARGIN, inside.amin(1, keepdim=True) / self.MARGIN], 1
-        )
-        return torch.cat([place, _arcsinh(distances), positive, steps], 1).to(conditions.dtype)
+        units = place.new_tensor([EDGE, EDGE, self.MARGIN, self.MARGIN, self.MARGIN])
+        distances = torch.cat([place, inside, inside.amin(1, keepdim=True)], 1) / units
+        return torch.cat([place, arcsinh(distances), positive, steps], 1).to(conditions.dtype)
 
     def _through(self, straight: Tensor, curvature: Tensor, forward: Tensor) -> Tensor:
         """Returns where positive particles meet the face by the map, in cm from the axis, (B, 2)."""
         low, high = self._map.RANGE
         u = (self._map.STIFF * curvature).clamp(low, high) - self._map.MIDDLE
         u2 = u * u
-        powers = torch.stack([torch.ones_like(u), u, u2, u2 * u, u2 * u2], 1)
+        powers = torch.cat([torch.ones_like(u), u, u2, u2 * u, u2 * u2], 1)
         terms = torch.cat([powers, powers * straight[:, :1], powers * straight[:, 1:]], 1)
         return torch.where(forward, terms @ self.maps[0].T, terms @ self.maps[1].T)
 
@@ -425,6 +424,13 @@ class ParticleFeatures(nn.Module):
             first = self._first.with_bending(conditions)
             return first if self.transport is None else torch.cat([first, self.transport(conditions)], 1)
         return torch.cat([part(conditions) for part in parts], 1)
+
+
+def _chosen(conditions: Tensor, columns: list[int]) -> Tensor:
+    """Returns some columns of conditions, in one operator of an exported graph."""
+    if torch.compiler.is_exporting():
+        return conditions.index_select(1, torch.tensor(columns))
+    return conditions[:, columns]
 
 
 def _impact(needed: Tensor, face: float) -> Tensor:
