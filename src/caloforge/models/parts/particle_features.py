@@ -315,9 +315,8 @@ class TransportFeatures(nn.Module):
     def forward(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to (B, 25)."""
         place, positive = self.place(conditions)
-        arcsinh = _arcsinh
         if torch.compiler.is_exporting():  # smooth functions need no float64, and this takes fewer operators
-            place, positive, arcsinh = place.to(conditions.dtype), positive.to(conditions.dtype), torch.asinh
+            place, positive = place.to(conditions.dtype), positive.to(conditions.dtype)
         half = place.new_tensor([(middle + 0.5) * self._pitch for middle in self._middle])
         inside = half - place.abs()
         # a step of both axes, then the next: in few operators of an exported graph
@@ -325,7 +324,7 @@ class TransportFeatures(nn.Module):
         steps = torch.sigmoid((torch.cat([inside] * len(self.STEPS), 1) - edges) / self.STEP)
         units = place.new_tensor([EDGE, EDGE, self.MARGIN, self.MARGIN, self.MARGIN])
         distances = torch.cat([place, inside, inside.amin(1, keepdim=True)], 1) / units
-        return torch.cat([place, arcsinh(distances), positive, steps], 1).to(conditions.dtype)
+        return torch.cat([place, _arcsinh(distances), positive, steps], 1).to(conditions.dtype)
 
     def _through(self, straight: Tensor, curvature: Tensor, forward: Tensor) -> Tensor:
         """Returns where positive particles meet the face by the map, in cm from the axis, (B, 2)."""
@@ -447,5 +446,7 @@ def _impact(needed: Tensor, face: float) -> Tensor:
 
 
 def _arcsinh(x: Tensor) -> Tensor:
-    # written out, since ONNX Runtime has no float64 kernel for it
+    # of float64 written out, since ONNX Runtime has no such kernel
+    if x.dtype == torch.float32:
+        return torch.asinh(x)
     return torch.sign(x) * torch.log(x.abs() + torch.sqrt(x * x + 1))
