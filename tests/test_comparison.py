@@ -123,11 +123,11 @@ def test_a_wrong_plan_is_refused(text, message, tmp_path):
     (tmp_path / "plan.toml").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_plan(str(tmp_path / "plan.toml"))
-    with pytest.raises(ValueError, match="there are papers, showers"):
+    with pytest.raises(ValueError, match="there are papers, showers-100GeV, showers"):
         read_plan("nothing")
 
 
-@pytest.mark.parametrize("name", ["papers", "showers"])
+@pytest.mark.parametrize("name", ["papers", "showers", "showers-100GeV"])
 def test_the_plans_that_ship_name_recipes(name):
     plan = read_plan(name)
     assert {model.recipe for model in plan.models} <= set(recipe.packaged())
