@@ -55,11 +55,9 @@ def measure(arguments: argparse.Namespace) -> None:
     card = read_json(Path(run) / "card.json")
     forward, noise_dim = forward_of(engine, run, arguments.bundle, threads)
     events = max(batch, 32)
-    from caloforge.samples import samples_of
+    from caloforge.samples import particles_for
 
-    # data set 3 has no sample of its own, and the same condition as data set 2
-    known = "ds2" if card["detector"] == "ds3" else card["detector"]
-    conditions = open_primaries(samples_of(known)[0]).conditions[:events]
+    conditions = open_primaries(particles_for(card["detector"])).conditions[:events]
     generate_rows(forward, noise_dim, conditions[:batch], 0, batch_size=batch)
     first = time.process_time() if arguments.processor_time else time.time() - arguments.started
     times = []

@@ -1,11 +1,11 @@
 """Exports a run as a bundle, after comparing it with PyTorch.
 
 The comparison. For batches of 1, 3, 17 and 256 particles, real ones and random ones, both ways of computing get the
-same conditions and noise. Before rounding, ln(1 + count) may differ by 1e-4 at most. After rounding, counts differ
-where a sum lay within that of a whole number: their share is in the card. A model that draws whole channel sums
-inside, decides whether a voxel is empty, or draws tokens may flip one of those, and then the event differs before
-rounding too: such events are counted, and more than one in a hundred is refused (three where an event is drawn
-token by token).
+same conditions and noise. Before rounding, ln(1 + count) may differ by 1e-4 at most, and by 1e-3 where a layout is
+drawn before the image. After rounding, counts differ where a sum lay within that of a whole number: their share is in
+the card. A model that draws whole channel sums inside, decides from which density a voxel is drawn or whether it is
+empty, or draws tokens may flip one of those, and then the event differs before rounding too: such events are counted,
+and more than one in a hundred is refused (three where an event is drawn token by token).
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ BATCHES = (1, 3, 17, 256)
 TOLERANCE = 1e-4
 """Largest difference of ln(1 + count) before rounding; from the model in float64 where float32 is farther off."""
 
-ANOTHER = 0.01
-"""Difference of ln(1 + energy) from which on a voxel was drawn as another one: rounding alone is far below."""
-
 LAYOUT_TOLERANCE = 1e-3
 """The same of a model that draws a layout before its image: places far off are exponentials of what a flow in float32
 gives, and light falls off around them, so that PyTorch in float32 is up to 7e-4 from itself in float64."""
+
+ANOTHER = 0.01
+"""Difference of ln(1 + energy) from which on a voxel was drawn from another density: rounding alone is far below."""
 
 PROBABILITY_TOLERANCE = 1e-4
 """Largest difference of a probability of the zero response."""
@@ -477,9 +477,7 @@ def disagreement(
             flipped = (np.rint(sums[0]) != np.rint(sums[1])).any(1)
         if not detector.counts:
             other = (first > 0) != (second > 0)
-            other |= (
-                np.abs(np.log1p(first) - np.log1p(second)) > ANOTHER
-            )  # drawn from another of its densities
+            other |= np.abs(np.log1p(first) - np.log1p(second)) > ANOTHER
             flipped |= other.reshape(len(first), -1).any(1)
     same = ~flipped
     difference = np.abs(np.log1p(first[same]) - np.log1p(second[same]))

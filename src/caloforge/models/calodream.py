@@ -458,9 +458,10 @@ class JointEnergies(Energies):
         return VelocityNetwork(*self._sizes, wanted=self.network.last.out_features, until=True)
 
     @staticmethod
-    def _features(incident: Tensor, *told: Tensor) -> Tensor:
+    def _features(incident: Tensor, total: Tensor | None = None) -> Tensor:
         energy = 2 * scaled_energy(energy_of(incident)) - 1
         waves = [torch.sin(4 * energy), torch.cos(4 * energy)]
+        told = [] if total is None else [total]
         return torch.cat([energy, *waves, *told, *directions_of(incident)], 1)
 
     def _ends(
@@ -486,10 +487,10 @@ class JointEnergies(Energies):
         centre, spread = self._scales(incident)
         total = self._total(incident, energies)
         layers = torch.log1p(energies / self.unit).float() / spread
-        x1, told = (torch.cat([total, layers], 1), ()) if self.law is None else (layers, (total,))
+        x1, told = (torch.cat([total, layers], 1), None) if self.law is None else (layers, total)
         x0, t = rng.normal(x1.shape[1]), rng.uniform()
         x = on_path(x0, x1, t)
-        condition = self.network.condition(self._features(incident, *told))
+        condition = self.network.condition(self._features(incident, told))
         velocity, posterior = self._ends(self.network, x, t, condition, centre)
         left = (1 - t).clamp(min=0.05)[:, None]
         error = (posterior.mean() - layers) / left
@@ -502,7 +503,7 @@ class JointEnergies(Energies):
         self, network: VelocityNetwork, incident: Tensor, total: Tensor | None
     ) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
         """Returns average velocities of a batch, the velocity where s is None; asked at any multiple of it."""
-        condition = network.condition(self._features(incident, *([] if total is None else [total])))
+        condition = network.condition(self._features(incident, total))
         (centre, _), first = self._scales(incident), self._first
 
         def average(x: Tensor, t: Tensor, s: Tensor | None) -> Tensor:
@@ -525,7 +526,7 @@ class JointEnergies(Energies):
         average = None if student is None else self.average(student, incident, told)
         x = solve(self._velocity(incident, told), noise[:, 1 - self._first :], average)
         t = torch.full_like(x[:, 0], self.end)
-        condition = self.network.condition(self._features(incident, *([] if told is None else [told])))
+        condition = self.network.condition(self._features(incident, told))
         velocity, posterior = self._ends(self.network, x, t, condition, centre)
         drawn = x[:, :1] + (1 - self.end) * velocity if told is None else told
         share = self.total.inverse(drawn, torch.log(energy_of(incident)))

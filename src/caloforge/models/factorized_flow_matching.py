@@ -67,7 +67,7 @@ from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.images import cell_order, channel_sums, check_mirror, half_mirrored
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.layout import NUMBERS, PLACES, SHARES, Layout, LayoutConfig
-from caloforge.models.parts.stage import LossStage
+from caloforge.models.parts.stage import LossStage, aside
 from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors
 from caloforge.nn import patch_graph
 from caloforge.nn.fewer_blocks import start_from
@@ -264,7 +264,6 @@ class FactorizedFlowMatching(Generator):
             smaller = config.image.network.model_copy(update={"blocks": config.image.student.blocks})
             self.student = PatchNetwork((height, width), told, places, smaller)
             self.training_only = ("image",)
-        self._taught = True
         self.channel: Tensor
         self.order: Tensor
         self.register_buffer("channel", torch.from_numpy(channel_map.matrix.argmax(0)))
@@ -358,7 +357,7 @@ class FactorizedFlowMatching(Generator):
     def _network(self) -> tuple[PatchNetwork, RuleConfig]:
         """Returns what draws the image and its steps: the student, where there is one."""
         image = self.config.image
-        if self.student is None or not self._taught:
+        if self.student is None:
             return self.image, image.solver
         return self.student, RuleConfig(steps=image.student.steps)
 
@@ -460,16 +459,17 @@ class FactorizedFlowMatching(Generator):
             each: Tensor = error - config.likelihood * likelihood / counts.sum(1).clamp(min=1)
             return each
 
-        return LossStage("image", self.image, loss, self._image_scores, config, events, average=average)
+        return LossStage("image", self.image, loss, self._teacher_scores, config, events, average=average)
 
-    def _image_scores(self, source: EventSource, *, taught: bool = False) -> Mapping[str, float]:
-        """Compares images of validation events; before its training the student is left aside."""
+    def _image_scores(self, source: EventSource) -> Mapping[str, float]:
+        """Compares images of validation events."""
         reference = self._validation(source)
-        self._taught = taught
-        try:
-            return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
-        finally:
-            self._taught = True
+        return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
+
+    def _teacher_scores(self, source: EventSource) -> Mapping[str, float]:
+        """The same before the student is trained, which is left aside."""
+        with aside(self, "student"):
+            return self._image_scores(source)
 
     def _distillation_stage(self, events: int) -> Stage:
         config, teacher = self.config.image.distillation, copy.deepcopy(self.image)
@@ -481,7 +481,7 @@ class FactorizedFlowMatching(Generator):
             "distillation",
             self.image,
             self._fewer_steps(teacher, config.steps, config.teacher),
-            self._image_scores,
+            self._teacher_scores,
             config,
             events,
             average=config.average,
@@ -495,12 +495,16 @@ class FactorizedFlowMatching(Generator):
         def prepare(_: EventSource) -> None:
             start_from(student, self.image)
 
-        def scores(source: EventSource) -> Mapping[str, float]:
-            return self._image_scores(source, taught=True)
-
         loss = self._fewer_steps(self.image, config.steps, steps // config.steps)
         return LossStage(
-            "student", student, loss, scores, config, events, average=config.average, prepare=prepare
+            "student",
+            student,
+            loss,
+            self._image_scores,
+            config,
+            events,
+            average=config.average,
+            prepare=prepare,
         )
 
     def _fewer_steps(

@@ -52,7 +52,7 @@ from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.bayesian import make_bayesian, variational
 from caloforge.models.parts.images import cell_order, channel_sums, check_mirror, half_mirrored
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
-from caloforge.models.parts.stage import LossStage, average_stage, solver_stage
+from caloforge.models.parts.stage import LossStage, aside, average_stage, solver_stage
 from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors, interval_conditioned
 from caloforge.nn import patch_graph
 from caloforge.nn.fewer_blocks import start_from
@@ -210,7 +210,6 @@ class FactorizedLatentFlowMatching(Generator):
             smaller = config.code.network.model_copy(update={"blocks": config.code.distillation.blocks})
             self.decoder = PatchDecoder((height, width), known, smaller)
             self.training_only = ("autoencoder",)
-        self._taught = True
         self.flow = VelocityNetwork(code, known, config.flow.width, config.flow.blocks)
         make_bayesian(self.flow, config.flow.bayesian)
         self.flow_solver = BespokeSolver(config.flow.bespoke.steps) if config.flow.bespoke.steps else None
@@ -292,7 +291,7 @@ class FactorizedLatentFlowMatching(Generator):
 
     def _decoder(self) -> PatchDecoder:
         """Returns what draws the photons: the student, where a smaller one is taught."""
-        decoder = self.decoder if self.decoder is not None and self._taught else self.autoencoder.decoder
+        decoder = self.autoencoder.decoder if self.decoder is None else self.decoder
         assert isinstance(decoder, PatchDecoder)
         return decoder
 
@@ -305,13 +304,13 @@ class FactorizedLatentFlowMatching(Generator):
         stages += [self._code_stage(len(train)), self._flow_stage(len(train))]
         if self.flow_solver is not None:
             config = self.config.flow.bespoke
-            solver, scores = self.flow_solver, self._image_scores
+            solver, scores = self.flow_solver, self._teacher_scores
             stages.append(
                 solver_stage("flow_solver", solver, self.flow, self._problem, scores, config, len(train))
             )
         if self.flow_average_velocity is not None:
             student, average = self.flow_average_velocity, self.config.flow.average_velocity
-            name, scores = "flow_average_velocity", self._image_scores
+            name, scores = "flow_average_velocity", self._teacher_scores
             stages.append(
                 average_stage(name, student, self.flow, self._interval_problem, scores, average, len(train))
             )
@@ -334,11 +333,15 @@ class FactorizedLatentFlowMatching(Generator):
                 numbers = teacher(z, straight, known)
             return divergence(numbers, network(z, straight, known)).flatten(1).mean(1)
 
-        def scores(source: EventSource) -> Mapping[str, float]:
-            return self._image_scores(source, taught=True)
-
         return LossStage(
-            "distillation", student, loss, scores, config, events, average=config.average, prepare=prepare
+            "distillation",
+            student,
+            loss,
+            self._image_scores,
+            config,
+            events,
+            average=config.average,
+            prepare=prepare,
         )
 
     def _code_stage(self, events: int) -> Stage:
@@ -393,21 +396,22 @@ class FactorizedLatentFlowMatching(Generator):
             "flow",
             self.flow,
             variational(loss, self.config.flow.bayesian, events),
-            self._image_scores,
+            self._teacher_scores,
             self.config.flow,
             events,
             average=self.config.average,
             prepare=standardise,
         )
 
-    def _image_scores(self, source: EventSource, *, taught: bool = False) -> Mapping[str, float]:
-        """Compares images of validation events; before its training the smaller decoder is left aside."""
+    def _image_scores(self, source: EventSource) -> Mapping[str, float]:
+        """Compares images of validation events."""
         reference = spread_rows(source, self.config.validation_events)
-        self._taught = taught
-        try:
-            return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
-        finally:
-            self._taught = True
+        return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
+
+    def _teacher_scores(self, source: EventSource) -> Mapping[str, float]:
+        """The same before the smaller decoder is trained, which is left aside."""
+        with aside(self, "decoder"):
+            return self._image_scores(source)
 
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
         _, _, known = self._tensors(batch)

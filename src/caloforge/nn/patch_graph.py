@@ -172,14 +172,12 @@ def follow(
     told = _Told(list(network.blocks))
     shift, scale = network.modulation.weight.chunk(2)
     of_shift, of_scale = network.modulation.bias.chunk(2)
-    last = network.last.weight
     told.add(scale, of_scale + 1)
+    last: Tensor = network.last.weight
+    bias: Tensor = network.last.bias
     if network.profile is not None:
-        last = torch.cat([last, network.profile.weight])
-    last_bias = (
-        network.last.bias if network.profile is None else torch.cat([network.last.bias, network.profile.bias])
-    )
-    told.add(last @ shift, last @ of_shift + last_bias)
+        last, bias = torch.cat([last, network.profile.weight]), torch.cat([bias, network.profile.bias])
+    told.add(last @ shift, last @ of_shift + bias)
     first, of_conditions = network.embedding[0], conditions.shape[1]
     assert isinstance(first, nn.Linear)
     phases = torch.tensor(times)[:, None] * network.frequencies

@@ -15,6 +15,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from caloforge.nn.hyperbolic import arcsinh, sinh
+
 
 class SinhLaw(nn.Module):
     """A law of one number, about a standard normal at first.
@@ -40,24 +42,14 @@ class SinhLaw(nn.Module):
     def forward(self, conditions: Tensor, normals: Tensor) -> Tensor:
         """Draws a number, (B, 1), from conditions (B, F) and normals (B, 1)."""
         centre, scale, skew, tail = self._numbers(conditions)
-        drawn: Tensor = centre + scale * _sinh((_arcsinh(normals) + skew) / tail)
+        drawn: Tensor = centre + scale * sinh((arcsinh(normals) + skew) / tail)
         return drawn
 
     def surprise(self, conditions: Tensor, y: Tensor) -> Tensor:
         """Returns -ln p(y), (B,), of numbers (B, 1) given conditions (B, F)."""
         centre, scale, skew, tail = self._numbers(conditions)
         z = (y - centre) / scale
-        inner = tail * _arcsinh(z) - skew
+        inner = tail * arcsinh(z) - skew
         slope = tail * (0.5 * (torch.exp(inner) + torch.exp(-inner))) / (scale * torch.sqrt(1 + z.square()))
-        surprise: Tensor = 0.5 * (_sinh(inner).square() + math.log(2 * math.pi)) - torch.log(slope)
+        surprise: Tensor = 0.5 * (sinh(inner).square() + math.log(2 * math.pi)) - torch.log(slope)
         return surprise[:, 0]
-
-
-def _arcsinh(x: Tensor) -> Tensor:
-    """The inverse of `_sinh`, by operators that every runtime has, exact on both sides of 0."""
-    size = x.abs()
-    return torch.sign(x) * torch.log(size + torch.sqrt(1 + x.square()))
-
-
-def _sinh(x: Tensor) -> Tensor:
-    return 0.5 * (torch.exp(x) - torch.exp(-x))

@@ -7,7 +7,7 @@ from torch import nn
 
 from caloforge.models.base import BatchRandom
 from caloforge.models.parts.photons import PhotonsConfig
-from caloforge.models.parts.stage import LossStage
+from caloforge.models.parts.stage import LossStage, aside
 from made import made_events
 
 CONFIG = PhotonsConfig(epochs=2, batch_size=8)
@@ -75,3 +75,19 @@ def test_a_stage_goes_on_where_another_was_saved():
 
 def test_the_first_score_chooses_the_best_weights():
     assert stage_of(nn.Linear(1, 1)).validate(EVENTS) == {"score": 3.0, "w1": 3.0, "photons": 1.0}
+
+
+def test_a_module_is_left_aside_and_comes_back_also_after_an_error():
+    model = nn.Module()
+    model.student, model.none = nn.Linear(2, 3), None
+    student = model.student
+
+    def broken():
+        with aside(model, "student"), aside(model, "none"):
+            raise ValueError(f"broken, with {model.student}")
+
+    with pytest.raises(ValueError, match="broken, with None"):
+        broken()
+    assert model.student is student
+    assert model.none is None
+    assert set(model.state_dict()) == {"student.weight", "student.bias"}

@@ -31,7 +31,6 @@ regression of the middle of the light, learned first.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
@@ -43,7 +42,7 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.models.base import BatchRandom, Stage
-from caloforge.models.parts.images import mirrored
+from caloforge.models.parts.images import half_mirrored
 from caloforge.models.parts.inference import spread_rows
 from caloforge.models.parts.particle_features import BendingFeatures, ImpactFeatures
 from caloforge.models.parts.photons import Photons, PhotonsConfig, photon_sums
@@ -228,9 +227,7 @@ class FlowImages(nn.Module):
     def batch(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor]:
         """Returns conditions (B, F) and counts (B, D), half of the events mirrored where that is asked for."""
         if self.mirror:
-            chosen = (rng.uniform() < 0.5).cpu().numpy()
-            conditions, responses = mirrored(self.detector, batch.conditions, batch.responses, chosen)
-            batch = dataclasses.replace(batch, conditions=conditions, responses=responses)
+            batch = half_mirrored(batch, rng, transport=False)
         return self.tensors(batch)
 
     def tensors(self, events: Events) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,7 @@ from caloforge.metrics.channels import energy_score
 from caloforge.models.base import BatchRandom, Stage
 from caloforge.models.parts.inference import spread_rows
 from caloforge.models.parts.stage import LossStage
+from caloforge.nn.hyperbolic import sinh
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.bespoke import conditioned
 from caloforge.ode.path import Velocity, cfm_loss
@@ -121,14 +122,13 @@ class Layout(nn.Module):
         """Returns straight line, middle of the light and brightest cell, in cells, (B, 3, 2), of numbers (B, 8)."""
         plain = self.standardize.inverse(numbers)
         highest = straight.new_tensor(self.shape) - 1
-        centre = _within(expected + _sinh(plain[:, :2]), highest)
-        core = _core_guess(straight, expected) + 0.5 * _sinh(plain[:, 3:5])
+        centre = _within(expected + sinh(plain[:, :2]), highest)
+        core = _core_guess(straight, expected) + 0.5 * sinh(plain[:, 3:5])
         return torch.stack([straight, centre, _within(core, highest)], 1)
 
     def velocity(self, straight: Tensor, expected: Tensor, features: Tensor) -> Velocity:
         """Returns the velocity of the numbers for some events; arguments as of `forward`."""
-        known = torch.cat([features, _hints(straight, expected)], 1)
-        return conditioned(self.network, self.network.condition(known))
+        return _velocity(self.network, straight, expected, features)
 
     def measure(self, counts: Tensor, straight: Tensor, expected: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """Measures the layouts of images.
@@ -172,10 +172,8 @@ class Layout(nn.Module):
         def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             straight, expected, features, counts = known(augment(batch, rng))
             x1, _ = self.measure(counts, straight, expected, rng.uniform(SHARES))
-            condition = network.condition(torch.cat([features, _hints(straight, expected)], 1))
-            return cfm_loss(
-                lambda x, time: network(x, time, condition), rng.normal(NUMBERS), x1, rng.uniform()
-            )
+            velocity = _velocity(network, straight, expected, features)
+            return cfm_loss(velocity, rng.normal(NUMBERS), x1, rng.uniform())
 
         @torch.no_grad()
         def scores(source: EventSource) -> Mapping[str, float]:
@@ -190,6 +188,11 @@ class Layout(nn.Module):
         return LossStage(
             "layout", self.network, loss, scores, self.config, events, average=average, prepare=prepare
         )
+
+
+def _velocity(network: VelocityNetwork, straight: Tensor, expected: Tensor, features: Tensor) -> Velocity:
+    known = torch.cat([features, _hints(straight, expected)], 1)
+    return conditioned(network, network.condition(known))
 
 
 def _measured(counts: Tensor, straight: Tensor, expected: Tensor, u: Tensor) -> Tensor:
@@ -244,11 +247,6 @@ def _hints(straight: Tensor, expected: Tensor) -> Tensor:
 
 def _within(places: Tensor, highest: Tensor) -> Tensor:
     return torch.minimum(places.clamp(min=0), highest)
-
-
-def _sinh(x: Tensor) -> Tensor:
-    # written out, since old versions of ONNX Runtime have no kernel for it
-    return 0.5 * (torch.exp(x) - torch.exp(-x))
 
 
 def _logit(share: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from caloforge.detectors import Detector
 from caloforge.events import RAY
+from caloforge.nn.hyperbolic import arcsinh
 
 EDGE = 0.1
 """Length, in cm, below which the position is resolved linearly near the centre of the face."""
@@ -446,7 +447,4 @@ def _impact(needed: Tensor, face: float) -> Tensor:
 
 
 def _arcsinh(x: Tensor) -> Tensor:
-    # of float64 written out, since ONNX Runtime has no such kernel
-    if x.dtype == torch.float32:
-        return torch.asinh(x)
-    return torch.sign(x) * torch.log(x.abs() + torch.sqrt(x * x + 1))
+    return torch.asinh(x) if x.dtype == torch.float32 else arcsinh(x)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -250,6 +251,17 @@ def solver_stage(
         return shuffled_batches(Selected(source, rows) if config.events else source, batch_size, rng)
 
     return LossStage(name, solver, loss, scores, config, some, batches=batches)
+
+
+@contextmanager
+def aside(model: nn.Module, name: str) -> Iterator[None]:
+    """Leaves a module out of a model for a while, which then does as if it had none; nothing where it has none."""
+    module = getattr(model, name)
+    setattr(model, name, None)
+    try:
+        yield
+    finally:
+        setattr(model, name, module)
 
 
 def average_stage(
