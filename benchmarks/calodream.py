@@ -70,15 +70,10 @@ from caloforge.metrics.scores import halves
 from caloforge.metrics.showers import Showers, compare, observe_showers, prdc, separation
 from caloforge.models import build
 from caloforge.models.base import BatchRandom
-from caloforge.models.calodream import (
-    CaloDream,
-    DrawnShapes,
-    LatentShapes,
-    scaled_energy,
-    shares,
-    with_energies,
-)
+from caloforge.models.calodream import CaloDream
 from caloforge.models.parts.inference import generate_in_memory
+from caloforge.models.parts.layer_energies import scaled_energy
+from caloforge.models.parts.shower_shapes import DrawnShapes, LatentShapes, shares, with_energies
 from caloforge.nn.transformer import TransformerConfig
 from caloforge.nn.transfusion import Transfusion
 from caloforge.nn.vit import ViT, ViTConfig

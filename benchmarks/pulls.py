@@ -50,10 +50,11 @@ from caloforge.detectors import ChannelMap, Detector
 from caloforge.events import Events, EventSource, Joined, split
 from caloforge.io import open_events
 from caloforge.models.base import BatchRandom, Stage
-from caloforge.models.calodream import CaloDream, CaloDreamConfig, EnergyConfig, JointEnergies, LayerSums
+from caloforge.models.calodream import CaloDream, CaloDreamConfig
 from caloforge.models.channel_flow_matching import ChannelFlowMatching, ChannelFlowMatchingConfig
 from caloforge.models.flow_matching import FlowMatching, FlowMatchingConfig
 from caloforge.models.parts.bayesian import make_bayesian, take_replica, variational
+from caloforge.models.parts.layer_energies import EnergyConfig, JointEnergies, LayerSums
 from caloforge.models.parts.particle_features import ImpactFeatures
 from caloforge.models.parts.stage import LossStage
 from caloforge.ode.solvers import SolverConfig, integrate

@@ -33,9 +33,10 @@ from caloforge.metrics.channels import energy_score, mean_wasserstein, wasserste
 from caloforge.metrics.conditional import mae_c
 from caloforge.metrics.images import w1_lit, w1_radius
 from caloforge.metrics.observables import Observables, observe
-from caloforge.models.calodream import CaloDream, JointEnergies
+from caloforge.models.calodream import CaloDream
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
 from caloforge.models.factorized_latent_flow_matching import FactorizedLatentFlowMatching
+from caloforge.models.parts.layer_energies import JointEnergies
 from caloforge.models.parts.sums import interval_conditioned
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.average_velocity import Average, AverageVelocityConfig, average_loss, leap

@@ -24,7 +24,6 @@ from caloforge.metrics import METRICS
 from caloforge.models import CLASSIFIERS, MODELS, READOUTS, vqgan
 from caloforge.models import factorized_latent_flow_matching as factorized_latent
 from caloforge.models import latent_flow_matching as latent
-from caloforge.models.calodream import EnergyConfig, LatentConfig, ShapeConfig
 from caloforge.models.factorized_flow_matching import (
     DistillationConfig,
     ImageConfig,
@@ -37,8 +36,10 @@ from caloforge.models.inverse_autoregressive_flow import DistillationConfig as S
 from caloforge.models.parts.bayesian import BayesianConfig
 from caloforge.models.parts.flow_images import ExpectedPlaceConfig
 from caloforge.models.parts.flow_likelihood import FlowTrainingConfig
+from caloforge.models.parts.layer_energies import EnergyConfig
 from caloforge.models.parts.layout import LayoutConfig
 from caloforge.models.parts.photons import PhotonsConfig
+from caloforge.models.parts.shower_shapes import LatentConfig, ShapeConfig
 from caloforge.nn.autoregressive import FlowConfig as AutoregressiveFlowConfig
 from caloforge.nn.cross_attention_unet import CrossAttentionUNetConfig
 from caloforge.nn.gpt import GPTConfig

@@ -7,17 +7,9 @@ import torch
 
 from caloforge.detectors import DS2, DS2_ANGLES, DS3, ZN
 from caloforge.models.base import BatchRandom
-from caloforge.models.calodream import (
-    CaloDream,
-    CaloDreamConfig,
-    completed,
-    directions_of,
-    energy_of,
-    log_expm1,
-    turned,
-    with_energies,
-)
+from caloforge.models.calodream import CaloDream, CaloDreamConfig
 from caloforge.models.parts.inference import generate_in_memory
+from caloforge.models.parts.layer_energies import energy_of
 from caloforge.ode.solvers import SolverConfig, integrate
 from caloforge.recipe import merged
 from made_showers import TINY, made_showers, made_showers_with_angles
@@ -94,47 +86,6 @@ def test_no_voxel_is_below_the_cut_but_where_it_is_all_there_is():
     assert (
         TINY.readout(showers.reshape(8, *TINY.shape), "layers")[showers.sum(2) > 0] >= 5.0 * (1 - 1e-6)
     ).all()
-
-
-def test_energies_are_kept_whatever_the_network_says():
-    energies = torch.tensor([[3.0, 0.0, 2.0, 7.0]]).double()
-    voxels = torch.zeros(1, 4, 2, 2).double()
-    voxels[0, 0] = torch.tensor([[1.0, 1], [1, 1e-9]])
-    voxels[0, 1] = 5.0
-    voxels[0, 2] = torch.tensor([[-1.0, -2], [-3, -4]])  # nothing is lit: the largest has all
-    voxels[0, 3] = torch.tensor([[1.0, 0], [0, 1e-4]])
-    found = with_energies(voxels, energies, cut=0.01)
-    torch.testing.assert_close(found.sum((2, 3)), energies)
-    assert found[0, 0].flatten().tolist() == pytest.approx([1, 1, 1, 0])
-    assert found[0, 2].flatten().tolist() == [2, 0, 0, 0]
-    assert found[0, 3].flatten().tolist() == [7, 0, 0, 0]
-
-
-def test_log_odds_of_few_hits_need_no_expm1():
-    x = torch.logspace(-7, 1.1, 200)
-    torch.testing.assert_close(
-        log_expm1(x).double(), torch.log(torch.expm1(x.double())), rtol=1e-6, atol=3e-7
-    )
-
-
-def test_large_voxels_take_what_is_missing():
-    voxels = torch.zeros(1, 3, 2, 2).double()
-    voxels[0, :, 0, 0], voxels[0, :, 0, 1] = 10.0, 0.4
-    found = completed(voxels, torch.tensor([[12.0, 9.0, 0.1]]).double())
-    squares = 100 + 0.16
-    wanted = [10 + 1.6 * 100 / squares, 0.4 + 1.6 * 0.16 / squares]
-    assert found[0, 0].flatten().tolist() == pytest.approx([*wanted, 0, 0])
-    assert found.sum((2, 3))[0, :2].tolist() == pytest.approx([12, 9])
-    assert found[0, 2, 0].tolist() == pytest.approx([3.0, 0.4 - 10.3 * 0.16 / squares])
-
-
-def test_what_is_missing_follows_the_spreads_and_no_lit_voxel_falls_below_the_cut():
-    voxels = torch.zeros(1, 2, 2, 2).double()
-    voxels[0, :, 0, 0], voxels[0, :, 0, 1] = 10.0, 0.5
-    spreads = torch.full_like(voxels, 2.0)
-    found = completed(voxels, torch.tensor([[12.5, 4.5]]).double(), spreads, 0.4)
-    assert found[0, 0].flatten().tolist() == pytest.approx([10.5, 1.0, 0.5, 0.5])
-    assert found[0, 1].flatten()[:2].tolist() == pytest.approx([8.5, 0.4])
 
 
 @torch.no_grad()
@@ -248,7 +199,7 @@ def test_average_velocities_of_every_version(version, target):
 
 
 def test_the_loss_of_energies_in_parts_is_the_loss(monkeypatch):
-    monkeypatch.setattr("caloforge.models.calodream.RECOMPUTED", 7)
+    monkeypatch.setattr("caloforge.models.parts.layer_energies.RECOMPUTED", 7)
     found = []
     for recompute in (False, True):
         model, events, _ = fitted("paper", energy={"recompute": recompute})
@@ -280,16 +231,6 @@ def test_a_law_of_the_total_learns_its_width_and_the_layers_add_up_to_it():
     lit = drawn.sum(1) > 0
     wanted = (shares[:, 0].double() * incident[:, 0]).clamp(min=0)
     torch.testing.assert_close(drawn.sum(1)[lit], wanted[lit], rtol=0.02, atol=2.0)
-
-
-def test_turning_keeps_rings_and_neighbours():
-    voxels = torch.rand(40, 2, 8, 3)
-    found = turned(voxels, torch.rand(40, 2, generator=torch.Generator().manual_seed(0)))
-    torch.testing.assert_close(found.sum(2), voxels.sum(2))
-    assert not torch.equal(found, voxels)
-    for before, after in zip(voxels, found, strict=True):
-        images = [torch.roll(one, shift, 1) for one in (before, before.flip(1)) for shift in range(8)]
-        assert any(torch.equal(after, image) for image in images)
 
 
 @torch.no_grad()
@@ -373,17 +314,6 @@ def test_before_the_training_the_direction_changes_nothing():
     others = conditions * torch.tensor([1.0, 0.5, -1.0])
     with torch.no_grad():
         torch.testing.assert_close(model(conditions, noise), model(others, noise))
-
-
-def test_without_angles_conditions_are_the_energy_alone():
-    conditions = torch.tensor([[1e3], [2e3]])
-    assert energy_of(conditions) is conditions
-    assert directions_of(conditions) == []
-    angles = torch.tensor([[1e3, 0.1, 0.5]])
-    across = torch.cat(directions_of(angles), 1) * 0.1
-    torch.testing.assert_close(
-        across, torch.sin(angles[:, 1:2]) * torch.tensor([[np.cos(0.5), np.sin(0.5)]]).float()
-    )
 
 
 def test_angles_that_a_model_cannot_take_are_refused():
