@@ -13,6 +13,7 @@ from caloforge.transforms import (
     Logit,
     Standardize,
     StandardizeAlong,
+    Stretch,
     Transform,
 )
 from made_showers import made_showers
@@ -28,6 +29,12 @@ class Scale(Transform):
         return 2 * y - 1
 
 
+def stretched(values: torch.Tensor) -> Stretch:
+    transform = Stretch().double()
+    transform.refit(values)
+    return transform
+
+
 def transforms() -> dict[str, Transform]:
     values = torch.rand(200, 5, dtype=torch.float64) * 50
     return {
@@ -36,6 +43,7 @@ def transforms() -> dict[str, Transform]:
         "gapped counts": GappedCounts(),
         "logit": Compose(Standardize.fit(torch.tensor([[-100.0] * 5, [100.0] * 5])), Scale(), Logit()),
         "standardize with an epsilon": Standardize.fit(values, 1e-6).double(),
+        "stretch": stretched(torch.rand(20_000).square() * 6),
         "compose": Compose(Log1p(), Standardize.fit(torch.log1p(values))).double(),
     }
 
@@ -111,6 +119,37 @@ def test_spreads_along_a_condition_are_right_where_rows_are_few_too():
     torch.testing.assert_close(scale[middle], spread[middle], rtol=0.1, atol=0)
     y = transform(x, c)
     assert (float(y.std()), float(y[c < -1].std())) == pytest.approx((1, 1), abs=0.2)
+
+
+def test_an_edge_of_a_spectrum_is_smooth_once_it_is_stretched():
+    rng = torch.Generator().manual_seed(0)
+    smooth = 5 * torch.rand(20_000, generator=rng, dtype=torch.float64)
+    line = 2 - 0.2 * torch.log(torch.rand(20_000, generator=rng, dtype=torch.float64))  # nothing below 2
+    values = torch.cat([smooth, line])
+    transform = stretched(values)
+    steps = []
+    for x in (values, transform(values)):
+        counts = torch.histc(x, 50, 0, 5)[1:-1]
+        steps.append(float((counts[1:] / counts[:-1]).log().abs().max().exp()))
+    assert steps[0] > 5
+    assert steps[1] < 2
+    far = torch.tensor([-3.0, 0.0, 6.0, 9.5], dtype=torch.float64)
+    torch.testing.assert_close(transform(far), far)
+    torch.testing.assert_close(transform.inverse(far), far)
+
+
+def test_the_slope_of_a_stretch_is_that_of_its_inverse():
+    transform = stretched(torch.rand(50_000, dtype=torch.float64).square() * 6)
+    y = torch.linspace(0.5, 5.5, 400, dtype=torch.float64)
+    differences = (transform.inverse(y + 0.05) - transform.inverse(y - 0.05)) / 0.1
+    torch.testing.assert_close(transform.slope(y), differences, rtol=0.1, atol=0)
+    assert differences.max() > 1.3 * differences.min()
+
+
+def test_few_values_stretch_little():
+    transform = stretched(torch.full((20,), 3.0, dtype=torch.float64))
+    y = torch.linspace(0, 6, 200, dtype=torch.float64)
+    torch.testing.assert_close(transform.inverse(y), y, atol=0.05, rtol=0)
 
 
 def test_logit_by_hand_and_at_the_ends():

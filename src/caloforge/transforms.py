@@ -217,6 +217,75 @@ class StandardizeAlong(Transform):
         return torch.cat(powers[: self.degree + 1], 1)
 
 
+class Stretch(Transform):
+    """Stretches the axis of non-negative values x where they crowd and shrinks it where they are rare: dy / dx = p(x) / q(x).
+
+    p is the density of the values it is fitted to and q the same smoothed by a normal of spread `width`, so sharp edges
+    and lines of a spectrum are as smooth in y as all else, and a few normal densities can give them. It is a line
+    between knots evenly spaced in y, and nothing changes below 0 and above `top`.
+
+    Args:
+        top: largest value that is moved.
+        width: of what counts as sharp.
+        knots: number of pieces.
+    """
+
+    MOST = 5.0
+    """Bound of dy / dx and of its inverse."""
+
+    PRIOR = 10.0
+    """Counts that every bin has besides, so that few values stretch nothing."""
+
+    def __init__(self, top: float = 6.0, width: float = 0.4, knots: int = 300) -> None:
+        super().__init__()
+        self.top, self.width = top, width
+        self.places: Tensor
+        self.register_buffer("places", torch.linspace(0, top, knots + 1))
+
+    def refit(self, values: Tensor) -> None:
+        """Fits the knots to values, (N,)."""
+        pieces = len(self.places) - 1
+        edges = torch.linspace(0, self.top, pieces + 1, dtype=torch.float64, device=values.device)
+        inside = values[(values > 0) & (values < self.top)].double()
+        counts = torch.bincount((inside * (pieces / self.top)).long(), minlength=pieces)[:pieces].double() + self.PRIOR
+        middle = (edges[1:] + edges[:-1]) / 2
+        kernel = torch.exp(-0.5 * ((middle[:, None] - middle) / self.width).square())
+        ratio = (counts / (kernel @ counts / kernel.sum(1))).clamp(1 / self.MOST, self.MOST)
+        y = torch.cat([edges[:1], ratio.cumsum(0)]) * (self.top / ratio.sum())
+        # the way back, at even places in y
+        piece = (torch.searchsorted(y, edges, right=True) - 1).clamp(0, pieces - 1)
+        part = (edges - y[piece]) / (y[piece + 1] - y[piece])
+        self.places.copy_(edges[piece] + part * (edges[piece + 1] - edges[piece]))
+
+    def forward(self, x: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Maps values, (B, *)."""
+        pieces = len(self.places) - 1
+        places = self.places.to(x.dtype)
+        piece = (torch.searchsorted(places, x.detach().contiguous(), right=True) - 1).clamp(0, pieces - 1)
+        low, high = places[piece], places[piece + 1]
+        y = (piece + (x - low) / (high - low)) * (self.top / pieces)
+        return torch.where((x > 0) & (x < self.top), y, x)
+
+    def inverse(self, y: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Maps back, (B, *)."""
+        inside = y.clamp(0, self.top)
+        return self._between(self.places, inside) + (y - inside)
+
+    def slope(self, y: Tensor) -> Tensor:
+        """Returns dx / dy, (B, *), smoothed from piece to piece so that rounding does not matter."""
+        pieces = (self.places[1:] - self.places[:-1]) * ((len(self.places) - 1) / self.top)
+        one = torch.ones_like(pieces[:1])
+        return self._between(torch.cat([one, (pieces[1:] + pieces[:-1]) / 2, one]), y.clamp(0, self.top))
+
+    def _between(self, values: Tensor, y: Tensor) -> Tensor:
+        """Interpolates values at the knots, (K + 1,), at y within 0 and `top`, (B, *)."""
+        pieces = len(values) - 1
+        place = y * (pieces / self.top)
+        piece = torch.floor(place).clamp(max=pieces - 1).long()
+        low = values.to(y.dtype)[piece]
+        return low + (place - piece) * (values.to(y.dtype)[piece + 1] - low)
+
+
 def _likeliest(powers: Tensor, values: Tensor, fewest: float) -> tuple[Tensor, Tensor]:
     """Returns coefficients of a normal's mean and ln spread, (D,) each, by the likelihood of values (n,).
 

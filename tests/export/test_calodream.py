@@ -35,7 +35,7 @@ VERSIONS = {
     },
     "drawn": {
         "energy": {"network": "joint", "total": "law", "width": 16, "blocks": 1, "solver": SOLVER},
-        "shape": {"prediction": "drawn", "end": 0.5, "network": NETWORK, "solver": SOLVER},
+        "shape": {"prediction": "drawn", "end": 0.5, "lines": True, "network": NETWORK, "solver": SOLVER},
         "cut": 0.01515,
     },
 }

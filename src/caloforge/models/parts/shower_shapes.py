@@ -12,7 +12,9 @@ By flow matching, x_t = (1 - t) x_0 + t x_1, a vision transformer (`nn.vit`) tha
 - `drawn`: as `voxels`, in units of what is expected, and each voxel is drawn where the path is still wide. A voxel of
   ring r in layer l is expected to hold mu = f_lr E_l, f the mean profile; of lit voxels ln(1 + voxel / unit) has a mean
   m(mu) and a spread s(mu), and as many are lit as a Poisson law has, 1 - exp(-mu / quantum). x_1 = ln(1 + voxel /
-  unit) / s, and the network corrects odds, means and spreads. Loss: E |x_1^ - x_1|^2 plus `likelihood` times
+  unit) / s, and the network corrects odds, means and spreads. With `lines` the logarithm is stretched first where
+  voxels crowd (`transforms.Stretch`): a single particle that ionises least gives nearly the same energy to every voxel
+  it crosses, and this line has an edge too sharp for a few normal densities. Loss: E |x_1^ - x_1|^2 plus `likelihood` times
   -ln p(x_1 | x_t), t up to 0.8 with density proportional to t. At `end`, not later, a normal says which density it is,
   or none, and another one where in it; what a density has below `cut` is mirrored at it. What the sum of a layer lacks
   is divided by the squares of the spreads. The flow has to tell only how voxels hang together, and not which of them
@@ -50,7 +52,7 @@ from caloforge.ode.path import Velocity, cfm_loss, on_path
 from caloforge.ode.solve import check_solver
 from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
-from caloforge.transforms import LayerEnergies, Logit, Standardize, StandardizeAlong
+from caloforge.transforms import LayerEnergies, Logit, Standardize, StandardizeAlong, Stretch
 
 DENSITIES = ((0.7, 0.05), (2.4, 0.8), (4.2, 0.8))
 """Mean and spread of ln(1 + voxel / unit) that each density of a voxel starts from."""
@@ -68,6 +70,7 @@ class ShapeConfig(BaseModel):
         likelihood: weight of the likelihood of the voxels in the loss; of `voxels` and `drawn` only.
         end: time at which the voxels are read off the path, or drawn; of `voxels` and `drawn` only, of the
             latter at most 0.8; may be changed after the training.
+        lines: of `drawn`, stretch the logarithms of voxels where single particles give them nearly the same energy.
         turn: turn and mirror the showers of the training at random, where the calorimeter looks the same.
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
@@ -80,6 +83,7 @@ class ShapeConfig(BaseModel):
     prediction: Literal["velocity", "voxels", "drawn"] = "velocity"
     likelihood: float = Field(0.3, ge=0)
     end: float = Field(0.95, gt=0, lt=1)
+    lines: bool = False
     turn: bool = False
     solver: SolverConfig = SolverConfig(method="rk4", steps=20)
     bespoke: BespokeConfig = BespokeConfig()
@@ -271,7 +275,8 @@ class DrawnShapes(Shapes):
     Attributes:
         profile: share of a layer's energy that a voxel of each ring holds on average, (L, R).
         quantum: energy a lit voxel has where few are [MeV].
-        lit: mean and spread of ln(1 + voxel / unit) of lit voxels along ln of the expected energy.
+        stretch: what is done to ln(1 + voxel / unit), if anything.
+        lit: its mean and spread, of lit voxels, along ln of the expected energy.
     """
 
     DENSITIES = 3
@@ -282,6 +287,9 @@ class DrawnShapes(Shapes):
 
     FEW = 1000
     """One lit voxel in so many counts as one of which more is expected."""
+
+    SINGLE = 10.0
+    """Where less is expected, in units, a lit voxel tells of single particles."""
 
     def __init__(self, axes: Sequence[int], config: ShapeConfig, unit: float, cut: float) -> None:
         super().__init__()
@@ -297,6 +305,7 @@ class DrawnShapes(Shapes):
         self.quantum: Tensor
         self.register_buffer("profile", torch.full((axes[0], axes[2]), 1 / (axes[1] * axes[2])))
         self.register_buffer("quantum", torch.ones(1))
+        self.stretch = Stretch() if config.lines else None
         self.lit = StandardizeAlong(1, 5)
 
     def fit(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -313,10 +322,18 @@ class DrawnShapes(Shapes):
             low, high = (middle, high) if more else (low, middle)
         self.quantum.fill_(self.unit * low)
         chosen = flat > 0
+        if self.stretch is not None:
+            few = chosen & (expected < self.SINGLE * self.unit)
+            self.stretch.refit(torch.log1p(flat[few] / self.unit))
         along = torch.log(expected[chosen]).unsqueeze(1)
         # too few are lit where least is expected to say anything
         along = along.clamp(min=float(torch.sort(along[:, 0]).values[len(along) // self.FEW]))
-        self.lit.refit(torch.log1p(flat[chosen] / self.unit).unsqueeze(1), along)
+        self.lit.refit(self._logs(flat[chosen]).unsqueeze(1), along)
+
+    def _logs(self, voxels: Tensor) -> Tensor:
+        """Returns ln(1 + voxel / unit), stretched where that is asked for."""
+        logs = torch.log1p(voxels / self.unit)
+        return logs if self.stretch is None else self.stretch(logs)
 
     def _expected(self, energies: Tensor) -> Tensor:
         """Returns the expected energy of each voxel [MeV], (B, L, 1, R)."""
@@ -354,7 +371,7 @@ class DrawnShapes(Shapes):
     ) -> Tensor:
         """The loss of the velocity and the likelihood of the voxels."""
         scales = self._scales(energies)
-        x1, x0 = torch.log1p(voxels / self.unit) / scales[0], rng.normal(*self.shape)
+        x1, x0 = self._logs(voxels) / scales[0], rng.normal(*self.shape)
         t = LATEST * rng.uniform().sqrt()
         posterior = self._posterior(network, on_path(x0, x1, t), t, context, scales)
         error = (posterior.mean() - x1).square().flatten(1).mean(1)
@@ -378,11 +395,14 @@ class DrawnShapes(Shapes):
         at_end = torch.full_like(x[:, 0, 0, 0], self.end)
         posterior = self._posterior(self.network, x, at_end, context, scales)
         y, least = posterior.draw(choice, within), math.log1p(self.cut / self.unit)
+        logs, slope = y * scales[0], scales[0]
+        if self.stretch is not None:
+            logs, slope = self.stretch.inverse(logs), slope * self.stretch.slope(logs)
         # what a density has below the threshold is mirrored at it
-        logs = ((y * scales[0] - least).abs() + least).clamp(max=20)
+        logs = ((logs - least).abs() + least).clamp(max=20)
         lit = y != 0
         voxels = torch.where(lit, self.unit * torch.expm1(logs.double()), 0.0)
-        spreads = torch.where(lit, (voxels + self.unit) * scales[0], 0.0)
+        spreads = torch.where(lit, (voxels + self.unit) * slope, 0.0)
         # where a whole layer is dark, the likeliest voxel is the largest
         return torch.where(
             lit, completed(voxels, context.energies, spreads, self.cut), posterior.lit().double() - 1
