@@ -3,7 +3,7 @@
     python benchmarks/calodream.py energies RUN... --showers FILE [--seeds 5] [--epochs 200] [--smear 0.2]
     python benchmarks/calodream.py layers RUN... --showers FILE [--seeds 5] [--methods midpoint:2 midpoint:4]
     python benchmarks/calodream.py solvers RUN --showers FILE [--evaluations 4 8 16] [--out FIGURE]
-    python benchmarks/calodream.py reading RUN --showers FILE [--ends 0.5] [--evaluations 0 2 4 8]
+    python benchmarks/calodream.py reading RUN... --showers FILE [--ends 0.5] [--evaluations 0 2 4 8]
     python benchmarks/calodream.py windows RUN... --showers FILE [--seeds 3]
     python benchmarks/calodream.py latent RUN --showers FILE [--rows 500] [--cuts 0 0.1 0.4 1]
     python benchmarks/calodream.py cache [--batch 100]
@@ -27,12 +27,13 @@ network on training rows. Given the true layer energies, so that nothing but the
 noise); `features`, mean over the challenge's features of Wasserstein-1 over the spread; `voxels`, separation power of
 the voxel spectrum; AUC of small classifiers.
 
-`reading`: voxels drawn at each end of the path, after so many evaluations of each solver that is a rule; 0 evaluations
-draw from the noise. True layer energies, validation showers unless told otherwise. `voxels` and `features` as above;
-`centres`, root mean square over layers of ln of the ratio of the standard deviations of the centres in eta and phi, of
-showers below and above 100 GeV; `angle`, covariance of neighbours in angle over the variance, of whether a voxel is lit
-below 10 GeV and of ln(1 + E / unit) above, after the mean of the ring in that layer of that shower was taken away, so
-that independent voxels have -1 / (angles - 1); precision and recall.
+`reading`: voxels drawn at each end of the path, after so many evaluations of each solver that is a rule, and of the
+average velocities that this run and others have for it; 0 evaluations draw from the noise. True layer energies,
+validation showers unless told otherwise. `voxels` and `features` as above; `centres`, root mean square over layers of
+ln of the ratio of the standard deviations of the centres in eta and phi, of showers below and above 100 GeV; `angle`,
+covariance of neighbours in angle over the variance, of whether a voxel is lit below 10 GeV and of ln(1 + E / unit)
+above, after the mean of the ring in that layer of that shower was taken away, so that independent voxels have
+-1 / (angles - 1); precision and recall. `python tools/pictures.py evaluations` draws what is printed.
 
 `windows`: test showers of about 10, 50, 200 and 800 GeV, each with as many generated ones a seed, the layers drawn
 too: mean and spread of E_tot / E_inc, mean layer, share of lit voxels; `voxels`, separation power, and `features` as
@@ -372,7 +373,7 @@ def neighbours(values: np.ndarray) -> float:
 @torch.no_grad()
 def reading(arguments: argparse.Namespace) -> None:
     """Prints one row an end and number of evaluations, under the rows of other showers of the simulation."""
-    (run,) = arguments.runs
+    run = arguments.runs[0]
     _, model = load_model(run)
     assert isinstance(model, CaloDream)
     assert isinstance(model.shape, DrawnShapes)
@@ -415,33 +416,45 @@ def reading(arguments: argparse.Namespace) -> None:
 
     others = np.linspace(0, len(split(source, "ordered")["train"]) - 1, len(reference)).astype(np.intp)
     show("simulation, training rows", "-", 0, source.slices(split(source, "ordered")["train"][others]), 0.0)
-    trained = shape.end
+
+    def drawn(name: str, model: CaloDream, end: float, solver: SolverConfig | None, evaluations: int) -> None:
+        shape = model.shape
+        assert isinstance(shape, DrawnShapes)
+        trained, shape.end = shape.end, end if solver else 0.0
+        started, showers = time.process_time(), []
+        for first in range(0, len(reference), 32):
+            here = slice(first, first + 32)
+            context = model.context(incident[here], layers[here])
+            x0, normals = noise[here].split([model.detector.cells, 2 * model.detector.cells], 1)
+            x = x0.view(-1, *shape.shape)
+            if solver:
+                velocity, student = shape.velocity(shape.network, context), model.shape_average_velocity
+                average = None if student is None else shape.average(student, context)
+                x = solve(velocity, x, solver, model.shape_solver, average, end, shares=True)
+            voxels = with_energies(shape.read(x, context, normals), layers[here], model.config.cut)
+            showers.append(voxels.float().numpy())
+        milliseconds = 1e3 * (time.process_time() - started) / len(reference)
+        shape.end = trained
+        generated = with_responses(reference.primaries, np.concatenate(showers))
+        show(name, f"{end:g}" if solver else "-", evaluations, generated, milliseconds)
+
     for end in arguments.ends:
-        shape.end = model._end = end
         for evaluations in arguments.evaluations:
             ways = [("euler", 1), ("midpoint", 2), ("rk4", 4)]
-            if model.shape_solver is not None and (end, evaluations) == (trained, model.shape_solver.steps):
+            if model.shape_solver is not None and (end, evaluations) == (shape.end, model.shape_solver.steps):
                 ways.append(("bespoke", 1))
+            if not evaluations:
+                drawn("none", model, end, None, 0)
             for method, each in ways:
-                if evaluations % each or (evaluations == 0 and each > 1):
-                    continue
-                solver = SolverConfig.model_validate({"method": method, "steps": max(evaluations // each, 1)})
-                shape.end = end if evaluations else 0.0
-                started, showers = time.process_time(), []
-                for first in range(0, len(reference), 32):
-                    here = slice(first, first + 32)
-                    context = model.context(incident[here], layers[here])
-                    x0, normals = noise[here].split([model.detector.cells, 2 * model.detector.cells], 1)
-                    x = x0.view(-1, *shape.shape)
-                    if evaluations:
-                        velocity = shape.velocity(shape.network, context)
-                        x = solve(velocity, x, solver, model.shape_solver, end=end, shares=True)
-                    voxels = with_energies(shape.read(x, context, normals), layers[here], model.config.cut)
-                    showers.append(voxels.float().numpy())
-                milliseconds = 1e3 * (time.process_time() - started) / len(reference)
-                generated = with_responses(reference.primaries, np.concatenate(showers))
-                show(method, f"{end:g}" if evaluations else "-", evaluations, generated, milliseconds)
-    shape.end = trained
+                if evaluations and not evaluations % each:
+                    solver = SolverConfig.model_validate({"method": method, "steps": evaluations // each})
+                    drawn(method, model, end, solver, evaluations)
+        for other in (load_model(one)[1] for one in arguments.runs):
+            assert isinstance(other, CaloDream)
+            if other.shape_average_velocity is not None and other.config.shape.end == end:
+                steps = other.config.shape.average_velocity.steps
+                solver = SolverConfig(method="average_velocity", steps=steps)
+                drawn("average velocity", other, end, solver, steps)
 
 
 WINDOWS = {"10": (5e3, 2e4), "50": (2.5e4, 1e5), "200": (1e5, 4e5), "800": (4e5, 1e6)}

@@ -10,7 +10,8 @@
 sums of all test rows; of each type it takes the particle that was simulated most often. The runs of `time` are
 evaluated run folders, on the sets that the panels name; every setting of their sweeps is drawn too. `gallery` runs the
 Python of docs/gallery.md in a folder and keeps there the pictures that the page shows. `evaluations` draws a score of
-what `benchmarks/solvers.py` has printed against the evaluations of the network.
+what `benchmarks/solvers.py`, or `reading` of `benchmarks/calodream.py`, has printed against the evaluations of the
+network.
 """
 
 from __future__ import annotations
@@ -126,11 +127,18 @@ def evaluations(panels: list[str]) -> bytes:
             heads, _, *rows = ([cell.strip() for cell in line.strip("| ").split("|")] for line in table)
             axes = drawing.axes(figure, gap + number * (side + gap), 0.5, side, side)
             points: dict[str, list[tuple[float, ...]]] = {}
-            for row in sorted(rows, key=lambda row: int(row[1])):
+            place, least = heads.index("evaluations"), 1
+            for row in sorted(rows, key=lambda row: int(row[place])):
+                if row[0].startswith("simulation"):
+                    axes.axhline(
+                        float(row[heads.index(score)]), label=row[0], color=drawing.GREY, linewidth=0.8
+                    )
+                    continue
+                least = min(least, int(row[place]))
                 values = [float(value) for value in row[heads.index(score)].split(" / ")]
                 low, middle, high = values[0], values[len(values) // 2], values[-1]
                 each = points.setdefault(row[0].removesuffix(", of the run"), [])
-                each.append((int(row[1]), middle, middle - low, high - middle))
+                each.append((int(row[place]), middle, middle - low, high - middle))
             for name, several in points.items():
                 names += [] if name in names else [name]
                 look = drawing.style(names.index(name), name)
@@ -138,7 +146,10 @@ def evaluations(panels: list[str]) -> bytes:
                 axes.errorbar(
                     counts, middles, bars, label=name, color=look.colour, marker="o", markersize=3.5
                 )
-            axes.set_xscale("log", base=2)
+            if least:
+                axes.set_xscale("log", base=2)
+            else:
+                axes.set_xscale("symlog", base=2, linthresh=1)
             axes.set_yscale("log")
             drawing.plain_ticks(axes.yaxis)
             axes.xaxis.set_major_formatter(lambda value, _: drawing.plainly(value))

@@ -218,11 +218,11 @@ class StandardizeAlong(Transform):
 
 
 class Stretch(Transform):
-    """Stretches the axis of non-negative values x where they crowd and shrinks it where they are rare: dy / dx = p(x) / q(x).
+    """Stretches the axis of non-negative values x where they crowd, and shrinks it where they are rare.
 
-    p is the density of the values it is fitted to and q the same smoothed by a normal of spread `width`, so sharp edges
-    and lines of a spectrum are as smooth in y as all else, and a few normal densities can give them. It is a line
-    between knots evenly spaced in y, and nothing changes below 0 and above `top`.
+    dy / dx = p(x) / q(x), p the density of the values it is fitted to and q the same smoothed by a normal of spread
+    `width`. So sharp edges and lines of a spectrum are as smooth in y as all else, and a few normal densities can give
+    them. y is linear between knots that are evenly spaced in y, and equals x below 0 and above `top`.
 
     Args:
         top: largest value that is moved.
@@ -247,7 +247,10 @@ class Stretch(Transform):
         pieces = len(self.places) - 1
         edges = torch.linspace(0, self.top, pieces + 1, dtype=torch.float64, device=values.device)
         inside = values[(values > 0) & (values < self.top)].double()
-        counts = torch.bincount((inside * (pieces / self.top)).long(), minlength=pieces)[:pieces].double() + self.PRIOR
+        counts = (
+            torch.bincount((inside * (pieces / self.top)).long(), minlength=pieces)[:pieces].double()
+            + self.PRIOR
+        )
         middle = (edges[1:] + edges[:-1]) / 2
         kernel = torch.exp(-0.5 * ((middle[:, None] - middle) / self.width).square())
         ratio = (counts / (kernel @ counts / kernel.sum(1))).clamp(1 / self.MOST, self.MOST)

@@ -104,7 +104,7 @@ def test_the_edge_of_the_line_of_single_particles_is_sharp_before_any_training()
     for version in ("drawn", "lines"):
         model, *_ = fitted(version)
         model.stages(events)
-        incident, voxels, layers = model._tensors(events)
+        incident, _, layers = model._tensors(events)
         noise = torch.randn(60, 3 * TINY.cells, generator=torch.Generator().manual_seed(0))
         showers = model.draw_shower(incident, layers, noise)
         below[version] = float((showers[showers > 0] < 1.7).double().mean())

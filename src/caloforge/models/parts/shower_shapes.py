@@ -14,11 +14,11 @@ By flow matching, x_t = (1 - t) x_0 + t x_1, a vision transformer (`nn.vit`) tha
   m(mu) and a spread s(mu), and as many are lit as a Poisson law has, 1 - exp(-mu / quantum). x_1 = ln(1 + voxel /
   unit) / s, and the network corrects odds, means and spreads. With `lines` the logarithm is stretched first where
   voxels crowd (`transforms.Stretch`): a single particle that ionises least gives nearly the same energy to every voxel
-  it crosses, and this line has an edge too sharp for a few normal densities. Loss: E |x_1^ - x_1|^2 plus `likelihood` times
-  -ln p(x_1 | x_t), t up to 0.8 with density proportional to t. At `end`, not later, a normal says which density it is,
-  or none, and another one where in it; what a density has below `cut` is mirrored at it. What the sum of a layer lacks
-  is divided by the squares of the spreads. The flow has to tell only how voxels hang together, and not which of them
-  are empty, so a few steps do.
+  it crosses, and this line has an edge too sharp for a few normal densities. Loss: E |x_1^ - x_1|^2 plus
+  `likelihood` times -ln p(x_1 | x_t), t up to 0.8 with density proportional to t. At `end`, not later, a normal says
+  which density it is, or none, and another one where in it; what a density has below `cut` is mirrored at it. What the
+  sum of a layer lacks is divided by the squares of the spreads. The flow has to tell only how voxels hang together, and
+  not which of them are empty, so a few steps do.
 - with a `latent` section the transformer works on the latents of an autoencoder (`nn.voxel_vae`), trained before, and
   its decoder gives the voxels.
 
