@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from caloforge.detectors import DS2, from_xml
 from caloforge.metrics.showers import observe_showers
-from caloforge.report import figures
+from caloforge.report import drawing, figures
 from caloforge.report.document import Section, walk
 from caloforge.report.drawing import style
 from caloforge.report.histograms import Points, mean_of
@@ -66,6 +67,21 @@ def test_the_centre_is_drawn_along_the_direction_where_there_are_angles():
     assert "Centre along the direction" in titles
     plain = [figure.title for figure in _profiles(observe_showers(made_showers(rows=6)), [])]
     assert plain == titles[:-1]
+
+
+def test_weights_of_a_classifier_are_shares_in_the_look_of_their_model(monkeypatch):
+    monkeypatch.setattr(drawing, "svg", lambda figure: figure)
+    histograms = {"edges": [0.1, 0.5, 2.0, 10.0], "truth": [1, 2, 5], "generated": [6, 3, 1]}
+    look = style(1, "a model")
+    (axes,) = figures.classifier_weights(histograms, look, "w").axes
+    *_, truth, generated = axes.patches
+    np.testing.assert_allclose(truth.get_data().values, [0.125, 0.25, 0.625])
+    np.testing.assert_allclose(generated.get_data().values, [0.6, 0.3, 0.1])
+    np.testing.assert_allclose(generated.get_data().edges, histograms["edges"])
+    assert (truth.get_label(), generated.get_label()) == ("GEANT", "a model")
+    assert to_hex(generated.get_edgecolor()) == look.colour.lower() != to_hex(truth.get_edgecolor())
+    (line,) = axes.lines
+    assert set(line.get_xdata()) == {1}
 
 
 @pytest.mark.slow

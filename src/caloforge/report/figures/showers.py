@@ -10,7 +10,7 @@ import numpy as np
 from caloforge._lookup import require
 from caloforge.detectors import Detector
 from caloforge.report import drawing
-from caloforge.report.drawing import COLOURS, FAINT, GREY, INK, Style, Values
+from caloforge.report.drawing import FAINT, GREY, INK, Style, Values
 from caloforge.report.histograms import Points
 
 
@@ -177,18 +177,26 @@ def displays(detector: Detector, showers: Sequence[tuple[str, Values]], most: in
         return drawing.png(figure)
 
 
-def classifier_weights(histograms: Mapping[str, Sequence[float]], label: str) -> bytes:
-    """Draws the weights of a classifier on true and on generated showers, both of unit sum, as SVG."""
+def classifier_weights(histograms: Mapping[str, Sequence[float]], look: Style, label: str) -> bytes:
+    """Draws the weights of a classifier on true and on a model's showers, both of unit sum, as SVG.
+
+    Args:
+        histograms: `edges`, and counts of `truth` and `generated` between them.
+        look: of the model.
+        label: of the axis.
+    """
     edges = np.asarray(histograms["edges"], np.float64)
     with drawing.settings():
         figure = drawing.figure(3.7, 2.5)
         axes = drawing.axes(figure, 0.64, 0.5, 2.96, 1.85)
-        for name, colour, filled in (("truth", INK, True), ("generated", COLOURS[0], False)):
-            counts = np.asarray(histograms[name], np.float64)
-            shares = counts / max(counts.sum(), 1)
-            if filled:
-                axes.stairs(shares, edges, fill=True, color=FAINT)
-            axes.stairs(shares, edges, color=colour, label=name)
+        truth, generated = (
+            np.asarray(histograms[name], np.float64) / max(sum(histograms[name]), 1)
+            for name in ("truth", "generated")
+        )
+        axes.stairs(truth, edges, fill=True, color=FAINT)
+        axes.stairs(truth, edges, color=INK, label="GEANT")
+        dashes = (0, look.dashes) if look.dashes else "-"
+        axes.stairs(generated, edges, color=look.colour, linestyle=dashes, label=look.label)
         axes.axvline(1, color=GREY, linewidth=0.8)
         axes.set_xscale("log")
         axes.set_yscale("log")

@@ -405,14 +405,14 @@ def _weights(part: Comparison) -> list[Block]:
     for run in part.runs:
         for view, weights in run.scores.sets[part.stem].all.weights.items():
             label = "w = C / (1 - C), about p_truth / p_generated"
-            drawn = figures.classifier_weights(weights, label)
+            drawn = figures.classifier_weights(weights, run.look, label)
             title = f"{run.name}, classifier {view}"
             blocks.append(_half(drawn, f"Weights: {title}", title))
     if not blocks:
         return [missing("No classifiers were trained: caloforge evaluate --classifiers small does.")]
     about = (
-        "Test showers of all seeds, after calibration. A tail of generated showers on the left: showers that GEANT "
-        "does not make; of true ones on the right: showers that the model misses."
+        "Test showers of all seeds, after calibration, which is by steps. A tail of generated showers on the left: "
+        "showers that GEANT does not make; of true ones on the right: showers that the model misses."
     )
     return [note(about), Grid(tuple(blocks))]
 
