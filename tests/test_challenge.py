@@ -1,11 +1,16 @@
 """The way of the challenge, one command a step, on files as they are published: full width, keys alone, own chunks."""
 
+import json
+import sys
+
 import h5py
 import numpy as np
 import pytest
 
 from caloforge.detectors import DETECTORS
 from caloforge.evaluation import classifier
+from caloforge.export import bundle
+from caloforge.io.run import Run
 from caloforge.io.scores import read_scores
 from caloforge.metrics.showers import scores
 from made_showers import QUICK, ds1
@@ -35,6 +40,39 @@ def published(path, detector, seed):
         file["incident_energies"] = energies
         showers = 0.8 * energies * voxels / voxels.sum(1, keepdims=True)
         file.create_dataset("showers", data=showers, chunks=True, compression="gzip")
+
+
+BUDGET = [
+    "model.energy.epochs=1", "model.energy.recompute=true", "model.energy.solver.steps=1", "model.shape.epochs=1",
+    "model.shape.network.recompute=true", "model.shape.solver.steps=1",
+]  # fmt: skip
+"""The published networks at the least a training can be, each stage an update; of `rk4` one step."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["2", "3"])
+def test_the_published_networks_train_sample_evaluate_and_export(name, caloforge, tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "Sizes", lambda: QUICK)
+    monkeypatch.setattr(bundle, "BATCHES", (1, 3))
+    monkeypatch.setattr(sys.modules[__name__], "ROWS", 12)
+    train, test = tmp_path / f"dataset_{name}_1.hdf5", tmp_path / f"dataset_{name}_2.hdf5"
+    published(train, DETECTORS[f"ds{name}"], 0)
+    published(test, DETECTORS[f"ds{name}"], 1)
+    changes = [word for one in BUDGET for word in ("--set", one)]
+    for words in (
+        ("train", f"ds{name}-calodream-paper", "--data", train, "--reference", test, "--out", tmp_path / "run", *changes),
+        ("evaluate", tmp_path / "run", "--reference", test, "--repeats", 1),
+        ("export", tmp_path / "run", "--out", tmp_path / "bundle"),
+    ):  # fmt: skip
+        code, _, problem = caloforge(*words)
+        assert code == 0, problem
+    log = Run(tmp_path / "run").log()
+    assert {row["stage"] for row in log} == {"energy", "shape"}
+    assert all(np.isfinite(row["loss"]) for row in log)
+    (entry,) = read_scores(tmp_path / "run" / "scores.json").sets.values()
+    assert entry.groups["all"].n == 12
+    card = json.loads((tmp_path / "bundle" / "card.json").read_text())
+    assert card["parameters"] == {"2": 28_427_393, "3": 8_253_575}[name]
 
 
 @pytest.mark.slow
