@@ -58,15 +58,15 @@ def test_the_published_networks_train_sample_evaluate_and_export(name, caloforge
     train, test = tmp_path / f"dataset_{name}_1.hdf5", tmp_path / f"dataset_{name}_2.hdf5"
     published(train, DETECTORS[f"ds{name}"], 0)
     published(test, DETECTORS[f"ds{name}"], 1)
-    changes = [word for one in BUDGET for word in ("--set", one)]
+    run, changes = tmp_path / "run", [word for one in BUDGET for word in ("--set", one)]
     for words in (
-        ("train", f"ds{name}-calodream-paper", "--data", train, "--reference", test, "--out", tmp_path / "run", *changes),
-        ("evaluate", tmp_path / "run", "--reference", test, "--repeats", 1),
-        ("export", tmp_path / "run", "--out", tmp_path / "bundle"),
+        ("train", f"ds{name}-calodream-paper", "--data", train, "--reference", test, "--out", run, *changes),
+        ("evaluate", run, "--reference", test, "--repeats", 1),
+        ("export", run, "--out", tmp_path / "bundle"),
     ):  # fmt: skip
         code, _, problem = caloforge(*words)
         assert code == 0, problem
-    log = Run(tmp_path / "run").log()
+    log = Run(run).log()
     assert {row["stage"] for row in log} == {"energy", "shape"}
     assert all(np.isfinite(row["loss"]) for row in log)
     (entry,) = read_scores(tmp_path / "run" / "scores.json").sets.values()
