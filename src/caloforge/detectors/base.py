@@ -93,11 +93,14 @@ class Face:
         z: distance |z| of the plane, in cm.
         x: centre of the face, in cm from the beam axis.
         y: likewise.
+        window: where a photon gives the same light wherever it enters, since nothing is in its way and the detector
+            holds all of its shower: lowest and highest x, then y, in cm from the centre; None where not known.
     """
 
     z: float
     x: float = 0.0
     y: float = 0.0
+    window: tuple[tuple[float, float], tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True)

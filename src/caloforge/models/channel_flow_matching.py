@@ -20,6 +20,9 @@ holds where module and beam line are the same above and below. Magnets are not t
 image; with `transport` it is aimed at where they bring it to the mirror image of its place
 (`models.parts.images.mirrored`).
 
+With `move`, half of the photons that nothing is in the way of are moved across the face by whole cells
+(`models.parts.images.moved`): their light is the same wherever they enter.
+
 With `derived` the network sees, besides the standardised features, what they mean at the detector
 (`models.parts.particle_features.ImpactFeatures`), with `transport` also what the magnets before it do to charged
 particles (`ParticleFeatures` with `TransportFeatures`).
@@ -40,7 +43,7 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import BatchRandom, Readout, Stage
 from caloforge.models.parts.bayesian import BayesianConfig, make_sums_bayesian, sums_stages
-from caloforge.models.parts.images import channel_sums, half_mirrored
+from caloforge.models.parts.images import augmented, channel_sums, check_moved
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.particle_features import ImpactFeatures, ParticleFeatures
 from caloforge.models.parts.sums import reflected
@@ -64,6 +67,7 @@ class ChannelFlowMatchingConfig(BaseModel):
             `mirror` charged particles are aimed at where magnets bring them to the mirror image of their place.
         scale: the function f of the module's docstring; `root` needs the feature energy.
         mirror: trains on mirrored events too; needs an axis y and the features vy, py.
+        move: trains on photons moved by whole cells too; needs a face with a window (`detectors.Face`).
         width: of every hidden layer.
         blocks: residual blocks.
         solver: method and steps of the sampling; may be changed after the training.
@@ -82,6 +86,7 @@ class ChannelFlowMatchingConfig(BaseModel):
     transport: bool = False
     scale: Literal["root", "log"] = "root"
     mirror: bool = False
+    move: bool = False
     width: int = Field(128, ge=1)
     blocks: int = Field(4, ge=1)
     solver: RuleConfig = RuleConfig(steps=16)
@@ -119,6 +124,8 @@ class ChannelFlowMatching(Readout):
                 )
         if config.mirror and "y" not in detector.axes:
             raise ValueError(f"model.mirror needs an axis y; {detector.name} has {', '.join(detector.axes)}")
+        if config.move:
+            check_moved(detector)
         features = len(detector.conditions)
         self.derive: ParticleFeatures | ImpactFeatures | nn.Identity
         if config.transport:
@@ -150,8 +157,7 @@ class ChannelFlowMatching(Readout):
         self.standardize_sums.refit(self._scaled(sums + 0.5, conditions))
 
         def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
-            if config.mirror:
-                batch = half_mirrored(batch, rng, transport=config.transport)
+            batch = augmented(batch, rng, mirror=config.mirror, move=config.move, transport=config.transport)
             counts = (
                 torch.from_numpy(self.detector.readout(batch.responses, self.channels)).float().to(device)
             )

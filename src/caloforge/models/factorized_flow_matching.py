@@ -64,7 +64,7 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.metrics.images import image_distances
 from caloforge.models.base import BatchRandom, Generator, Stage
-from caloforge.models.parts.images import cell_order, channel_sums, check_mirror, half_mirrored
+from caloforge.models.parts.images import augmented, cell_order, channel_sums, check_mirror, check_moved
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.layout import NUMBERS, PLACES, SHARES, Layout, LayoutConfig
 from caloforge.models.parts.stage import LossStage, aside
@@ -185,6 +185,7 @@ class FactorizedFlowMatchingConfig(BaseModel):
             (`models.parts.sums.reflected`); may be changed after the training.
         mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored. With
             `transport` charged particles are aimed at where magnets bring them to the mirror image of their place.
+        move: train on photons moved by whole cells within the window of the detector's face, too.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events generated for each validation.
     """
@@ -200,6 +201,7 @@ class FactorizedFlowMatchingConfig(BaseModel):
     transport: Transported = False
     least: int = Field(0, ge=0)
     mirror: bool = False
+    move: bool = False
     average: float = Field(0.999, ge=0, lt=1)
     validation_events: int = Field(1024, ge=2)
 
@@ -212,7 +214,8 @@ class FactorizedFlowMatching(Generator):
         config: sizes and training.
 
     Raises:
-        ValueError: another number of axes, cells in no channel or several, nothing to mirror, or a layout of energies.
+        ValueError: another number of axes, cells in no channel or several, nothing to mirror or to move, or a layout of
+            energies.
     """
 
     config_class: ClassVar[type[BaseModel]] = FactorizedFlowMatchingConfig
@@ -230,6 +233,8 @@ class FactorizedFlowMatching(Generator):
         check_factors(detector, config.channels)
         if config.mirror:
             check_mirror(detector)
+        if config.move:
+            check_moved(detector)
         if config.layout and not detector.counts:
             raise ValueError(
                 f"model.layout counts photons; {detector.name} measures energies in {detector.unit}"
@@ -408,7 +413,7 @@ class FactorizedFlowMatching(Generator):
         stages.append(self._place_stage(events))
         if self.layout is not None:
             rows, average = self.config.validation_events, self.config.average
-            stages.append(self.layout.stage(self._known, self._augmented, rows, events, average))
+            stages.extend(self.layout.stages(self._known, self._augmented, rows, events, average))
         stages.append(self._image_stage(events))
         if self.config.image.distillation.steps:
             stages.append(self._distillation_stage(events))
@@ -554,9 +559,9 @@ class FactorizedFlowMatching(Generator):
         return self._tensors(self._augmented(batch, rng))
 
     def _augmented(self, batch: Events, rng: BatchRandom) -> Events:
-        """Mirrors half of the events where that is wanted."""
-        mirror, transport = self.config.mirror, bool(self.config.transport)
-        return half_mirrored(batch, rng, transport=transport) if mirror else batch
+        """Mirrors half of the events and moves half of the photons, where that is wanted."""
+        config = self.config
+        return augmented(batch, rng, mirror=config.mirror, move=config.move, transport=bool(config.transport))
 
     def _tensors(self, events: Events) -> tuple[Tensor, Tensor, Tensor]:
         """Returns conditions (B, F), responses (B, *shape) and channel sums (B, K), both in photons or quanta."""

@@ -50,7 +50,7 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.images import image_distances
 from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.bayesian import make_bayesian, variational
-from caloforge.models.parts.images import cell_order, channel_sums, check_mirror, half_mirrored
+from caloforge.models.parts.images import augmented, cell_order, channel_sums, check_mirror, check_moved
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage, aside, average_stage, solver_stage
 from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors, interval_conditioned
@@ -142,6 +142,7 @@ class FactorizedLatentFlowMatchingConfig(BaseModel):
             (`models.parts.sums.reflected`); may be changed after the training.
         mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored. With
             `transport` charged particles are aimed at where magnets bring them to the mirror image of their place.
+        move: train on photons moved by whole cells within the window of the detector's face, too.
         average: decay of the moving average of the weights; 0 keeps none.
         validation_events: events of each validation.
     """
@@ -157,6 +158,7 @@ class FactorizedLatentFlowMatchingConfig(BaseModel):
     transport: Transported = False
     least: int = Field(0, ge=0)
     mirror: bool = False
+    move: bool = False
     average: float = Field(0.999, ge=0, lt=1)
     validation_events: int = Field(1024, ge=2)
 
@@ -177,7 +179,7 @@ class FactorizedLatentFlowMatching(Generator):
         config: sizes and training.
 
     Raises:
-        ValueError: another number of axes, cells in no channel or several, or nothing to mirror.
+        ValueError: another number of axes, cells in no channel or several, or nothing to mirror or to move.
     """
 
     config_class: ClassVar[type[BaseModel]] = FactorizedLatentFlowMatchingConfig
@@ -189,6 +191,8 @@ class FactorizedLatentFlowMatching(Generator):
         check_factors(detector, config.channels)
         if config.mirror:
             check_mirror(detector)
+        if config.move:
+            check_moved(detector)
         self.detector, self.config = detector, config
         self.sums = Sums(
             detector,
@@ -396,7 +400,7 @@ class FactorizedLatentFlowMatching(Generator):
             "flow",
             self.flow,
             variational(loss, self.config.flow.bayesian, events),
-            self._teacher_scores,
+            self._velocity_scores,
             self.config.flow,
             events,
             average=self.config.average,
@@ -412,6 +416,11 @@ class FactorizedLatentFlowMatching(Generator):
         """The same before the smaller decoder is trained, which is left aside."""
         with aside(self, "decoder"):
             return self._image_scores(source)
+
+    def _velocity_scores(self, source: EventSource) -> Mapping[str, float]:
+        """The same before the average velocities of the code are trained, which are left aside."""
+        with aside(self, "flow_average_velocity"):
+            return self._teacher_scores(source)
 
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
         _, _, known = self._tensors(batch)
@@ -445,9 +454,9 @@ class FactorizedLatentFlowMatching(Generator):
         return torch.where(responses < COUNTS - 0.5, responses.round(), responses.clamp(min=COUNTS))
 
     def _augmented(self, batch: Events, rng: BatchRandom) -> Events:
-        """Mirrors half of the events where that is wanted."""
-        mirror, transport = self.config.mirror, bool(self.config.transport)
-        return half_mirrored(batch, rng, transport=transport) if mirror else batch
+        """Mirrors half of the events and moves half of the photons, where that is wanted."""
+        config = self.config
+        return augmented(batch, rng, mirror=config.mirror, move=config.move, transport=bool(config.transport))
 
     def _known(self, features: Tensor, sums: Tensor) -> Tensor:
         """Returns standardised features of particle and sums, (B, C)."""

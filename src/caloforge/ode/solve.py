@@ -12,6 +12,9 @@ from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, Conditioned
 from caloforge.ode.path import Velocity
 from caloforge.ode.solvers import SolverConfig, integrate, step_times
 
+UNTRAINED = SolverConfig(method="midpoint", steps=6)
+"""What a velocity is followed by while the network of its average is not trained: the path it will learn from."""
+
 UNROLLED = 16
 """Most evaluations that an exported graph holds one after another; more are a loop."""
 
@@ -64,13 +67,15 @@ def solve(
         x0: the start, (B, *).
         solver: what is asked for.
         bespoke: the bespoke solver, of the same end.
-        average: the average velocities.
+        average: the average velocities; None where they are not trained yet: `UNTRAINED` does for them.
         end: the last time.
         shares: as in `step_times`; a bespoke solver has times of its own.
 
     Returns:
         x at the end, (B, *).
     """
+    if solver.method == "average_velocity" and average is None:
+        solver = UNTRAINED
     if torch.compiler.is_exporting() and solver.steps <= UNROLLED:
         followed = _followed(
             velocity, x0, solver, bespoke, average, step_times(end, solver.steps, shares=shares)
@@ -80,7 +85,7 @@ def solve(
     if solver.method == "bespoke" and bespoke is not None:
         x: Tensor = bespoke(velocity, x0)
         return x
-    if solver.method == "average_velocity" and average is not None:
+    if average is not None and solver.method == "average_velocity":
         return leap(average, x0, step_times(end, solver.steps, shares=shares))
     return integrate(velocity, x0, solver, end, shares=shares)
 

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.models.base import BatchRandom, Stage
-from caloforge.models.parts.images import half_mirrored
+from caloforge.models.parts.images import augmented
 from caloforge.models.parts.inference import spread_rows
 from caloforge.models.parts.particle_features import BendingFeatures, ImpactFeatures
 from caloforge.models.parts.photons import Photons, PhotonsConfig, photon_sums
@@ -227,7 +227,7 @@ class FlowImages(nn.Module):
     def batch(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor]:
         """Returns conditions (B, F) and counts (B, D), half of the events mirrored where that is asked for."""
         if self.mirror:
-            batch = half_mirrored(batch, rng, transport=False)
+            batch = augmented(batch, rng, mirror=True, move=False, transport=False)
         return self.tensors(batch)
 
     def tensors(self, events: Events) -> tuple[Tensor, Tensor]:

@@ -56,13 +56,88 @@ def mirrored(
     return conditions, responses
 
 
-def half_mirrored(batch: Events, rng: BatchRandom, *, transport: bool) -> Events:
-    """Mirrors half of the events of a batch, at random; `transport` as in `mirrored`."""
-    chosen = (rng.uniform() < 0.5).cpu().numpy()
-    conditions, responses = mirrored(
-        batch.detector, batch.conditions, batch.responses, chosen, transport=transport
-    )
+def moved(
+    detector: Detector,
+    conditions: NDArray[np.float32],
+    responses: NDArray[np.generic],
+    rows: NDArray[np.bool_],
+    u: NDArray[np.floating],
+) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
+    """Moves photons across the face, ray and image, within the window where they give the same light everywhere.
+
+    A photon in `Face.window` is reflected, x to -x, or not, and moved by whole cells in x and y, of which all that keep
+    it in the window are equally likely. Side, vertex and size of the momentum stay.
+
+    Args:
+        detector: a detector that `check_moved` lets pass.
+        conditions: (N, F).
+        responses: (N, *shape).
+        rows: the events to move, (N,); of these only photons in the window are.
+        u: uniforms, (N, 3).
+
+    Returns:
+        conditions and responses, as new arrays.
+    """
+    face, pitch = detector.face, detector.pitch
+    assert face is not None
+    assert face.window is not None
+    assert pitch is not None
+    low, high = np.array(face.window).T
+    centre = np.array([face.x, face.y])
+    columns = [detector.features.index(name) for name in RAY]
+    kind = conditions[:, [detector.features.index(name) for name in ("mass", "charge")]]
+    rays = conditions[:, columns].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = straight_impact(rays, face.z) - centre
+    inside = ((place >= low) & (place <= high)).all(1)
+    chosen = np.flatnonzero(rows & (kind == 0).all(1) & inside)
+    place, u = place[chosen], u[chosen]
+    conditions, responses = conditions.copy(), responses.copy()
+    turned = u[:, 0] < 0.5
+    place[turned, 0] *= -1
+    images = responses[chosen]
+    images[turned] = np.flip(images[turned], 1)
+    least, most = np.ceil((low - place) / pitch), np.floor((high - place) / pitch)
+    cells = (least + np.floor(u[:, 1:] * (most - least + 1))).astype(np.intp)
+    aim = place + cells * pitch + centre
+    conditions[np.ix_(chosen, np.array(columns))] = aimed(rays[chosen], rays[chosen, :3], aim, face.z)
+    responses[chosen] = _shifted(images, cells)
+    return conditions, responses
+
+
+def augmented(batch: Events, rng: BatchRandom, *, mirror: bool, move: bool, transport: bool) -> Events:
+    """Changes a batch of the training by what leaves the response the same.
+
+    Args:
+        batch: events.
+        rng: random numbers.
+        mirror: half of the events, at random, are mirrored as by `mirrored`.
+        move: half of the photons are moved as by `moved`.
+        transport: as for `mirrored`.
+    """
+    conditions, responses = batch.conditions, batch.responses
+    if mirror:
+        chosen = (rng.uniform() < 0.5).cpu().numpy()
+        conditions, responses = mirrored(batch.detector, conditions, responses, chosen, transport=transport)
+    if move:
+        u = rng.uniform(4).cpu().numpy()
+        conditions, responses = moved(batch.detector, conditions, responses, u[:, 3] < 0.5, u[:, :3])
     return dataclasses.replace(batch, conditions=conditions, responses=responses)
+
+
+def check_moved(detector: Detector) -> None:
+    """Raises ValueError for a detector whose photons cannot be moved."""
+    known = detector.face is not None and detector.face.window is not None and detector.pitch is not None
+    if (
+        not known
+        or tuple(detector.axes) != ("x", "y")
+        or not {*RAY, "mass", "charge"} <= set(detector.features)
+    ):
+        raise ValueError(
+            "move needs a face with a window, a pitch, the axes x and y and the conditions vertex, momentum, mass and "
+            f"charge; {detector.name} has face {detector.face}, pitch {detector.pitch}, the axes "
+            f"{', '.join(detector.axes)} and {', '.join(detector.features)}"
+        )
 
 
 def check_mirror(detector: Detector) -> None:
@@ -92,6 +167,17 @@ def _aim(
     charged = (charge != 0) & possible
     image[np.ix_(charged, np.array(columns))] = turned[charged]
     return np.asarray(possible | (charge == 0))
+
+
+def _shifted(images: NDArray[np.generic], cells: NDArray[np.intp]) -> NDArray[np.generic]:
+    """Shifts images (N, H, W) by whole cells (N, 2); what leaves them is lost, what enters is dark."""
+    rows, columns = (np.arange(size) - cells[:, axis, None] for axis, size in enumerate(images.shape[1:]))
+    within = [
+        (index >= 0) & (index < size) for index, size in zip((rows, columns), images.shape[1:], strict=True)
+    ]
+    rows, columns = np.where(within[0], rows, 0), np.where(within[1], columns, 0)
+    found = images[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None]]
+    return found * (within[0][:, :, None] & within[1][:, None])
 
 
 def channel_sums(source: EventSource, channels: str) -> NDArray[np.float64]:

@@ -23,23 +23,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score
 from caloforge.models.base import BatchRandom, Stage
 from caloforge.models.parts.inference import spread_rows
-from caloforge.models.parts.stage import LossStage
+from caloforge.models.parts.stage import LossStage, aside, average_stage
+from caloforge.models.parts.sums import StudentConfig, interval_conditioned
 from caloforge.nn.hyperbolic import sinh
 from caloforge.nn.velocity_network import VelocityNetwork
-from caloforge.ode.bespoke import conditioned
+from caloforge.ode.average_velocity import Average
+from caloforge.ode.bespoke import BespokeConfig, conditioned
 from caloforge.ode.path import Velocity, cfm_loss
-from caloforge.ode.solve import solve
-from caloforge.ode.solvers import RuleConfig
+from caloforge.ode.solve import check_solver, solve
+from caloforge.ode.solvers import SolverConfig
 from caloforge.optim import AdamConfig
 from caloforge.runtime.noise import standard_normals
 from caloforge.transforms import Standardize
@@ -73,16 +76,24 @@ class LayoutConfig(BaseModel):
         width: of every hidden layer.
         blocks: residual blocks.
         solver: of the sampling; may be changed after the training.
+        average_velocity: a network that is trained to do with one or two evaluations, for `solver.method =
+            "average_velocity"`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = Field(128, ge=1)
     blocks: int = Field(3, ge=1)
-    solver: RuleConfig = RuleConfig(steps=6)
+    solver: SolverConfig = SolverConfig(steps=6)
+    average_velocity: StudentConfig = StudentConfig()
     optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, schedule="cosine", warmup=0.05, weight_decay=0.02)
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(256, ge=1)
+
+    @model_validator(mode="after")
+    def _solver(self) -> Self:
+        check_solver(self.solver, BespokeConfig(), self.average_velocity)
+        return self
 
 
 class Layout(nn.Module):
@@ -99,6 +110,12 @@ class Layout(nn.Module):
         self.shape, self.config = shape, config
         self.standardize = Standardize(NUMBERS)
         self.network = VelocityNetwork(NUMBERS, features + HINTS, config.width, config.blocks)
+        blocks = config.average_velocity.blocks or config.blocks
+        self.average_velocity = (
+            VelocityNetwork(NUMBERS, features + HINTS, config.width, blocks, until=True)
+            if config.average_velocity.steps
+            else None
+        )
 
     def forward(
         self, straight: Tensor, expected: Tensor, features: Tensor, noise: Tensor
@@ -114,7 +131,10 @@ class Layout(nn.Module):
         Returns:
             the numbers, standardised, (B, 8), and the places that an image network is told, (B, 3, 2).
         """
-        x = solve(self.velocity(straight, expected, features), noise, self.config.solver, None)
+        known = _with_hints(straight, expected, features)
+        average = self.average_velocity and interval_conditioned(self.average_velocity, known)
+        velocity = conditioned(self.network, self.network.condition(known))
+        x = solve(velocity, noise, self.config.solver, None, average)
         numbers = x.clamp(-LIMIT, LIMIT)
         return numbers, self.places(numbers, straight, expected)
 
@@ -125,10 +145,6 @@ class Layout(nn.Module):
         centre = _within(expected + sinh(plain[:, :2]), highest)
         core = _core_guess(straight, expected) + 0.5 * sinh(plain[:, 3:5])
         return torch.stack([straight, centre, _within(core, highest)], 1)
-
-    def velocity(self, straight: Tensor, expected: Tensor, features: Tensor) -> Velocity:
-        """Returns the velocity of the numbers for some events; arguments as of `forward`."""
-        return _velocity(self.network, straight, expected, features)
 
     def measure(self, counts: Tensor, straight: Tensor, expected: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """Measures the layouts of images.
@@ -145,22 +161,22 @@ class Layout(nn.Module):
         numbers = self.standardize(_measured(counts, straight, expected, u)).clamp(-LIMIT, LIMIT)
         return numbers, self.places(numbers, straight, expected)
 
-    def stage(
+    def stages(
         self,
         known: Known,
         augment: Callable[[Events, BatchRandom], Events],
         validation_events: int,
         events: int,
         average: float,
-    ) -> Stage:
-        """Returns the stage that trains it, after those of what it is told.
+    ) -> list[Stage]:
+        """Returns the stages that train it, after those of what it is told: the velocity, and its average if wanted.
 
         Args:
             known: what is known of events, and their counts.
             augment: changes each batch of the training.
             validation_events: events of each validation.
             events: number of training events.
-            average: decay of the moving average of the weights.
+            average: decay of the moving average of the velocity's weights.
         """
 
         @torch.no_grad()
@@ -172,8 +188,15 @@ class Layout(nn.Module):
         def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             straight, expected, features, counts = known(augment(batch, rng))
             x1, _ = self.measure(counts, straight, expected, rng.uniform(SHARES))
-            velocity = _velocity(network, straight, expected, features)
-            return cfm_loss(velocity, rng.normal(NUMBERS), x1, rng.uniform())
+            condition = network.condition(_with_hints(straight, expected, features))
+            return cfm_loss(conditioned(network, condition), rng.normal(NUMBERS), x1, rng.uniform())
+
+        def problem(
+            student: VelocityNetwork, batch: Events, rng: BatchRandom
+        ) -> tuple[Average, Velocity, Tensor]:
+            told = _with_hints(*known(augment(batch, rng))[:3])
+            velocity = conditioned(self.network, self.network.condition(told))
+            return interval_conditioned(student, told), velocity, rng.normal(NUMBERS)
 
         @torch.no_grad()
         def scores(source: EventSource) -> Mapping[str, float]:
@@ -185,14 +208,31 @@ class Layout(nn.Module):
             arrays = (true.double().cpu().numpy(), torch.stack(drawn).double().cpu().numpy())
             return {"energy_score": energy_score(*arrays)}
 
-        return LossStage(
-            "layout", self.network, loss, scores, self.config, events, average=average, prepare=prepare
+        def velocity_scores(source: EventSource) -> Mapping[str, float]:
+            with aside(self, "average_velocity"):
+                return scores(source)
+
+        velocity = LossStage(
+            "layout",
+            self.network,
+            loss,
+            velocity_scores,
+            self.config,
+            events,
+            average=average,
+            prepare=prepare,
         )
+        stages: list[Stage] = [velocity]
+        if self.average_velocity is not None:
+            config, student = self.config.average_velocity, self.average_velocity
+            name = "layout_average_velocity"
+            stages.append(average_stage(name, student, self.network, problem, scores, config, events))
+        return stages
 
 
-def _velocity(network: VelocityNetwork, straight: Tensor, expected: Tensor, features: Tensor) -> Velocity:
-    known = torch.cat([features, _hints(straight, expected)], 1)
-    return conditioned(network, network.condition(known))
+def _with_hints(straight: Tensor, expected: Tensor, features: Tensor) -> Tensor:
+    """Returns all that the flow is told, (B, F + 6)."""
+    return torch.cat([features, _hints(straight, expected)], 1)
 
 
 def _measured(counts: Tensor, straight: Tensor, expected: Tensor, u: Tensor) -> Tensor:
