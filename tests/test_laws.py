@@ -11,6 +11,7 @@ from caloforge.models.base import BatchRandom
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.runtime.noise import standard_normals
 from caloforge.training.checkpoint import load_weights, save_weights
+from caloforge.transforms import Standardize
 from made import FEW, made_events
 from made_showers import made_showers
 
@@ -64,8 +65,8 @@ SMALL = {
         "sums": {
             "width": 16,
             "blocks": 1,
-            "solver": {"method": "bespoke", "steps": 2},
-            "bespoke": {"steps": 2, "reference": 4, "batch_size": 16},
+            "solver": {"method": "average_velocity", "steps": 1},
+            "average_velocity": {"steps": 1, "teacher": 2, "batch_size": 16},
             "batch_size": 16,
         },
         "code": {"network": {"width": 8, "blocks": 1, "code": 4, "embedding": 8}, "batch_size": 16},
@@ -253,6 +254,46 @@ def test_every_trained_parameter_gets_a_gradient(case):
                 if p.grad is not None and p.grad.any()
             }
         assert sorted(set(names) - seen) == []
+
+
+def test_what_is_standardised_has_mean_0_and_spread_1(case):
+    model, events, _ = case
+    seen = {}
+
+    def keep(name, output):
+        seen.setdefault(name, []).append(output.detach().reshape(-1, output.shape[-1]))
+
+    parts = [(name, part) for name, part in model.named_modules() if isinstance(part, Standardize)]
+    for stage in model.stages(events):
+        next(iter(stage.batches(events, np.random.default_rng(0))))  # prepares
+        hooks = [
+            part.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
+            for name, part in parts
+        ]
+        stage.step(events, BatchRandom(0, slice(0, 80), 80), lambda loss: None)
+        for hook in hooks:
+            hook.remove()
+    for name, outputs in seen.items():
+        values = torch.cat(outputs)
+        spread, mean = values.std(0, correction=0), values.mean(0)
+        assert mean.abs().max() < 0.1, name
+        assert ((spread - 1).abs() < 0.1).logical_or(spread < 1e-3).all(), name
+
+
+@torch.no_grad()
+def test_every_stage_is_judged_by_what_it_trains(case):
+    model, events, _ = case
+    some = events.slices(slice(0, 16))
+    for stage in model.stages(events):
+        next(iter(stage.batches(events, np.random.default_rng(0))))  # prepares
+        modules = stage.modules()
+        network = modules.get("average", modules["module"])
+        before, weights = stage.validate(some), {k: v.clone() for k, v in network.state_dict().items()}
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+        after = stage.validate(some)
+        network.load_state_dict(weights)
+        assert before[stage.best_by] != after[stage.best_by], stage.name
 
 
 def test_generation_in_memory_pads_the_last_batch(case):

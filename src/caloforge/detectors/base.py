@@ -95,12 +95,18 @@ class Face:
         y: likewise.
         window: where a photon gives the same light wherever it enters, since nothing is in its way and the detector
             holds all of its shower: lowest and highest x, then y, in cm from the centre; None where not known.
+        turns: whether neutral particles that meet the face give the same light from all its eight sides, those of a
+            square.
+        strip: where charged particles that came through the magnets give light that depends on x alone: bounds like
+            those of `window`.
     """
 
     z: float
     x: float = 0.0
     y: float = 0.0
     window: tuple[tuple[float, float], tuple[float, float]] | None = None
+    turns: bool = False
+    strip: tuple[tuple[float, float], tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -165,18 +171,38 @@ class Transport:
         """
         kick = np.where(forward, *self.kick) * curvature
         wanted = np.stack([straight[:, 0], -straight[:, 1] - 2 * kick], 1)
-        through = (curvature > 0) & self._near(straight)
-        u = np.clip(self.STIFF * curvature[through], *self.RANGE) - self.MIDDLE
-        maps = np.array(self.maps)[np.where(forward[through], 0, 1)]
-        terms = np.einsum("nabi,ni->nab", maps, u[:, None] ** np.arange(5))
-        constant, slopes = terms[..., 0], terms[..., 1:]
-        place = constant + np.einsum("nab,nb->na", slopes, straight[through])
-        wanted[through] = np.einsum("nab,nb->na", np.linalg.pinv(slopes), place * (1, -1) - constant)
-        other = ((curvature > 0) & self._near(wanted)) != through
+        through = self.passes(straight, curvature)
+        place = self.place(straight[through], curvature[through], forward[through])
+        wanted[through] = self.aim(place * (1, -1), curvature[through], forward[through])
+        other = self.passes(wanted, curvature) != through
         return np.where(other[:, None], np.nan, wanted)
 
-    def _near(self, straight: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return np.asarray((straight**2).sum(1) < self.NEAR**2)
+    def passes(self, straight: NDArray[np.float64], curvature: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tells which particles come through the magnets, (N,); arguments as of `mirrored`."""
+        return np.asarray((curvature > 0) & ((straight**2).sum(1) < self.NEAR**2))
+
+    def place(
+        self, straight: NDArray[np.float64], curvature: NDArray[np.float64], forward: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """Tells where the magnets bring particles that pass them, in cm from the axis, (N, 2)."""
+        constant, slopes = self._map(curvature, forward)
+        return np.asarray(constant + np.einsum("nab,nb->na", slopes, straight))
+
+    def aim(
+        self, place: NDArray[np.float64], curvature: NDArray[np.float64], forward: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """Tells where to aim particles that the magnets shall bring to places, the inverse of `place`, (N, 2)."""
+        constant, slopes = self._map(curvature, forward)
+        return np.einsum("nab,nb->na", np.linalg.pinv(slopes), place - constant)
+
+    def _map(
+        self, curvature: NDArray[np.float64], forward: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Returns the map of each particle: the place of x = y = 0, (N, 2), and the slopes, (N, 2, 2)."""
+        u = np.clip(self.STIFF * curvature, *self.RANGE) - self.MIDDLE
+        maps = np.array(self.maps)[np.where(forward, 0, 1)]
+        terms = np.einsum("nabi,ni->nab", maps, u[:, None] ** np.arange(5))
+        return terms[..., 0], terms[..., 1:]
 
 
 @dataclass(frozen=True, eq=False)

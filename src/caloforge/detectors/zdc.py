@@ -42,6 +42,10 @@ ZP_WINDOW = ((-4.6, 10.2), (-5.0, 5.0))
 """The same of the ZP: 0.39 to 0.51 by centimetre, where a particle or two is the rule; at X < -5 cm, behind the beam
 pipe, 0.11 to 0.17, and 0.12 from X = 11 cm on."""
 
+ZP_STRIP = ((-11.0, -3.2), (-2.5, 2.5))
+"""Where protons that come through the magnets give the ZP light that depends on x alone: 0.08 photons a GeV at
+X = -10.9 cm, 0.30 at -9 and 0.35 from -6 cm on. Near X = -3 cm some are lost before, and beyond nearly all."""
+
 TRANSPORT = Transport(
     maps=(
         (
@@ -114,7 +118,7 @@ ZN = Detector(
     channels={"paper": _paper((44, 44)), "o2": _o2((44, 44), _zn_towers((44, 44)))},
     title="ALICE ZN",
     pitch=0.16,
-    face=Face(FACE, window=ZN_WINDOW),
+    face=Face(FACE, window=ZN_WINDOW, turns=True),
     transport=TRANSPORT,
 )
 
@@ -126,6 +130,6 @@ ZP = Detector(
     channels={"paper": _paper((56, 30)), "o2": _o2((56, 30), _zp_towers((56, 30)))},
     title="ALICE ZP",
     pitch=0.4,
-    face=Face(FACE, x=ZP_CENTRE, window=ZP_WINDOW),
+    face=Face(FACE, x=ZP_CENTRE, window=ZP_WINDOW, strip=ZP_STRIP),
     transport=TRANSPORT,
 )

@@ -8,6 +8,7 @@ from caloforge.detectors import CRYSTALS, ZP
 from caloforge.models.base import BatchRandom
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching, FactorizedFlowMatchingConfig
 from caloforge.models.parts.layout import HINTS, NUMBERS, PLACES, SHARES, Layout, LayoutConfig
+from caloforge.models.parts.stage import aside
 from caloforge.samples import weights
 from caloforge.training.checkpoint import load_model
 from made import made_events
@@ -93,6 +94,38 @@ def test_a_model_with_a_layout_keeps_sums_and_learns():
         known = conditions, model.sums.describe(conditions), sums
         image = model.draw_image(*known, torch.randn(4, ZP.cells), torch.randn(4), torch.randn(4, NUMBERS))
     np.testing.assert_array_equal(ZP.readout(image.numpy()), sums.numpy())
+
+
+def test_average_velocities_lead_where_the_layouts_flow_does():
+    torch.manual_seed(0)
+    solver = {"method": "average_velocity", "steps": 1}
+    student = {"steps": 1, "blocks": 1, "teacher": 2, "optimizer": {"learning_rate": 1e-2}, "average": 0.0}
+    layout = {**SMALL["layout"], "blocks": 2, "solver": solver, "average_velocity": student}
+    config = FactorizedFlowMatchingConfig.model_validate(SMALL | {"layout": layout, "average": 0.0})
+    model, events = FactorizedFlowMatching(ZP, config), made_events(ZP)
+    stages = {stage.name: stage for stage in model.stages(events)}
+    assert list(stages)[2:] == ["layout", "layout_average_velocity", "image"]
+    assert len(model.layout.network.blocks) == 2
+    assert len(model.layout.average_velocity.blocks) == 1
+    for name in ("layout", "layout_average_velocity"):
+        stage = stages[name]
+        next(iter(stage.batches(events, np.random.default_rng(0))))  # prepares
+        losses = [
+            stage.step(events, BatchRandom(step % 5, slice(0, 48), 48), lambda loss: loss.backward())["loss"]
+            for step in range(30)
+        ]
+        assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    straight, expected, features, _ = model._known(events)
+    with torch.no_grad():
+        drawn, _ = model.layout(straight, expected, features, torch.zeros(48, NUMBERS))
+        with aside(model.layout, "average_velocity"):
+            followed, _ = model.layout(straight, expected, features, torch.zeros(48, NUMBERS))
+    assert (drawn - followed).abs().mean() < 0.5 * followed.abs().mean()
+
+
+def test_average_velocities_that_are_not_trained_are_refused():
+    with pytest.raises(ValueError, match="needs them to be trained"):
+        LayoutConfig(solver={"method": "average_velocity", "steps": 1})
 
 
 def test_energies_have_no_layout():

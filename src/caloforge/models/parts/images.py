@@ -15,6 +15,15 @@ from caloforge.models.base import BatchRandom
 from caloforge.nn.image_vit import ImageDecoder, ImageEncoder, dropout_mask
 from caloforge.transforms import Standardize
 
+PHOTON = 22
+"""PDG id of photons."""
+
+LASTING = (PHOTON, 2112, -2112, 130)
+"""PDG ids of neutral particles that reach a detector far away: photons, neutrons and K(L)0."""
+
+Bounds = tuple[tuple[float, float], tuple[float, float]]
+"""Lowest and highest x, then y, in cm from the centre of a face."""
+
 
 def cell_order(detector: Detector, channels: str) -> NDArray[np.intp]:
     """Returns the cells channel by channel, shuffled within each by a fixed permutation, (cells,).
@@ -56,53 +65,58 @@ def mirrored(
     return conditions, responses
 
 
-def moved(
-    detector: Detector,
-    conditions: NDArray[np.float32],
-    responses: NDArray[np.generic],
-    rows: NDArray[np.bool_],
-    u: NDArray[np.floating],
-) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
-    """Moves photons across the face, ray and image, within the window where they give the same light everywhere.
+def moved(events: Events, rows: NDArray[np.bool_], u: NDArray[np.floating]) -> Events:
+    """Moves particles across the face, ray and image, where the light they give stays the same.
 
-    A photon in `Face.window` is reflected, x to -x, or not, and moved by whole cells in x and y, of which all that keep
-    it in the window are equally likely. Side, vertex and size of the momentum stay.
+    - Where the face has `turns`, neutral particles that live long enough are brought to any of its eight sides.
+    - Photons in its `window` are moved by whole cells in x and y, of which all that keep them in it are equally likely;
+      where it has no `turns` they are first reflected, x to -x, or not.
+    - Charged particles that magnets bring to its `strip` are moved by whole cells in y.
+
+    Side, vertex and size of the momentum stay.
 
     Args:
-        detector: a detector that `check_moved` lets pass.
-        conditions: (N, F).
-        responses: (N, *shape).
-        rows: the events to move, (N,); of these only photons in the window are.
-        u: uniforms, (N, 3).
-
-    Returns:
-        conditions and responses, as new arrays.
+        events: of a detector that `check_moved` lets pass, N.
+        rows: the events to move, (N,).
+        u: uniforms, (N, 5).
     """
-    face, pitch = detector.face, detector.pitch
+    detector, face, pitch = events.detector, events.detector.face, events.detector.pitch
     assert face is not None
     assert face.window is not None
     assert pitch is not None
-    low, high = np.array(face.window).T
     centre = np.array([face.x, face.y])
-    columns = [detector.features.index(name) for name in RAY]
-    kind = conditions[:, [detector.features.index(name) for name in ("mass", "charge")]]
+    columns = np.array([detector.features.index(name) for name in RAY])
+    conditions, responses = events.conditions.copy(), events.responses.copy()
     rays = conditions[:, columns].astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         place = straight_impact(rays, face.z) - centre
-    inside = ((place >= low) & (place <= high)).all(1)
-    chosen = np.flatnonzero(rows & (kind == 0).all(1) & inside)
-    place, u = place[chosen], u[chosen]
-    conditions, responses = conditions.copy(), responses.copy()
-    turned = u[:, 0] < 0.5
-    place[turned, 0] *= -1
-    images = responses[chosen]
-    images[turned] = np.flip(images[turned], 1)
-    least, most = np.ceil((low - place) / pitch), np.floor((high - place) / pitch)
-    cells = (least + np.floor(u[:, 1:] * (most - least + 1))).astype(np.intp)
-    aim = place + cells * pitch + centre
-    conditions[np.ix_(chosen, np.array(columns))] = aimed(rays[chosen], rays[chosen, :3], aim, face.z)
-    responses[chosen] = _shifted(images, cells)
-    return conditions, responses
+    photons = np.flatnonzero(rows & _within(place, face.window) & (events.pdg == PHOTON))
+    turned, sides = photons, (u[photons, :3] < 0.5) & (True, False, False)
+    if face.turns:
+        on_face = (np.abs(place) < np.array(detector.shape) * pitch / 2).all(1)
+        turned = np.flatnonzero(rows & on_face & np.isin(events.pdg, LASTING))
+        sides = u[turned, :3] < 0.5
+    place[turned], responses[turned] = _turned(place[turned], responses[turned], sides)
+    straight = place + centre
+    cells = _steps(place[photons], face.window, pitch, u[photons, 3:])
+    straight[photons] += cells * pitch
+    responses[photons] = _shifted(responses[photons], cells)
+    chosen = turned
+    if face.strip is not None and detector.transport is not None:
+        charge = conditions[:, detector.features.index("charge")]
+        curvature = charge / np.linalg.norm(rays[:, 3:], axis=1)
+        bent = np.flatnonzero(rows & detector.transport.passes(straight, curvature))
+        way = curvature[bent], rays[bent, 5] > 0
+        at = detector.transport.place(straight[bent], *way)
+        cells = _steps(at - centre, face.strip, pitch, u[bent, 3:]) * (0, 1)
+        aim = detector.transport.aim(at + cells * pitch, *way)
+        there = _within(at - centre, face.strip) & detector.transport.passes(aim, curvature[bent])
+        bent, cells = bent[there], cells[there]
+        straight[bent] = aim[there]
+        responses[bent] = _shifted(responses[bent], cells)
+        chosen = np.union1d(chosen, bent)
+    conditions[np.ix_(chosen, columns)] = aimed(rays[chosen], rays[chosen, :3], straight[chosen], face.z)
+    return dataclasses.replace(events, conditions=conditions, responses=responses)
 
 
 def augmented(batch: Events, rng: BatchRandom, *, mirror: bool, move: bool, transport: bool) -> Events:
@@ -112,29 +126,27 @@ def augmented(batch: Events, rng: BatchRandom, *, mirror: bool, move: bool, tran
         batch: events.
         rng: random numbers.
         mirror: half of the events, at random, are mirrored as by `mirrored`.
-        move: half of the photons are moved as by `moved`.
+        move: half of them are moved as by `moved`.
         transport: as for `mirrored`.
     """
-    conditions, responses = batch.conditions, batch.responses
     if mirror:
         chosen = (rng.uniform() < 0.5).cpu().numpy()
-        conditions, responses = mirrored(batch.detector, conditions, responses, chosen, transport=transport)
+        conditions, responses = mirrored(
+            batch.detector, batch.conditions, batch.responses, chosen, transport=transport
+        )
+        batch = dataclasses.replace(batch, conditions=conditions, responses=responses)
     if move:
-        u = rng.uniform(4).cpu().numpy()
-        conditions, responses = moved(batch.detector, conditions, responses, u[:, 3] < 0.5, u[:, :3])
-    return dataclasses.replace(batch, conditions=conditions, responses=responses)
+        u = rng.uniform(6).cpu().numpy()
+        batch = moved(batch, u[:, 5] < 0.5, u[:, :5])
+    return batch
 
 
 def check_moved(detector: Detector) -> None:
-    """Raises ValueError for a detector whose photons cannot be moved."""
+    """Raises ValueError for a detector whose particles cannot be moved."""
     known = detector.face is not None and detector.face.window is not None and detector.pitch is not None
-    if (
-        not known
-        or tuple(detector.axes) != ("x", "y")
-        or not {*RAY, "mass", "charge"} <= set(detector.features)
-    ):
+    if not known or tuple(detector.axes) != ("x", "y") or not {*RAY, "charge"} <= set(detector.features):
         raise ValueError(
-            "move needs a face with a window, a pitch, the axes x and y and the conditions vertex, momentum, mass and "
+            "move needs a face with a window, a pitch, the axes x and y and the conditions vertex, momentum and "
             f"charge; {detector.name} has face {detector.face}, pitch {detector.pitch}, the axes "
             f"{', '.join(detector.axes)} and {', '.join(detector.features)}"
         )
@@ -167,6 +179,37 @@ def _aim(
     charged = (charge != 0) & possible
     image[np.ix_(charged, np.array(columns))] = turned[charged]
     return np.asarray(possible | (charge == 0))
+
+
+def _within(place: NDArray[np.float64], bounds: Bounds) -> NDArray[np.bool_]:
+    """Tells which places (N, 2) are within bounds, (N,)."""
+    low, high = np.array(bounds).T
+    return np.asarray(((place >= low) & (place <= high)).all(1))
+
+
+def _steps(
+    place: NDArray[np.float64], bounds: Bounds, pitch: float, u: NDArray[np.floating]
+) -> NDArray[np.intp]:
+    """Draws by how many cells to move places (N, 2), so that they stay within bounds; uniforms and result (N, 2)."""
+    low, high = np.array(bounds).T
+    least, most = np.ceil((low - place) / pitch), np.floor((high - place) / pitch)
+    return (least + np.floor(u * (most - least + 1))).astype(np.intp)
+
+
+def _turned(
+    place: NDArray[np.float64], images: NDArray[np.generic], sides: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
+    """Reflects places (N, 2) and images (N, H, W) in x, in y, and at the diagonal, each where told, (N, 3)."""
+    place, images = place.copy(), images.copy()
+    for axis in (0, 1):
+        rows = sides[:, axis]
+        place[rows, axis] *= -1
+        images[rows] = np.flip(images[rows], 1 + axis)
+    rows = sides[:, 2]
+    place[rows] = place[rows, ::-1]
+    if rows.any():
+        images[rows] = images[rows].swapaxes(1, 2)
+    return place, images
 
 
 def _shifted(images: NDArray[np.generic], cells: NDArray[np.intp]) -> NDArray[np.generic]:
