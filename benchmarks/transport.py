@@ -1,12 +1,13 @@
 """Channel sums and expected places with and without the map of the magnets, at one budget, on the validation fold.
 
     python benchmarks/transport.py zp.h5 zp_wide.h5 [--epochs 40] [--seeds 0 1] [--shares 1 2 4 8] [--widths 128] \
-        [--variants plain transport mirror]
+        [--variants plain transport mirror move]
 
 The first and the cheap second factor of `factorized_flow_matching` are trained on the training folds from one seed,
-without the map, with `transport` and with `transport` and `mirror`: the channel sums (16 steps of Euler), and where the
-middle of the light is. With several seeds there is one more row, of the committee: the mean of their velocities. With
-`--shares 2` on half of the particles for as many steps, and so on. Validation particles, the mean over four seeds of
+without the map, with `transport`, with `mirror` too, and with `move` as well: the channel sums (16 steps of Euler), and
+where the middle of the light is. With several seeds there is one more row, of the committee: the mean of their
+velocities. With `--shares 2` on half of the particles for as many steps, and so on.
+Validation particles, the mean over four seeds of
 the noise: the energy score of each particle's distribution, W1 of the channels and of the photon sum, MAE_c over
 particles with at least six responses, of all and by type; the distance of the expected place, given the sums, from
 the middle of the light, mean over events; and the share of events with fewer photons than any of the data, before
@@ -44,7 +45,8 @@ def trained(train: EventSource, steps: int, *, variant: str, width: int, seed: i
     epochs = max(round(steps * 256 / len(train)), 1)
     values = {
         "transport": variant != "plain",
-        "mirror": variant == "mirror",
+        "mirror": variant in ("mirror", "move"),
+        "move": variant == "move",
         "sums": {"width": width, "epochs": epochs, "optimizer": {**RATES, "weight_decay": 0.05}},
         "place": {"epochs": epochs},
     }
@@ -62,7 +64,7 @@ def trained(train: EventSource, steps: int, *, variant: str, width: int, seed: i
     return model
 
 
-VARIANTS = ("plain", "transport", "mirror")
+VARIANTS = ("plain", "transport", "mirror", "move")
 
 RATES = {"learning_rate": 2e-3, "schedule": "cosine", "warmup": 0.05}
 

@@ -116,7 +116,7 @@ def test_protons_in_the_strip_move_along_it_as_magnets_ask_for():
     for row, cells in enumerate(shift):
         np.testing.assert_array_equal(other.responses[row], shifted(events.responses[row], cells))
     np.testing.assert_allclose(
-        np.linalg.norm(other.conditions[:, 4:7], axis=1), np.linalg.norm(momentum, axis=1)
+        np.linalg.norm(other.conditions[:, 4:7], axis=1), np.linalg.norm(momentum, axis=1), rtol=1e-6
     )
 
 
