@@ -193,7 +193,7 @@ class Transport:
     ) -> NDArray[np.float64]:
         """Tells where to aim particles that the magnets shall bring to places, the inverse of `place`, (N, 2)."""
         constant, slopes = self._map(curvature, forward)
-        return np.einsum("nab,nb->na", np.linalg.pinv(slopes), place - constant)
+        return np.asarray(np.einsum("nab,nb->na", np.linalg.pinv(slopes), place - constant))
 
     def _map(
         self, curvature: NDArray[np.float64], forward: NDArray[np.bool_]

@@ -193,7 +193,7 @@ def _steps(
     """Draws by how many cells to move places (N, 2), so that they stay within bounds; uniforms and result (N, 2)."""
     low, high = np.array(bounds).T
     least, most = np.ceil((low - place) / pitch), np.floor((high - place) / pitch)
-    return (least + np.floor(u * (most - least + 1))).astype(np.intp)
+    return np.asarray(least + np.floor(u * (most - least + 1)), np.intp)
 
 
 def _turned(
@@ -220,7 +220,7 @@ def _shifted(images: NDArray[np.generic], cells: NDArray[np.intp]) -> NDArray[np
     ]
     rows, columns = np.where(within[0], rows, 0), np.where(within[1], columns, 0)
     found = images[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None]]
-    return found * (within[0][:, :, None] & within[1][:, None])
+    return np.where(within[0][:, :, None] & within[1][:, None], found, np.zeros_like(found))
 
 
 def channel_sums(source: EventSource, channels: str) -> NDArray[np.float64]:
