@@ -1,10 +1,11 @@
 """Training and sampling speed of networks on one core: samples a core-second, ms an event.
 
-    python benchmarks/training_speed.py [RECIPE ...] [--repeats 5] [--compile] [--training]
+    python benchmarks/training_speed.py [RECIPE ...] [--repeats 5] [--compile] [--training] [--stage 0]
 
-Of a training in several stages the last is timed, which is that of the image. Recipes take turns, so that the
-machine's drift touches all; printed are min / median / max over the repeats. `--compile` trains each recipe also as
-`training.compile = true` does (it needs a C++ compiler; compiling is not counted). `--training` leaves generation out.
+Of a training in several stages the last is timed, which is that of the image, or that with the number `--stage`.
+Recipes take turns, so that the machine's drift touches all; printed are min / median / max over the repeats.
+`--compile` trains each recipe also as `training.compile = true` does (it needs a C++ compiler; compiling is not
+counted). `--training` leaves generation out.
 """
 
 import argparse
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--compile", action="store_true", help="training with torch.compile beside it")
     parser.add_argument("--training", action="store_true", help="training alone, without generation")
+    parser.add_argument("--stage", type=int, default=-1, help="the stage that is timed, from 0")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cases = {}
@@ -56,12 +58,12 @@ def main() -> None:
         model = build(recipe)
         assert isinstance(model, Generator | Readout)
         events = open_events(samples.sample(f"{recipe.detector}_wide")).slices(slice(0, arguments.batch_size))
-        stage = model.stages(events)[-1]
+        stage = model.stages(events)[arguments.stage]
         cases[name] = model, stage, events
         if arguments.compile:
             twin = build(recipe)
             assert isinstance(twin, Generator | Readout)
-            compiled = twin.stages(events)[-1]
+            compiled = twin.stages(events)[arguments.stage]
             for module in compiled.modules().values():
                 module.compile()
             cases[f"{name}, compiled"] = twin, compiled, events

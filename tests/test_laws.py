@@ -89,6 +89,11 @@ SMALL = {
         "network": {"width": 8, "heads": 2, "layers": 1, "latent": 4},
         "diversity": 1.0,
         "repeats": 4,
+        "whole": True,
+        "grain": True,
+        "light": True,
+        "particle": True,
+        "penalty": 0.1,
         "batch_size": 16,
     },
     "inverse_autoregressive_flow": {

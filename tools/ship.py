@@ -3,7 +3,8 @@
     python tools/ship.py RUN...
 
 Large weights are stored in half precision, in several files where one would be too large, and what only the training
-needs is left out; paths are cut to names.
+needs is left out, but for encoders that fit: with them a flow or a prior can be trained anew on the same codes. Paths
+are cut to names.
 Where a run has trained some modules only, and others have changed since in what ships, these alone are exchanged:
 
     python tools/ship.py RUN --modules decoder flow_average_velocity --sections model.code.distillation
@@ -41,6 +42,9 @@ LIMIT = 2_000_000
 
 TOTAL = 4_000_000
 """Bytes a model may have."""
+
+ENCODER = ".encoder."
+"""What names of an encoder's weights hold."""
 
 HEADER = 50_000
 """Bytes of a file that are left for names and shapes of its arrays."""
@@ -104,8 +108,14 @@ def write_stored(target: Run, weights: Mapping[str, NDArray[np.generic]], card: 
     tensors = {
         name: tensor.astype(np.float16) if tensor.dtype == np.float32 and tensor.size > 1000 else tensor
         for name, tensor in weights.items()
-        if not name.startswith(tuple(f"{module}." for module in left_out))
     }
+    beside = {name for name in tensors if name.startswith(tuple(f"{module}." for module in left_out))}
+    encoders = {name for name in beside if ENCODER in f".{name}"}
+    needed = sum(tensor.nbytes for name, tensor in tensors.items() if name not in beside - encoders)
+    if needed > TOTAL - 2 * HEADER:
+        encoders = set()
+    dropped = beside - encoders
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in dropped}
     for path in folder.glob("weights*.safetensors"):
         path.unlink()
     write_weights(target.weights, tensors, limit=LIMIT - HEADER)
@@ -114,7 +124,12 @@ def write_stored(target: Run, weights: Mapping[str, NDArray[np.generic]], card: 
         raise ValueError(
             f"weights in {folder} must have at most {LIMIT:,} bytes a file and {TOTAL:,} in all, got {sizes}"
         )
-    without = f", without {', '.join(left_out)}, which only the training needs" if left_out else ""
+    missing = [
+        f"{module} (but its encoder)" if any(name.startswith(f"{module}.") for name in encoders) else module
+        for module in left_out
+        if any(name.startswith(f"{module}.") for name in dropped)
+    ]
+    without = f", without {', '.join(missing)}, which only the training needs" if missing else ""
     target.write_card(
         card.model_copy(
             update={

@@ -148,33 +148,47 @@ class ImageDecoder(nn.Module):
         inputs: numbers of the vector.
         conditions: features of the particle, F; 0 for a decoder that does not see it.
         config: sizes.
+        grain: each fibre has a normal of its own, whose scale comes out of the network as the image does.
 
     Attributes:
         mask: shape of the dropout's mask of an event.
     """
 
-    def __init__(self, shape: tuple[int, int], inputs: int, conditions: int, config: ImageViTConfig) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        inputs: int,
+        conditions: int,
+        config: ImageViTConfig,
+        *,
+        grain: bool = False,
+    ) -> None:
         super().__init__()
         self.shape, self.grid, self.latent = shape, _grid(shape, config.patch), config.latent
         tokens = math.prod(self.grid)
         self.inputs = nn.Linear(inputs, tokens * config.latent)
         self.tokens = Tokens(tokens, config.latent, conditions, config)
-        self.out = nn.ConvTranspose2d(config.width, 1, config.patch, stride=config.patch)
+        self.out = nn.ConvTranspose2d(config.width, 1 + grain, config.patch, stride=config.patch)
         self.mask = self.tokens.mask
 
-    def forward(self, z: Tensor, condition: Tensor | None, kept: Tensor | None = None) -> Tensor:
+    def forward(
+        self, z: Tensor, condition: Tensor | None, kept: Tensor | None = None, grain: Tensor | None = None
+    ) -> Tensor:
         """Returns images ln(1 + n) >= 0, (B, H, W).
 
         Args:
             z: vectors, (B, inputs).
             condition: standardised, (B, F), where the decoder sees the particle.
             kept: mask of the dropout, (B, *mask); None keeps all.
+            grain: normals of the fibres, (B, H, W), where the decoder has them.
         """
         (rows, columns), (height, width) = self.grid, self.shape
         tokens = self.tokens(self.inputs(z).reshape(-1, rows * columns, self.latent), condition, kept)
-        image = self.out(tokens.transpose(1, 2).reshape(-1, tokens.shape[2], rows, columns))[:, 0]
-        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
-        return rectified(image[:, top : top + height, left : left + width] + 0.5)
+        image = self.out(tokens.transpose(1, 2).reshape(-1, tokens.shape[2], rows, columns))
+        top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
+        image = image[:, :, top : top + height, left : left + width]
+        mean = image[:, 0] + 0.5
+        return rectified(mean if grain is None else mean + image[:, 1] * grain)
 
 
 def dropout_mask(uniforms: Tensor, dropout: float) -> Tensor:
