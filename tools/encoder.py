@@ -8,7 +8,6 @@ of the recipe is trained, with its losses, all weights held but those of the enc
 """
 
 import argparse
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def main() -> None:
     fabric = Fabric(accelerator="cpu", devices=1)
     Fitting(stage, model, displaced, judged, fabric, run, recipe.seed, recipe.training, history).fit()
     save_weights(model, run.weights)
-    shutil.copyfile(shipped.path / "card.json", run.path / "card.json")
+    run.write_card(shipped.card().model_copy(update={"weights": sha256(run.weights)}))
     for row in run.log():
         print({key: value for key, value in row.items() if value not in ("", None)})
 

@@ -34,6 +34,7 @@ the squared gradient of Mescheder et al. (2018, arXiv:1801.04406) as a differenc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -46,7 +47,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from caloforge.detectors import Detector
-from caloforge.events import Events, EventSource
+from caloforge.events import Events, EventSource, in_slices
 from caloforge.metrics.diversity import f_div
 from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.images import cell_order, channel_matrix, image_shape, kept_units
@@ -64,6 +65,9 @@ CLOSEST = 1e-6
 
 STEP = 0.1
 """Standard deviation of the noise by which `penalty` takes its differences."""
+
+MARGIN = 1.5
+"""How many times the brightest fibre of the training one may be that is generated with `whole`."""
 
 _ADAM = AdamConfig(learning_rate=1e-4, beta1=0.5, beta2=0.9)
 
@@ -172,6 +176,7 @@ class AdversarialStage:
         diversity: a batch to d(c), (B,), for the SDI-GAN's term.
         readout: matrix of the channels, (K, cells).
         order: of the cells, in which counts are rounded, (cells,).
+        brightest: what no fibre exceeds, ln(1 + n), where made images are rounded too; None where they are not.
         scores: what chooses the best weights.
         config: sizes and training.
         events: number of training events, for the schedules.
@@ -185,6 +190,7 @@ class AdversarialStage:
         diversity: Callable[[Events], Tensor] | None,
         readout: Tensor,
         order: Tensor,
+        brightest: Tensor | None,
         scores: Scores,
         config: GANConfig,
         events: int,
@@ -194,7 +200,7 @@ class AdversarialStage:
         self._averaged = Averaged(generator, config.average)
         self._discriminator, self._config = discriminator, config
         self._inputs, self._diversity, self._scores = inputs, diversity, scores
-        self._readout, self._order = readout, order
+        self._readout, self._order, self._brightest = readout, order, brightest
         steps = updates(config, events)
         self._adams = {
             "optimizer": Adam(self._averaged.trained, config.optimizer, steps),
@@ -267,10 +273,11 @@ class AdversarialStage:
         generator = self._averaged.trained
         kept = kept_units(generator, self._config.network.dropout, rng)
         image = generator(z, condition, kept, rng.normal(*generator.shape) if self._config.grain else None)
-        if not self._config.whole:
+        if self._brightest is None:
             return z, image
         with torch.no_grad():
-            counts = systematic_rounding(torch.expm1(image).flatten(1), rng.uniform(), self._order)
+            counts = torch.expm1(torch.minimum(image, self._brightest)).flatten(1)
+            counts = systematic_rounding(counts, rng.uniform(), self._order)
             shift = torch.log1p(counts).view_as(image) - image
         return z, image + shift
 
@@ -372,6 +379,9 @@ class GAN(Generator):
         self.standardize, self.transform = Standardize(self.features), Log1p()
         self.order: Tensor
         self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
+        if config.whole:
+            self.brightest: Tensor
+            self.register_buffer("brightest", torch.zeros(()))
         self.generator = ImageDecoder(shape, config.latent, self.features, config.network, grain=config.grain)
 
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
@@ -380,17 +390,23 @@ class GAN(Generator):
         if self.config.grain:
             grain = noise[:, self.config.latent : -1].reshape(-1, *self.detector.shape)
         image: Tensor = self.generator(z, self.describe(conditions), None, grain)
+        if self.config.whole:
+            image = torch.minimum(image, self.brightest)
         return rounded(self.transform.inverse(image), noise[:, -1], self.order, self.config.rounding)
 
     def describe(self, conditions: Tensor) -> Tensor:
         """Returns standardised features of particles, (B, features), of conditions (B, F)."""
         standardised: Tensor = self.standardize(self.derive(self.rays(conditions)))
-        return standardised
+        # the tails of derived features are long
+        return standardised.clamp(-10, 10) if self.config.particle else standardised
 
     def stages(self, train: EventSource) -> Sequence[Stage]:
         """Fits the standardisation and the diversity, and returns the one stage."""
         config, device = self.config, self.order.device
         self.standardize.refit(self.derive(self.rays(torch.from_numpy(train.primaries.conditions))))
+        if config.whole:
+            brightest = max(float(events.responses.max()) for events in in_slices(train))
+            self.brightest.fill_(math.log1p(MARGIN * brightest))
         readout = channel_matrix(self.detector).to(device)
         discriminator = Discriminator(
             image_shape(self.detector, "gan"),
@@ -417,6 +433,7 @@ class GAN(Generator):
                 diversity if scaled else None,
                 readout,
                 self.order,
+                self.brightest if config.whole else None,
                 generation_scores(self, config.validation_events),
                 config,
                 len(train),
