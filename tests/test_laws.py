@@ -93,7 +93,6 @@ SMALL = {
         "grain": True,
         "light": True,
         "particle": True,
-        "penalty": 0.1,
         "batch_size": 16,
     },
     "inverse_autoregressive_flow": {

@@ -114,8 +114,7 @@ def write_stored(target: Run, weights: Mapping[str, NDArray[np.generic]], card: 
     needed = sum(tensor.nbytes for name, tensor in tensors.items() if name not in beside - encoders)
     if needed > TOTAL - 2 * HEADER:
         encoders = set()
-    dropped = beside - encoders
-    tensors = {name: tensor for name, tensor in tensors.items() if name not in dropped}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in beside - encoders}
     for path in folder.glob("weights*.safetensors"):
         path.unlink()
     write_weights(target.weights, tensors, limit=LIMIT - HEADER)
@@ -124,12 +123,12 @@ def write_stored(target: Run, weights: Mapping[str, NDArray[np.generic]], card: 
         raise ValueError(
             f"weights in {folder} must have at most {LIMIT:,} bytes a file and {TOTAL:,} in all, got {sizes}"
         )
-    missing = [
+    missing = ", ".join(
         f"{module} (but its encoder)" if any(name.startswith(f"{module}.") for name in encoders) else module
         for module in left_out
-        if any(name.startswith(f"{module}.") for name in dropped)
-    ]
-    without = f", without {', '.join(missing)}, which only the training needs" if missing else ""
+        if not whole(recipe, module) <= tensors.keys()
+    )
+    without = f", without {missing}, which only the training needs" if missing else ""
     target.write_card(
         card.model_copy(
             update={
@@ -144,6 +143,11 @@ def training_only(recipe: Recipe) -> tuple[str, ...]:
     """Returns the modules of a recipe's model that generation does without."""
     model = build(recipe)
     return model.training_only if isinstance(model, Generator) else ()
+
+
+def whole(recipe: Recipe, module: str) -> set[str]:
+    """Returns the names of all weights of a module of a recipe's model."""
+    return {name for name in build(recipe).state_dict() if name.startswith(f"{module}.")}
 
 
 def cut_scores(run: Run) -> None:

@@ -109,9 +109,7 @@ def test_the_term_of_the_sdi_gan_worked_by_hand():
     assert values["loss"] == pytest.approx(np.log(2) + 2 * values["diversity"])
 
 
-BEYOND = SMALL.model_copy(
-    update={"whole": True, "grain": True, "light": True, "particle": True, "penalty": 0.1}
-)
+BEYOND = SMALL.model_copy(update={"whole": True, "grain": True, "light": True, "particle": True})
 
 
 def test_whole_counts_are_what_is_generated_and_pass_the_gradient(events):
@@ -159,26 +157,6 @@ def test_the_critic_of_the_light_sees_channel_sums_that_the_image_does_not_show(
     assert without._discriminator.light is None
 
 
-def test_the_penalty_is_the_squared_gradient(events):
-    torch.manual_seed(0)
-    few = events.slices(slice(0, 8))
-    (stage,) = GAN(ZN, SMALL.model_copy(update={"penalty": 0.5})).stages(few)
-    slope = 0.01 * torch.randn(ZN.shape)
-    scale = torch.ones((), requires_grad=True)
-    stage._discriminator.forward = lambda image, sums, condition, kept: (
-        scale * (image * slope).sum((1, 2)),
-        image.flatten(1),
-    )
-    draws = [
-        stage._judge(*stage._inputs(few)[:1] * 2, None, BatchRandom(k, slice(0, 8), 8), lambda _: None)[
-            "penalty"
-        ]
-        for k in range(200)
-    ]
-    # the mean of chi^2 over 1,600 draws is good to 3.5 %
-    assert np.mean(draws) == pytest.approx(0.5 * float(slope.square().sum()), rel=0.12)
-
-
 def test_a_resumed_stage_goes_on_as_it_would_have(events):
     few = events.slices(slice(0, 8))
     torch.manual_seed(0)
@@ -204,7 +182,7 @@ def test_the_recipes(name):
         build(recipe.parse(recipe.read(f"{name}-{kind}-paper"))).config for kind in ("gan", "sdi_gan")
     )
     assert plain == paper.model_copy(update={"diversity": 0.0})
-    beyond = ("whole", "grain", "light", "particle", "penalty", "instance_noise", "average")
+    beyond = ("whole", "grain", "light", "particle", "instance_noise", "average")
     assert not any(getattr(paper, name) for name in beyond)
     assert (paper.network.width, paper.network.layers, paper.network.heads, paper.network.dropout) == (
         128,

@@ -25,11 +25,7 @@ cells, which is 200 photons. With `whole` D sees what is generated: images round
 passing as if they were not, and with `grain` each fibre has a normal of its own, so that counts may scatter like real
 ones, which ten normals of an image cannot make them do. With `light` a second critic C sees the channel sums w that
 images have, and the logit is D(y, c) + C(ln(1 + w), c). With `particle` both networks are told derived features of the
-particle. With `penalty` D is kept from steps where the real images are, by
-
-    penalty E [ (D(y + s n, c) - D(y, c))^2 ] / s^2,   n ~ N(0, 1), s = 0.1,
-
-the squared gradient of Mescheder et al. (2018, arXiv:1801.04406) as a difference (Lin et al. 2025, arXiv:2501.08316).
+particle.
 """
 
 from __future__ import annotations
@@ -44,7 +40,6 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource, in_slices
@@ -62,9 +57,6 @@ from caloforge.transforms import Log1p, Standardize
 
 CLOSEST = 1e-6
 """Distance of features below which two images count as this far apart."""
-
-STEP = 0.1
-"""Standard deviation of the noise by which `penalty` takes its differences."""
 
 MARGIN = 1.5
 """How many times the brightest fibre of the training one may be that is generated with `whole`."""
@@ -86,10 +78,6 @@ class GANConfig(BaseModel):
         grain: normals of single fibres beside those of the image.
         light: the discriminator is shown the channel sums beside the image.
         particle: both networks are told `ParticleFeatures`, where the detector has one with `transport`.
-        penalty: weight of the squared gradient of the discriminator at real images; 0, as published, has none.
-        spectral: spectral norm of every linear layer of the discriminator (Miyato et al. 2018, arXiv:1802.05957).
-        smooth: what real images are taken for in the discriminator's loss, 1 - smooth (Salimans et al. 2016,
-            arXiv:1606.03498); 0, as published.
         average: decay of the moving average of the generator's weights, which is what generates (Yazici et al. 2019,
             arXiv:1806.04498); 0, as published, keeps none.
         rounding: `systematic`, `nearest` or `none`; may be changed after the training.
@@ -109,9 +97,6 @@ class GANConfig(BaseModel):
     grain: bool = False
     light: bool = False
     particle: bool = False
-    penalty: float = Field(0.0, ge=0)
-    spectral: bool = False
-    smooth: float = Field(0.0, ge=0, lt=0.5)
     average: float = Field(0.0, ge=0, lt=1)
     rounding: Rounding = "systematic"
     optimizer: AdamConfig = _ADAM
@@ -129,19 +114,15 @@ class Discriminator(nn.Module):
         conditions: features of the particle, F.
         channels: channel sums beside the image, K; 0 for none.
         config: sizes of the vision transformer.
-        spectral: spectral norm of every linear layer.
     """
 
     def __init__(
-        self, shape: tuple[int, int], conditions: int, channels: int, config: ImageViTConfig, spectral: bool
+        self, shape: tuple[int, int], conditions: int, channels: int, config: ImageViTConfig
     ) -> None:
         super().__init__()
         self.encoder = ImageEncoder(shape, conditions, config)
         self.head = _to_a_number(self.encoder.size)
         self.light = _to_a_number(conditions + channels) if channels else None
-        if spectral:
-            for module in [module for module in self.modules() if isinstance(module, nn.Linear)]:
-                spectral_norm(module)
 
     def forward(
         self, image: Tensor, sums: Tensor, condition: Tensor, kept: Tensor | None
@@ -281,17 +262,12 @@ class AdversarialStage:
             shift = torch.log1p(counts).view_as(image) - image
         return z, image + shift
 
-    def _judged(
-        self, image: Tensor, condition: Tensor, rng: BatchRandom, moved: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
+    def _judged(self, image: Tensor, condition: Tensor, rng: BatchRandom) -> tuple[Tensor, Tensor]:
         """Returns logits and features of images, (B, H, W), as the discriminator sees them."""
         opponent, config = self._discriminator, self._config
         sums = torch.log1p(torch.expm1(image.clamp(max=12)).flatten(1) @ self._readout.T)
         if config.instance_noise:
             image = image + config.instance_noise * rng.normal(*image.shape[1:])
-        if moved:
-            image = image + moved * rng.normal(*image.shape[1:])
-            sums = sums + moved * rng.normal(sums.shape[1])
         kept = kept_units(opponent.encoder, config.network.dropout, rng)
         logits, features = opponent(image, sums, condition, kept)
         return logits, features
@@ -305,19 +281,12 @@ class AdversarialStage:
         backward: Callable[[Tensor], None],
     ) -> dict[str, float]:
         """One update of the discriminator; returns its loss and the share of images that it takes for what they are."""
-        config = self._config
         true, _ = self._judged(real, condition, rng)
         false, _ = self._judged(made, condition, rng)
-        loss = F.softplus(-true).mean() + F.softplus(false).mean() + config.smooth * true.mean()
-        values = {"discriminator": float(loss.detach())}
-        if config.penalty:
-            beside, _ = self._judged(real, condition, rng, STEP)
-            penalty = config.penalty * ((beside - true) / STEP).square().mean()
-            values["penalty"] = float(penalty.detach())
-            loss = loss + penalty
+        loss = F.softplus(-true).mean() + F.softplus(false).mean()
         self._adams["discriminator"].step(loss, backward)
-        values["told"] = float(((true > 0).float().mean() + (false < 0).float().mean()) / 2)
-        return values
+        told = ((true > 0).float().mean() + (false < 0).float().mean()) / 2
+        return {"discriminator": float(loss.detach()), "told": float(told)}
 
     @torch.no_grad()
     def told_apart(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor]:
@@ -413,7 +382,6 @@ class GAN(Generator):
             self.features,
             len(readout) if config.light else 0,
             config.network,
-            config.spectral,
         ).to(device)
         scaled = selective_diversity(train, config.repeats) if config.diversity else None
 
