@@ -289,11 +289,17 @@ class AdversarialStage:
         return {"discriminator": float(loss.detach()), "told": float(told)}
 
     @torch.no_grad()
-    def told_apart(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor]:
-        """Returns logits of the images of a batch and of those made for its particles, (B,) each."""
+    def pair(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor]:
+        """Returns images made for the particles of a batch and those of the batch, ln(1 + n), (B, H, W) each."""
         image, condition = self._inputs(batch)
-        _, made = self._made(condition, rng)
-        return self._judged(image, condition, rng)[0], self._judged(made, condition, rng)[0]
+        return self._made(condition, rng)[1], image
+
+    @torch.no_grad()
+    def logits(self, batch: Events, rng: BatchRandom) -> tuple[Tensor, Tensor]:
+        """Returns the logits of images made for the particles of a batch and of those of the batch, (B,) each."""
+        _, condition = self._inputs(batch)
+        made, image = self.pair(batch, rng)
+        return self._judged(made, condition, rng)[0], self._judged(image, condition, rng)[0]
 
     def validate(self, source: EventSource) -> Mapping[str, float]:
         """The scores, with the first again as `score`."""
