@@ -347,10 +347,9 @@ class GAN(Generator):
         shape = image_shape(detector, "gan")
         self.noise_dim = config.latent + 1 + config.grain * detector.cells
         self.rays = PromptRays(detector)
-        self.derive = (
-            ParticleFeatures(detector, detector.transport is not None) if config.particle else nn.Identity()
-        )
-        self.features = self.derive.size if config.particle else len(detector.conditions)
+        derived = ParticleFeatures(detector, detector.transport is not None) if config.particle else None
+        self.derive = derived or nn.Identity()
+        self.features = derived.size if derived else len(detector.conditions)
         self.standardize, self.transform = Standardize(self.features), Log1p()
         self.order: Tensor
         self.register_buffer("order", torch.from_numpy(cell_order(detector, detector.default_channels)))
