@@ -5,7 +5,8 @@
 
 Of each of the weights that ship, the commit's own code exports the commit's own weights, from a work tree of its own,
 and today's code those of today. Then the graphs take turns, each run by its own session, with the same particles and
-noise; so do noise and domain check, as the commit has them and as they are now. "All" is domain check, noise and graph.
+noise; so do noise and domain check, as the commit has them and as they are now: the noise as `generate` draws it, which
+today is that of several small batches at once, the domain check batch by batch. "All" is domain check, noise and graph.
 Printed are min / median / max over the rounds in ms of processor time an event, and the medians of the ratios of a
 round. `--eager` runs PyTorch beside them. `--profile` counts, for a batch of one, what ONNX Runtime runs: kernel calls
 an event by operator and by stage, a stage being the part of the model whose weights were last used. `--bundles` keeps
@@ -166,11 +167,18 @@ def ways(name: str, batch: int, events: int, commit: str, folder: Path, eager: b
     def way(label: str, check: Any, draw: Any, run: Any, size: int) -> Way:
         looked_at = {row: then(part) if label == "before" else part for row, part in batches.items()}
         drawn = {row: draw(0, np.arange(row, row + batch), size) for row in batches}
+        coming: list[Iterator[Any]] = []
+
+        def follow(row: int) -> None:
+            if not row:
+                coming[:] = [noise.normals_in_batches(0, np.arange(batch * len(batches)), size, batch)]
+            next(coming[0])
+
         return Way(
             label,
             {
                 "graph": lambda row: run(batches[row].conditions, drawn[row]),
-                "noise": lambda row: draw(0, np.arange(row, row + batch), size),
+                "noise": (lambda row: draw(0, np.arange(row, row + batch), size)) if label == "before" else follow,
                 "check": lambda row: check.inspect(looked_at[row]),
             },
         )

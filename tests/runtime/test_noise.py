@@ -97,3 +97,12 @@ def test_where_last_digits_matter_the_formula_itself_is_taken():
     pairs = noise._normals(words.copy(), words.copy())
     np.testing.assert_array_equal(pairs.real.astype(np.float32), (radius * np.cos(angle)).astype(np.float32))
     np.testing.assert_array_equal(pairs.imag.astype(np.float32), (radius * np.sin(angle)).astype(np.float32))
+
+
+@pytest.mark.parametrize(("batch_size", "events"), [(1, 40), (3, 20), (32, 64), (5000, 2), (2, 0)])
+def test_noise_in_batches_is_that_of_the_events(batch_size, events):
+    numbers = np.arange(7, 7 + events)
+    parts = list(noise.normals_in_batches(3, numbers, 1974, batch_size))
+    assert [len(part) for part in parts[:-1]] == [batch_size] * (len(parts) - 1)
+    together = np.concatenate(parts) if parts else np.empty((0, 1974), np.float32)
+    np.testing.assert_array_equal(together, standard_normals(3, numbers, 1974))

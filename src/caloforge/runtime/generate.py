@@ -14,7 +14,7 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, ParticleSource, Primaries, Rows, as_counts, with_responses
 from caloforge.io import EventWriter
 from caloforge.io.source import Columns, channel_columns
-from caloforge.runtime.noise import check_numbers, standard_normals
+from caloforge.runtime.noise import check_numbers, normals_in_batches
 
 Forward = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 """conditions (B, F), noise (B, D) -> responses (B, *)."""
@@ -63,11 +63,12 @@ def generate_rows(
         every = np.zeros((rows, *some.shape[1:]), some.dtype)
         every[lit] = some[: np.count_nonzero(lit)]
         return every
+    index = np.minimum(np.arange(-(-rows // batch_size) * batch_size), rows - 1)
+    drawn = normals_in_batches(seed, numbers[index], noise_dim, batch_size)
     parts = []
-    for start in range(0, rows, batch_size):
-        index = np.minimum(np.arange(start, start + batch_size), rows - 1)
-        noise = standard_normals(seed, numbers[index], noise_dim)
-        parts.append(forward(np.ascontiguousarray(conditions[index]), noise)[: rows - start])
+    for start, noise in zip(range(0, rows, batch_size), drawn, strict=True):
+        batch = conditions[index[start : start + batch_size]]
+        parts.append(forward(np.ascontiguousarray(batch), noise)[: rows - start])
     return np.concatenate(parts) if parts else forward(conditions, np.empty((0, noise_dim), np.float32))
 
 
