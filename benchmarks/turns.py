@@ -178,7 +178,9 @@ def ways(name: str, batch: int, events: int, commit: str, folder: Path, eager: b
             label,
             {
                 "graph": lambda row: run(batches[row].conditions, drawn[row]),
-                "noise": (lambda row: draw(0, np.arange(row, row + batch), size)) if label == "before" else follow,
+                "noise": (lambda row: draw(0, np.arange(row, row + batch), size))
+                if label == "before"
+                else follow,
                 "check": lambda row: check.inspect(looked_at[row]),
             },
         )

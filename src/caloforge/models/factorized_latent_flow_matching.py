@@ -236,7 +236,8 @@ class FactorizedLatentFlowMatching(Generator):
         sums = self.sums(conditions, features, noise[:, cells + code : -1])
         known = self._known(features, sums)
         z = self.draw_code(known, noise[:, cells : cells + code])
-        return self.draw_image(conditions, known, sums, z, noise[:, :cells], noise[:, -1])
+        rounding = noise[:, -1:] if torch.compiler.is_exporting() else noise[:, -1]
+        return self.draw_image(conditions, known, sums, z, noise[:, :cells], rounding)
 
     def draw_code(self, known: Tensor, noise: Tensor) -> Tensor:
         """Generates codes, (B, code), from what is known of an event and noise (B, code)."""
@@ -280,10 +281,9 @@ class FactorizedLatentFlowMatching(Generator):
         """Does what `draw_image` does for photons, in the fewer operators of `nn.patch_graph`."""
         decoder = self._decoder()
         odds, density = patch_graph.decoded(decoder, z, self.sums.cell(conditions), known)
-        u = normal_to_uniform(patch_graph.into_tiles(noise, decoder.shape, decoder.patch))
-        parts = patch_graph.drawn(odds, density, u)
+        parts = patch_graph.drawn(odds, density, patch_graph.into_tiles(noise, decoder.shape, decoder.patch))
         if self.config.photons == "expected":
-            mean = parts[-1]
+            mean = patch_graph.UNIT * parts[-1]
             many = mean > COUNTS - 1
             parts = torch.where(many, 0.0, mean), torch.where(many, mean, 0.0), mean
         shape, patch = decoder.shape, decoder.patch

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from caloforge.nn.patch_autoencoder import NUMBERS, SCALES, PatchDecoder
-from caloforge.nn.patch_network import COUNTS, FAINT, OUTPUTS, ModulatedBlock, PatchNetwork
+from caloforge.nn.patch_network import COUNTS, FAINT, ModulatedBlock, PatchNetwork
 from caloforge.nn.rounding import in_order
 
 
@@ -72,7 +73,7 @@ class _Surroundings:
     """
 
     def __init__(self, centres: Tensor, near: Tensor) -> None:
-        self.places = near.shape[1] // 2
+        self.centres, self.near, self.places = centres, near, near.shape[1] // 2
         middles = centres.permute(1, 2, 0).repeat(1, 1, self.places)
         self.away = middles - near[:, None, None]
 
@@ -89,15 +90,28 @@ class _Surroundings:
         return torch.cat([numbers[:, :2].flatten(), numbers[:, 2:4].flatten(), numbers[:, 4:].T.flatten()])
 
     def light(self, patch: int, scales: Sequence[float]) -> Tensor:
-        """Returns exp(-distance / scale) of each pixel, (B, h, w, scales P, patch^2)."""
+        """Returns exp(-distance / scale) of each pixel, (B, h, w, scales P, patch^2).
+
+        The distance in x is the same in a row and that in y in a column, so both are squared before they meet.
+        """
         size = patch**2
         steps = torch.arange(patch) - (patch - 1) / 2
-        offsets = torch.stack(torch.meshgrid(steps, steps, indexing="ij")).flatten(1)
-        spread = torch.kron(torch.eye(2 * self.places), torch.ones(size, 1))
-        radius = self._radius(F.linear(self.away, spread) + offsets.flatten().repeat(self.places), size)
-        falls = _each([[-1 / scale] for scale in scales], self.places * size)
-        light: Tensor = torch.exp(F.linear(radius, falls)).unflatten(-1, (len(scales) * self.places, size))
-        return light
+        offsets = torch.stack(torch.meshgrid(steps, steps, indexing="ij")).flatten(1).repeat(1, self.places)
+        axes = torch.eye(2 * self.places).repeat_interleave(size, 0).view(self.places, 2, size, -1)
+        middles = self.centres[0, :, 0], self.centres[1, 0, :]
+        matrices = [
+            -axes[:, axis].flatten(0, 1).repeat(len(middle), 1) for axis, middle in enumerate(middles)
+        ]
+        shifts = [
+            (middle[:, None] + offset).flatten() for middle, offset in zip(middles, offsets, strict=True)
+        ]
+        away = F.linear(self.near, torch.cat(matrices), torch.cat(shifts))
+        x, y = away.split([len(shift) for shift in shifts], 1)
+        rows, columns = (len(middle) for middle in middles)
+        squares = (x * x + 1e-6).view(-1, rows, 1, 1, offsets.shape[1])
+        radius = torch.sqrt(squares + (y * y).view(-1, 1, columns, 1, offsets.shape[1]))
+        light: Tensor = torch.exp(radius * torch.tensor([[-1 / scale] for scale in scales]))
+        return light.view(-1, rows, columns, len(scales) * self.places, size)
 
     def _radius(self, away: Tensor, size: int) -> Tensor:
         """Returns distances, (B, h, w, P size), of those in x and y, (B, h, w, P 2 size)."""
@@ -173,11 +187,10 @@ def follow(
     shift, scale = network.modulation.weight.chunk(2)
     of_shift, of_scale = network.modulation.bias.chunk(2)
     told.add(scale, of_scale + 1)
-    last: Tensor = network.last.weight
-    bias: Tensor = network.last.bias
-    if network.profile is not None:
-        last, bias = torch.cat([last, network.profile.weight]), torch.cat([bias, network.profile.bias])
-    told.add(last @ shift, last @ of_shift + bias)
+    shares = [(then - t) / (1 - t) for t, then in pairwise(times)]
+    ends = [_End(network, t, share) for t, share in zip(times, [*shares, None], strict=True)]
+    for end in ends:
+        told.add(end.weight @ shift, end.weight @ of_shift + end.bias)
     first, of_conditions = network.embedding[0], conditions.shape[1]
     assert isinstance(first, nn.Linear)
     phases = torch.tensor(times)[:, None] * network.frequencies
@@ -194,120 +207,103 @@ def follow(
         static = static + F.linear(light.flatten(-2), seen[:, len(order) :])
     x = into_tiles(noise, network.shape, network.patch)
     inside = slots(network.shape, network.patch) >= 0
-    for index, t in enumerate(times):
+    for number, end in enumerate(ends):
         tokens = told.through(static + F.linear(x, entering[:, :size]), pieces)
         seen = norm(tokens) * next(pieces)
-        if index == len(times) - 1:
-            return _light(x, t, seen, last, next(pieces), light).flatten(1)
-        share = (times[index + 1] - t) / (1 - t)
-        image = _image(x, t, seen, last, next(pieces), light, share)
+        bias = [next(pieces) for _ in ends][number]
+        if end.share is None:
+            return end.light(x, seen, bias, light).flatten(1)
+        image = end.image(x, seen, bias, light)
         if not inside.all():
             image = image * torch.from_numpy(inside).to(x.dtype)
-        x = (1 - share) * x + image
+        x = (1 - end.share) * x + image
     raise ValueError("a path needs its end")
 
 
-def _numbers(
-    x: Tensor, t: float, tokens: Tensor, last: Tensor, bias: Tensor, light: Tensor | None, correction: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Returns log odds of the counts, (B, h, w, 4 s), mean, ln V, the correction, and y, in the units above."""
-    size = x.shape[-1]
-    sigma = max(1 - t, 0.02)
-    kinds = COUNTS + (3 if correction else 2 if t else 1)
-    factors, shifts = torch.ones(COUNTS + 3), torch.zeros(COUNTS + 3)
-    logs = torch.log1p(torch.arange(COUNTS, dtype=torch.float64)).float()
-    # of the odds, the mean, ln V and the correction
-    if t:
-        shifts[:COUNTS] = -0.5 * (t / sigma * logs) ** 2
-        factors[COUNTS], shifts[COUNTS] = t / sigma, 1.8 * t / sigma
-        shifts[COUNTS + 1] = math.log(0.5 * (t / sigma) ** 2)
-        factors[COUNTS + 1] = 2.0
-    else:
-        shifts[COUNTS] = 1.8
-    factors, shifts = (values[:kinds].repeat_interleave(size) for values in (factors, shifts))
-    matrix = last[: kinds * size] * factors[:, None]
-    around = 0.0 if light is None else _profiles(tokens, last, bias, light, kinds) * factors
-    bias = bias[..., : kinds * size] * factors + shifts
-    y = x / sigma if t else x
-    if t:
-        slopes = torch.zeros(kinds * size, size)
-        slopes[: COUNTS * size] = _each(t / sigma * logs[:, None], size)
-        tokens, matrix = torch.cat([tokens, y], -1), torch.cat([matrix, slopes], 1)
-    numbers = F.linear(tokens, matrix) + bias + around
-    odds, *others = numbers.split([COUNTS * size, *[size] * (kinds - COUNTS)], -1)
-    others += [others[0]] * 2
-    return odds, others[0], others[1], others[2], y
-
-
-def _profiles(tokens: Tensor, last: Tensor, bias: Tensor, light: Tensor, kinds: int) -> Tensor:
-    """Returns what the light around a place adds to each number, (B, h, w, kinds s); the last rows are its weights."""
-    scales, size = light.shape[-2:]
-    first = OUTPUTS * size
-    wanted = slice(first, first + kinds * scales)
-    weights = F.linear(tokens, last[wanted]) + bias[..., wanted]
-    around: Tensor = weights.unflatten(-1, (kinds, scales)) @ light
-    return around.flatten(-2)
-
-
-def _posterior(odds: Tensor, density: Tensor | None, sums: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Returns the density's weight, and sums over the counts' weights.
+class _End:
+    """The last layer at one time, and what follows from its numbers.
 
     Args:
-        odds: log odds of the counts, (B, h, w, 4 s).
-        density: that of the density, (B, h, w, s); 0 where not given.
-        sums: what to multiply the weights with, (S, 4).
-
-    Returns:
-        the weight, and one sum a row, (B, h, w, s) each.
+        network: predicts images.
+        t: the time.
+        share: of the way to the image that is gone in a step; None at the end of the path.
     """
-    size = odds.shape[-1] // COUNTS
-    parts = odds.unflatten(-1, (COUNTS, size))
-    if density is None:
-        greatest = torch.relu(parts.amax(-2, keepdim=True))
-        weights, of_density = torch.exp(parts - greatest), torch.exp(-greatest)
-    else:
-        parts = torch.cat([parts, density[..., None, :]], -2)
-        every = torch.exp(parts - parts.amax(-2, keepdim=True))
-        weights, of_density = every.split([COUNTS, 1], -2)
-    matrix = _each(sums, size)
-    return of_density.flatten(-2), list(F.linear(weights.flatten(-2), matrix).split(size, -1))
 
+    def __init__(self, network: PatchNetwork, t: float, share: float | None) -> None:
+        self.t, self.share, self.size = t, share, network.patch**2
+        self.sigma = max(1 - t, 0.02)
+        self.kinds = COUNTS + (3 if share is None else 2 if t else 1)
+        self.logs = torch.log1p(torch.arange(COUNTS, dtype=torch.float64)).float()
+        # of the odds, the mean, -ln V and the correction
+        factors, shifts = torch.ones(self.kinds), torch.zeros(self.kinds)
+        if t:
+            ratio = t / self.sigma
+            shifts[:COUNTS] = -0.5 * (ratio * self.logs) ** 2
+            factors[COUNTS], shifts[COUNTS] = ratio, 1.8 * ratio
+            factors[COUNTS + 1], shifts[COUNTS + 1] = -2.0, -math.log(0.5 * ratio**2)
+        elif share is not None:
+            factors[COUNTS], shifts[COUNTS] = share, 1.8 * share
+        rows, each = self.kinds * self.size, factors.repeat_interleave(self.size)
+        self.weight = network.last.weight[:rows] * each[:, None]
+        self.bias = network.last.bias[:rows] * each + shifts.repeat_interleave(self.size)
+        if network.profile is not None:
+            many = factors.repeat_interleave(len(network.scales))
+            self.weight = torch.cat([self.weight, network.profile.weight[: len(many)] * many[:, None]])
+            self.bias = torch.cat([self.bias, network.profile.bias[: len(many)] * many])
 
-def _image(
-    x: Tensor, t: float, tokens: Tensor, last: Tensor, bias: Tensor, light: Tensor | None, share: float
-) -> Tensor:
-    """Returns the expected image times a share, (B, h, w, s)."""
-    odds, mean, spread, _, y = _numbers(x, t, tokens, last, bias, light, False)
-    logs = share * torch.log1p(torch.arange(COUNTS, dtype=torch.float64)).float()
-    sums = torch.stack([torch.ones(COUNTS), logs])
-    if not t:
-        weight, (every, image) = _posterior(odds, None, sums)
-        return (image + share * mean * weight) / (every + weight)
-    density, moved, _ = _density(y, mean, spread, t)
-    weight, (every, image) = _posterior(odds, density, sums)
-    scale = share * max(1 - t, 0.02) / t
-    return (image + scale * moved * weight) / (every + weight)
+    def _numbers(self, x: Tensor, tokens: Tensor, bias: Tensor, light: Tensor | None) -> list[Tensor]:
+        """Returns log odds of the counts, (B, h, w, 4 s), mean and more as above, and last y, in the units above."""
+        rows = self.kinds * self.size
+        y, seen, matrix = x, tokens, self.weight[:rows]
+        if self.t:
+            y = x / self.sigma
+            slopes = torch.zeros(rows, self.size)
+            slopes[: COUNTS * self.size] = _each(self.t / self.sigma * self.logs[:, None], self.size)
+            seen, matrix = torch.cat([tokens, y], -1), torch.cat([matrix, slopes], 1)
+        numbers = F.linear(seen, matrix) + bias[..., :rows]
+        if light is not None:
+            weights = F.linear(tokens, self.weight[rows:]) + bias[..., rows:]
+            numbers = numbers + (weights.unflatten(-1, (self.kinds, -1)) @ light).flatten(-2)
+        return [*numbers.split([COUNTS * self.size, *[self.size] * (self.kinds - COUNTS)], -1), y]
 
+    def _posterior(self, odds: Tensor, of_counts: Tensor) -> list[Tensor]:
+        """Returns sums over the counts' weights, (B, h, w, s) each: of the weights, and with numbers of the counts."""
+        weights = torch.exp(odds.clamp(max=80.0))
+        matrix = _each(torch.stack([torch.ones(COUNTS), of_counts]), self.size)
+        return list(F.linear(weights, matrix).split(self.size, -1))
 
-def _light(x: Tensor, t: float, tokens: Tensor, last: Tensor, bias: Tensor, seen: Tensor | None) -> Tensor:
-    """Returns the expected counts times their correction, (B, h, w, s)."""
-    odds, mean, spread, correction, y = _numbers(x, t, tokens, last, bias, seen, True)
-    density, moved, r = _density(y, mean, spread, t)
-    counts = torch.arange(COUNTS, dtype=x.dtype)
-    weight, (every, light) = _posterior(odds, density, torch.stack([torch.ones(COUNTS), counts]))
-    ratio = max(1 - t, 0.02) / t
-    more = torch.expm1((ratio * moved + (0.5 * ratio**2 - 0.5 * ratio**2 * r)).clamp(0, 12))
-    light = ((light + more * weight) / (every + weight) + FAINT) * torch.exp(correction.clamp(max=60))
-    return light.clamp(math.exp(-25), math.exp(15))
+    def _relative(self, odds: Tensor, density: Tensor) -> Tensor:
+        """Returns log odds over a density that is not 1."""
+        parts = odds.unflatten(-1, (COUNTS, self.size)) - density.clamp(min=-60.0)[..., None, :]
+        return parts.flatten(-2)
 
+    def image(self, x: Tensor, tokens: Tensor, bias: Tensor, light: Tensor | None) -> Tensor:
+        """Returns the expected image times the share, (B, h, w, s)."""
+        assert self.share is not None
+        odds, mean, *others, y = self._numbers(x, tokens, bias, light)
+        if self.t:
+            density, moved, _ = self._density(y, mean, others[0])
+            odds, mean = self._relative(odds, density), self.share * self.sigma / self.t * moved
+        every, image = self._posterior(odds, self.share * self.logs)
+        return (image + mean) / (every + 1.0)
 
-def _density(y: Tensor, mean: Tensor, spread: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the density's log weight, y - r d and r, (B, h, w, s) each, for t > 0."""
-    of_time = math.log(0.5 * (t / max(1 - t, 0.02)) ** 2)
-    r = 1 / (1 + torch.exp(spread.clamp(of_time - 8, of_time + 6)))
-    d = y - mean
-    drawn = r * d
-    return 0.5 * (torch.log(r) - drawn * d + y * y), y - drawn, r
+    def light(self, x: Tensor, tokens: Tensor, bias: Tensor, seen: Tensor | None) -> Tensor:
+        """Returns the expected counts times their correction, (B, h, w, s)."""
+        odds, mean, spread, correction, y = self._numbers(x, tokens, bias, seen)
+        density, moved, r = self._density(y, mean, spread)
+        every, light = self._posterior(self._relative(odds, density), torch.arange(COUNTS, dtype=x.dtype))
+        ratio = self.sigma / self.t
+        more = torch.expm1((ratio * moved + (0.5 * ratio**2 - 0.5 * ratio**2 * r)).clamp(0, 12))
+        light = ((light + more) / (every + 1.0) + FAINT) * torch.exp(correction.clamp(max=60))
+        return light.clamp(math.exp(-25), math.exp(15))
+
+    def _density(self, y: Tensor, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the density's log weight, y - r d and r, (B, h, w, s) each, for t > 0."""
+        of_time = math.log(0.5 * (self.t / self.sigma) ** 2)
+        r = torch.sigmoid(spread.clamp(-6 - of_time, 8 - of_time))
+        d = y - mean
+        drawn = r * d
+        return 0.5 * (torch.log(r) - drawn * d + y * y), y - drawn, r
 
 
 def decoded(decoder: PatchDecoder, code: Tensor, straight: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -320,8 +316,8 @@ def decoded(decoder: PatchDecoder, code: Tensor, straight: Tensor, features: Ten
         features: (B, F).
 
     Returns:
-        log odds of 0 to 3 photons, (B, h, w, 4, s); and mean of the density, its deviation over that of Tukey's
-        lambda distribution, (B, h, w, s) each, as (B, h, w, 2 s).
+        log odds of 0 to 3 photons, (B, h, w, 4, s); and mean of the density, the logarithm of its deviation over that
+        of Tukey's lambda distribution times `SPREAD`, (B, h, w, s) each, as (B, h, w, 2 s).
     """
     rows, columns = decoder.tokens.rows, decoder.tokens.columns
     size = decoder.patch**2
@@ -336,7 +332,7 @@ def decoded(decoder: PatchDecoder, code: Tensor, straight: Tensor, features: Ten
     tokens = norm(told.through(tokens, told.pieces(decoder.tokens.embedding(known))))
     profiles = 2 * len(SCALES)
     shift = torch.zeros(NUMBERS, 1)
-    shift[COUNTS], shift[COUNTS + 1] = 2.0, math.log(0.5 / LAMBDA)
+    shift[COUNTS], shift[COUNTS + 1] = 2.0, math.log(0.5 / LAMBDA * SPREAD)
     matrix = torch.cat([decoder.last.weight, decoder.profile.weight])
     bias = torch.cat([(decoder.last.bias.view(NUMBERS, -1) + shift).flatten(), decoder.profile.bias])
     numbers, weights = F.linear(tokens, matrix, bias).split([NUMBERS * size, NUMBERS * profiles], -1)
@@ -347,69 +343,82 @@ def decoded(decoder: PatchDecoder, code: Tensor, straight: Tensor, features: Ten
 
 
 LAMBDA = 0.1975
-"""Of Tukey's lambda distribution, of power 0.135: its standard deviation."""
+"""Of Tukey's lambda distribution: its standard deviation at power `POWER`."""
+
+POWER = 0.135
+
+SPREAD = 0.5**0.5 * LAMBDA
+"""What `decoded` multiplies deviations over that of Tukey's lambda distribution with: half of a square is a square."""
+
+UNIT = 0.5 * SPREAD ** (-1 / POWER)
+"""Unit of the weights in `drawn`: powers of twice as much are over `SPREAD`."""
 
 
-def drawn(odds: Tensor, density: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def drawn(odds: Tensor, density: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Draws counts as `nn.patch_autoencoder.draw` does, in tiles.
+
+    With weights W over that of more than 3, their sum w and e = erf(n / sqrt(2)) the uniform u = (1 + e) / 2 is never
+    needed: 2 u w = w + e w, and 2 (1 - u) w = w - e w.
 
     Args:
         odds: as `decoded` gives them.
         density: likewise.
-        u: a uniform in [0, 1) a pixel, (B, h, w, s).
+        noise: a standard normal n a pixel, (B, h, w, s).
 
     Returns:
-        counts up to 3, and 0 where there are more; counts where there are more, and 0 elsewhere; means; (B, h, w, s)
-        each.
+        counts up to 3, and 0 where there are more; counts where there are more, and 0 elsewhere; means over `UNIT`;
+        (B, h, w, s) each.
     """
-    size = u.shape[-1]
+    size = noise.shape[-1]
     mean, deviation = density.split(size, -1)
     mean = mean.clamp(max=9.0)
-    deviation = torch.exp(deviation.clamp(math.log(0.5 / LAMBDA) - 2.5, math.log(0.5 / LAMBDA) + 1.0))
+    least = math.log(0.5 / LAMBDA * SPREAD)
+    deviation = torch.exp(deviation.clamp(least - 2.5, least + 1.0))
     # weights over that of more; none is greater than float32 has room for
-    weights = torch.exp(odds.clamp(max=80.0))
+    weights = torch.exp(odds.clamp(max=60.0))
     steps = torch.ones(COUNTS, COUNTS).tril()
-    sums = torch.cat([steps, steps[-1:], torch.arange(COUNTS, dtype=u.dtype)[None]])
+    sums = torch.cat([2 * UNIT * steps, UNIT * steps[-1:], torch.arange(COUNTS, dtype=noise.dtype)[None]])
     *reached, total, expected = F.linear(weights.flatten(-2), _each(sums, size)).split(size, -1)
-    total = total + 1.0
-    at = u * total
-    *beyond, many = ((at > edge).to(u.dtype) for edge in reached)
-    counts = sum(beyond[1:], beyond[0]) - (COUNTS - 1) * many
-    left = ((1 - u) * total).clamp(1e-4, 1 - 1e-4)
-    quantile = _power(1 - left) - _power(left)
+    total = total + UNIT
+    moved = torch.erf(noise * math.sqrt(0.5)) * total
+    at, left = total + moved, (total - moved).clamp(2e-4 * UNIT, 2 * UNIT * (1 - 1e-4))
+    *beyond, many = (at > edge for edge in reached)
+    counts = sum((above.to(noise.dtype) for above in beyond[1:]), beyond[0].to(noise.dtype))
+    quantile = _power(2 * UNIT - left) - _power(left)
     large = torch.expm1(mean + deviation * quantile).clamp(min=COUNTS - 0.5)
-    of_large = torch.expm1(mean + (0.5 * LAMBDA**2) * deviation * deviation).clamp(min=float(COUNTS))
-    return counts, many * large, (expected + of_large) / total
+    of_large = torch.expm1(mean + deviation * deviation).clamp(min=float(COUNTS))
+    means = (expected + of_large) / total + 1e-9 / UNIT
+    return torch.where(many, 0.0, counts), torch.where(many, large, 0.0), means
 
 
 def _power(x: Tensor) -> Tensor:
     """Returns x^0.135; ONNX Runtime takes longer for a power."""
-    return torch.exp(0.135 * torch.log(x))
+    return torch.exp(POWER * torch.log(x))
 
 
 def with_sums(counts: Tensor, large: Tensor, mean: Tensor, sums: Tensor, channels: Tensor) -> Tensor:
     """Moves counts to channel sums as `nn.patch_autoencoder.with_sums` does: each step is a factor of a channel.
 
+    A surplus and missing photons exclude each other, and either step leads to the sums by itself.
+
     Args:
         counts: up to 3, and 0 where there are more, in the places of the tiles, (B, h, w, s).
         large: counts above 3, and 0 elsewhere, likewise.
-        mean: their means, likewise.
+        mean: in proportion to their means, not 0, likewise.
         sums: of the channels, (B, K).
         channels: 1 where a place is of a channel, (h w s, K), float64.
 
     Returns:
         counts in the places of the tiles, (B, h w s), float64.
     """
-    target = sums.double()[:, None]
-    parts = torch.cat([counts, large, mean + 1e-9], 1).view(counts.shape[0], 3, -1).double()
+    target = sums[:, None].double()
+    parts = torch.cat([counts, large, mean], 1).view(counts.shape[0], 3, -1).double()
     of_small, of_large, expected = (parts @ channels).split(1, 1)
     factor = ((target - of_small) / of_large.clamp(min=1e-9)).clamp(0.5, 2.0)
     total = of_small + of_large * factor
     fewer = (target / total.clamp(min=1e-9)).clamp(max=1.0)
-    total = total * fewer
     more = (target - total).clamp(min=0.0) / expected
-    last = target / (total + more * expected).clamp(min=1e-12)
-    factors = torch.cat([fewer, factor * fewer, more], 1) * last
+    factors = torch.cat([fewer, factor * fewer, more], 1)
     moved: Tensor = (parts * (factors @ channels.T)).sum(1)
     return moved
 

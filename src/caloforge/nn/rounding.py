@@ -44,7 +44,7 @@ def rounded_in_order(expected: Tensor, noise: Tensor, order: Tensor, rule: Round
 
     Args:
         expected: counts in that order, not negative, float64, (B, cells).
-        noise: one standard normal an event, (B,).
+        noise: one standard normal an event, (B,) or (B, 1).
         order: permutation of the cells, (cells,).
         rule: `systematic` or `none`.
 
@@ -54,7 +54,8 @@ def rounded_in_order(expected: Tensor, noise: Tensor, order: Tensor, rule: Round
     back = torch.argsort(order)
     if rule == "none":
         return in_order(expected.float(), back)
-    u = normal_to_uniform(noise).double()[:, None]
+    u = normal_to_uniform(noise).double()
+    u = u if u.ndim == 2 else u[:, None]
     reached = torch.floor(torch.cumsum(torch.cat([u, expected], 1), 1)).float()
     return in_order(reached[:, 1:] - reached[:, :-1], back)
 

@@ -136,11 +136,16 @@ class VelocityNetwork(nn.Module):
             every = nn.functional.linear(embedding, matrix, bias).view(-1, len(weights) * len(bias))
         pieces = iter(every.split(width, 1))
         seen, entering = x0, self.first.weight
-        for weight in weights:
+        for step, weight in enumerate(weights, 1):
             h = nn.functional.linear(seen, entering, self.first.bias)
             for block in self.blocks:
                 assert isinstance(block, Block)
                 h = block.modulated(h, next(pieces), next(pieces), next(pieces))
-            seen = torch.cat([seen, self.last(nn.functional.silu(self.norm(h)))], 1)
-            entering = _joined(weight, self.first.weight)
-        return nn.functional.linear(seen, _joined(weights[-1], torch.eye(x0.shape[1])))
+            h = nn.functional.silu(self.norm(h))
+            if step < len(weights):
+                seen = torch.cat([seen, self.last(h)], 1)
+                entering = _joined(weight, self.first.weight)
+        before, way = weights[-1][:-1], weights[-1][-1]
+        so_far = nn.functional.linear(seen, _joined(before, torch.eye(x0.shape[1])), way * self.last.bias)
+        end: Tensor = torch.addmm(so_far, h, (way * self.last.weight).t())
+        return end

@@ -6,6 +6,7 @@ None has an inverse, so they are no transforms: they add what a network would ha
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -65,10 +66,10 @@ class ImpactFeatures(nn.Module):
     def cell(self, conditions: Tensor) -> Tensor:
         """Returns the same in cells from the first, (B, 2), of the dtype of the conditions."""
         if torch.compiler.is_exporting():
-            shift = torch.tensor(self._middle, dtype=torch.float64) - torch.tensor(
-                [self._face.x, self._face.y], dtype=torch.float64
-            ).div(self._pitch)
-            return (self.impact(conditions) / self._pitch + shift).to(conditions.dtype)
+            centre = torch.tensor([self._face.x, self._face.y], dtype=torch.float64)
+            shift = torch.tensor(self._middle, dtype=torch.float64) - centre / self._pitch
+            steps = torch.eye(2, dtype=torch.float64) / self._pitch
+            return nn.functional.linear(self.impact(conditions), steps, shift).to(conditions.dtype)
         cells = [
             position / self._pitch + middle
             for position, middle in zip(self._from_centre(conditions), self._middle, strict=True)
@@ -112,40 +113,6 @@ class ImpactFeatures(nn.Module):
         ]
         return torch.cat([conditions, torch.stack(derived, 1).to(conditions.dtype)], 1)
 
-    def with_bending(self, conditions: Tensor) -> Tensor:
-        """Returns these features and those of `BendingFeatures`, (B, size + 7), for an exported graph.
-
-        The same numbers in a third of the operators: all waves are sines of sums of a and b, and their products are
-        sums of waves. What needs float64 has it, the place; functions of it that are smooth are taken in float32.
-        """
-        needed = _chosen(conditions, self._columns)
-        energy, _, vz, _, pz, charge = needed.split([1, 2, 1, 2, 1, 1], 1)
-        from_axis = _impact(needed, self._face.z)
-        place = from_axis - torch.tensor([self._face.x, self._face.y], dtype=torch.float64)
-        phases = place @ _PHASES.mul(math.pi / self._pitch) + _TURNS
-        waves = ((charge == 0).double() * torch.sin(phases)) @ _WAVES
-        near = place.to(conditions.dtype)
-        curved = torch.asinh(torch.cat([near / EDGE, vz / VERTEX], 1))
-        k = charge * 1000 / energy.clamp(min=1)
-        bent = k * (from_axis / 10).to(conditions.dtype)
-        side = torch.sign(pz)
-        return torch.cat(
-            [
-                conditions,
-                near,
-                curved[:, :2],
-                torch.log(energy),
-                curved[:, 2:],
-                waves.to(conditions.dtype),
-                k,
-                bent,
-                k * k,
-                side * k,
-                side * bent,
-            ],
-            1,
-        )
-
 
 def _waves() -> tuple[Tensor, Tensor, Tensor]:
     """Returns waves whose sums are the products of `ImpactFeatures`: phases (2, 12), shifts (12,), sums (12, 11)."""
@@ -167,6 +134,14 @@ def _waves() -> tuple[Tensor, Tensor, Tensor]:
 
 
 _PHASES, _TURNS, _WAVES = _waves()
+_AXES = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+
+
+def _linear(x: Tensor, matrix: Sequence[Sequence[float]] | Tensor, shift: Sequence[float]) -> Tensor:
+    """Returns a linear function of x, (B, n) float64, with a constant matrix (m, n) and shift (m,): (B, m)."""
+    return nn.functional.linear(
+        x, torch.as_tensor(matrix, dtype=x.dtype), torch.as_tensor(shift, dtype=x.dtype)
+    )
 
 
 class PromptRays(nn.Module):
@@ -295,7 +270,7 @@ class TransportFeatures(nn.Module):
 
     def place(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Returns where particles meet the face, and where positive ones would, in cm from its centre, (B, 2) each."""
-        needed = _chosen(conditions, self._columns).double()
+        needed = conditions[:, self._columns].double()
         straight = _impact(needed, self._face.z)
         pz, charge = needed[:, 6:7], needed[:, 7:]
         momentum = torch.sqrt(needed[:, 4:7].square().sum(1, keepdim=True)).clamp(min=1e-3)
@@ -316,16 +291,47 @@ class TransportFeatures(nn.Module):
     def forward(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to (B, 25)."""
         place, positive = self.place(conditions)
-        if torch.compiler.is_exporting():  # smooth functions need no float64, and this takes fewer operators
-            place, positive = place.to(conditions.dtype), positive.to(conditions.dtype)
         half = place.new_tensor([(middle + 0.5) * self._pitch for middle in self._middle])
         inside = half - place.abs()
-        # a step of both axes, then the next: in few operators of an exported graph
         edges = place.new_tensor(self.STEPS).repeat_interleave(2)
         steps = torch.sigmoid((torch.cat([inside] * len(self.STEPS), 1) - edges) / self.STEP)
         units = place.new_tensor([EDGE, EDGE, self.MARGIN, self.MARGIN, self.MARGIN])
         distances = torch.cat([place, inside, inside.amin(1, keepdim=True)], 1) / units
         return torch.cat([place, _arcsinh(distances), positive, steps], 1).to(conditions.dtype)
+
+    def written(self, needed: Tensor, impact: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Does what `place` does in fewer operators of an exported graph, (B, 2) float64 each.
+
+        Args:
+            needed: the features `_NEEDED`, (B, 8) float64.
+            impact: where the straight line meets the face, from the axis, (B, 2) float64.
+            place: the same from the centre of the face.
+        """
+        pz, charge = needed[:, 6:7], needed[:, 7:]
+        momentum = torch.linalg.vector_norm(needed[:, 4:7], dim=1, keepdim=True).clamp(min=1e-3)
+        near = torch.linalg.vector_norm(impact, dim=1, keepdim=True) < self._map.NEAR
+        forward = pz > 0
+        low, high = self._map.RANGE
+        u = torch.div(impact.new_tensor(self._map.STIFF), momentum).clamp(low, high) - self._map.MIDDLE
+        powers = u ** impact.new_tensor(range(5)).repeat(3)
+        beside = _linear(impact, _AXES.repeat_interleave(5, 0), [1.0] * 5 + [0.0] * 10)
+        centre = impact.new_tensor((self._face.x, self._face.y))
+        maps = self.maps - nn.functional.pad(centre[:, None], (0, self.maps.shape[2] - 1))
+        both = (powers * beside) @ maps.flatten(0, 1).T
+        positive = torch.where(forward, both[:, :2], both[:, 2:])
+        kick = torch.stack([torch.zeros_like(self.kick), self.kick], 1)
+        straight = place + torch.where(forward, kick[0], kick[1]) * charge / momentum
+        return torch.where(near & (charge > 0), positive, straight), positive
+
+    def edges(self, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns how far within the edges a place is, (B, 3), over `MARGIN`, and what steps are of, (B, 2 steps)."""
+        half = place.new_tensor([(middle + 0.5) * self._pitch for middle in self._middle])
+        edges = place.new_tensor(self.STEPS).repeat_interleave(2)
+        factors = torch.tensor([1 / self.MARGIN] + [1 / self.STEP] * len(self.STEPS)).repeat_interleave(2)
+        shifts = (half.repeat(1 + len(self.STEPS)) - torch.cat([torch.zeros(2), edges])) * factors
+        matrix = -torch.eye(2).repeat(1 + len(self.STEPS), 1) * factors[:, None]
+        inside, steps = nn.functional.linear(place.abs(), matrix, shifts).split([2, len(edges)], 1)
+        return torch.cat([inside, inside.amin(1, keepdim=True)], 1), steps
 
     def _through(self, straight: Tensor, curvature: Tensor, forward: Tensor) -> Tensor:
         """Returns where positive particles meet the face by the map, in cm from the axis, (B, 2)."""
@@ -421,9 +427,74 @@ class ParticleFeatures(nn.Module):
         """Maps conditions in physical units, (B, F), to (B, size)."""
         parts = [part for part in (self._first, self._bend, self.transport) if part is not None]
         if torch.compiler.is_exporting() and isinstance(self._first, ImpactFeatures):
-            first = self._first.with_bending(conditions)
-            return first if self.transport is None else torch.cat([first, self.transport(conditions)], 1)
+            return _Written(self._first, self.transport)(conditions)
         return torch.cat([part(conditions) for part in parts], 1)
+
+
+class _Written:
+    """The features of a ZDC as an exported graph holds them: the same numbers in half of the operators.
+
+    All waves are sines of sums of a and b, and their products are sums of waves. Powers and products with the place
+    are taken of vectors, sums of them are products with constant matrices. What needs float64 has it, up to one vector;
+    functions of it that are smooth are taken in float32.
+
+    Args:
+        first: of the impact.
+        transport: of the magnets; None where there are none.
+    """
+
+    def __init__(self, first: ImpactFeatures, transport: TransportFeatures | None) -> None:
+        self.first, self.transport = first, transport
+
+    def __call__(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to what `ParticleFeatures` gives, (B, size)."""
+        first, magnets = self.first, self.transport
+        needed = _chosen(conditions, first._columns).double()
+        energy, _, vz, _, pz, charge = needed.split([1, 2, 1, 2, 1, 1], 1)
+        impact = _impact(needed, first._face.z)
+        place = impact - impact.new_tensor((first._face.x, first._face.y))
+        phases = nn.functional.linear(place, (_PHASES * (math.pi / first._pitch)).T, _TURNS)
+        waves = torch.where(charge == 0, torch.sin(phases) @ _WAVES, 0.0)
+        k = charge * 1000 / energy.clamp(min=1)
+        bending = k * _linear(impact, [[0.0, 0.0], [0.1, 0.0], [0.0, 0.1]], [1.0, 0.0, 0.0])
+        parts = [place, torch.log(energy), waves, bending, k * k, torch.sign(pz) * bending]
+        lengths = [EDGE, EDGE, VERTEX]
+        if magnets is None:
+            exact = torch.cat([*parts, vz], 1).to(conditions.dtype)
+            curved = torch.asinh(_chosen(exact, [0, 1, exact.shape[1] - 1]) / exact.new_tensor(lengths))
+            written = torch.cat([conditions, exact, curved], 1)
+            return _chosen(written, self._order(conditions.shape[1], exact.shape[1], 0))
+        bent, positive = magnets.written(needed, impact, place)
+        exact = torch.cat([*parts, positive, bent, vz], 1).to(conditions.dtype)
+        size = exact.shape[1]
+        reached, steps = magnets.edges(exact[:, size - 3 : size - 1])
+        straight = _chosen(exact, [0, 1, size - 1, size - 3, size - 2]) / exact.new_tensor(
+            [*lengths, EDGE, EDGE]
+        )
+        curved = torch.asinh(torch.cat([straight, reached], 1))
+        written = torch.cat([conditions, exact, curved, torch.sigmoid(steps)], 1)
+        return _chosen(written, self._order(conditions.shape[1], size, steps.shape[1]))
+
+    @staticmethod
+    def _order(features: int, exact: int, steps: int) -> list[int]:
+        """Returns which of the numbers that are written down is each feature."""
+        numbers = iter(range(features, features + exact))
+        x, y, energy = (next(numbers) for _ in range(3))
+        waves = [next(numbers) for _ in range(11)]
+        bending = [next(numbers) for _ in range(7)]
+        rest = list(numbers)
+        curved = features + exact
+        impact = [*range(features), x, y, curved, curved + 1, energy, curved + 2, *waves, *bending]
+        if not steps:
+            return impact
+        positive, bent = rest[:2], rest[2:4]
+        return [
+            *impact,
+            *bent,
+            *range(curved + 3, curved + 8),
+            *positive,
+            *range(curved + 8, curved + 8 + steps),
+        ]
 
 
 def _chosen(conditions: Tensor, columns: list[int]) -> Tensor:

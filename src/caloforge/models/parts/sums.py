@@ -350,11 +350,25 @@ def reflected(sums: Tensor, least: int) -> Tensor:
     """
     if not least:
         return sums
+    if torch.compiler.is_exporting():
+        return _reflected(sums, least)
     total = sums.sum(1, keepdim=True)
     shares = torch.where(total > 0, sums, torch.ones_like(sums))
     along = shares.cumsum(1) / shares.sum(1, keepdim=True)
     rising = torch.floor((2 * least - 1 - total) * along + 0.5)
     bright = torch.cat([rising[:, :1], rising[:, 1:] - rising[:, :-1]], 1)
+    return torch.where(total < least, bright, sums)
+
+
+def _reflected(sums: Tensor, least: int) -> Tensor:
+    """Does the same in fewer operators of an exported graph: running sums and differences are products."""
+    size = sums.shape[1]
+    running = torch.ones(size, size).tril()
+    # next to a photon the last term is nothing; without any it makes the shares equal
+    reached = nn.functional.linear(sums, running, 1e-30 * torch.arange(1.0, size + 1))
+    total = reached[:, -1:]
+    rising = torch.floor((2 * least - 1 - total) * (reached / total) + 0.5)
+    bright = nn.functional.linear(rising, torch.eye(size) - torch.ones(size - 1).diag(-1))
     return torch.where(total < least, bright, sums)
 
 
