@@ -2,9 +2,10 @@
 
 The rows of the primaries are cut into parts of `part` rows. A part is a file beside the output, in the folder
 `OUT.parts`, which appears whole or not at all; which worker or job makes it, and when, changes nothing in it, since
-event k is a function of seed and k and every batch is filled up. When all parts are there they are written to the
-output one after the other and removed. So whatever is killed, at whatever moment, the parts that are there stay, and
-the output is the same to the byte (a ROOT file but for its time stamps).
+event k is a function of seed and k and every batch is filled up. They are written to the output one after the other,
+each as soon as it and all before it are there, while workers make the next; when the output is whole they are removed.
+So whatever is killed, at whatever moment, the parts that are there stay, and the output is the same to the byte (a ROOT
+file but for its time stamps).
 
 Beside each part lies its seal, which holds the hash of the job, the number of the part and the hash of its bytes. A
 resumed job makes again what has no seal that fits. While a job runs it holds a lock beside its output.
@@ -20,9 +21,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caloforge import __version__
 from caloforge.events import ParticleSource, Primaries, rows_at_once
@@ -118,8 +120,8 @@ class Shard:
         return range(all_parts * self.number // self.of, all_parts * (self.number + 1) // self.of)
 
 
-Task = tuple[Job, int, Primaries, Path, str]
-"""A part: job, number of its first row, its primaries, its file, hash of the plan."""
+Task = tuple[Job, int, Primaries, NDArray[np.bool_], Path, str]
+"""A part: job, number of its first row, its primaries, which are inside the domain, its file, hash of the plan."""
 
 
 @lru_cache(1)
@@ -131,13 +133,16 @@ def _surrogate(job: Job) -> Surrogate:
     return _load(job.bundle, job.trust)
 
 
-def make_part(job: Job, start: int, primaries: Primaries, path: Path, plan: str = "") -> int:
+def make_part(
+    job: Job, start: int, primaries: Primaries, inside: NDArray[np.bool_], path: Path, plan: str = ""
+) -> int:
     """Generates some rows and writes them to a file of their own, and its seal.
 
     Args:
         job: what is generated.
         start: number of the first row within the job.
         primaries: these rows.
+        inside: which are like those of the training, (N,).
         path: the file.
         plan: hash of the whole plan, which the seal holds.
 
@@ -150,7 +155,6 @@ def make_part(job: Job, start: int, primaries: Primaries, path: Path, plan: str 
     """
     _seal(path).unlink(missing_ok=True)
     surrogate = _surrogate(job)
-    inside = surrogate.domain.inside(primaries)
     origin = {"outside_domain": int(np.count_nonzero(~inside))}
     with create(path, primaries.detector, origin) as writer:
         for rows, events, columns in _generated(surrogate, job, start, primaries):
@@ -309,24 +313,40 @@ def _produce(
         for number in [number for number in missing if not file(number).exists() or not is_made(number)]:
             start = number * job.part
             chosen = particles.select(slice(start, min(start + job.part, rows)))
-            yield job, start, chosen, file(number), digest
+            yield job, start, chosen, surrogate.domain.inside(chosen), file(number), digest
 
     done = last - first - sum(min((n + 1) * job.part, rows) - n * job.part for n in missing)
     progress(done, last - first)
+    waiting = {file(number) for number in missing}
+    made = _run(tasks, workers if len(missing) > 1 else None)
+
+    def pieces() -> Iterator[tuple[Primaries, Columns]]:
+        nonlocal done
+        for number in parts:
+            while file(number) in waiting:
+                path, rows_made = next(made)
+                waiting.discard(path)
+                done += rows_made
+                progress(done, last - first)
+            yield from slices(file(number))
+
+    outside = sum(
+        int(
+            np.count_nonzero(
+                ~surrogate.domain.inside(particles.select(slice(row, min(row + job.part, last))))
+            )
+        )
+        for row in range(first, last, job.part)
+    )
     try:
-        for rows_made in _run(tasks, workers):
-            done += rows_made
-            progress(done, last - first)
+        with closing(made):
+            write_all(
+                _with_carried(pieces(), primaries, first), target, {**origin, "outside_domain": outside}
+            )
     except Exception:
         if not any(folder.glob("part-*.h5")):
             _clear(folder)  # nothing is lost, and a job that was refused leaves nothing
         raise
-    outside = sum(provenance(file(number))["outside_domain"] for number in parts)
-    write_all(
-        _with_carried((piece for number in parts for piece in slices(file(number))), primaries, first),
-        target,
-        {**origin, "outside_domain": outside},
-    )
     _clear(folder)
     return target
 
@@ -404,37 +424,42 @@ def _begin(folder: Path, plan: Mapping[str, Any], resume: bool) -> None:
     write_json(file, plan)
 
 
-def _run(tasks: Callable[[], Iterator[Task]], workers: Workers | None) -> Iterator[int]:
-    """Makes parts and gives the number of rows of each; workers that die are replaced."""
+def _run(
+    tasks: Callable[[], Iterator[Task]], workers: Workers | None
+) -> Generator[tuple[Path, int], None, None]:
+    """Makes parts and gives file and number of rows of each; workers that die are replaced."""
     if workers is None:
         for task in tasks():
-            yield make_part(*task)
+            yield task[-2], make_part(*task)
         return
     while True:
         finished = 0
         try:
             with workers() as executor:
-                for rows in _bounded(executor, tasks()):
+                for part in _bounded(executor, tasks()):
                     finished += 1
-                    yield rows
+                    yield part
             return
         except BrokenExecutor as error:
             if not finished:
                 raise OSError("workers die before one finishes a part; --resume goes on") from error
 
 
-def _bounded(executor: Executor, tasks: Iterator[Task]) -> Iterator[int]:
+def _bounded(executor: Executor, tasks: Iterator[Task]) -> Iterator[tuple[Path, int]]:
     """Submits tasks a few at a time, since each holds its particles."""
     slots = 2 * getattr(executor, "_max_workers", 8)
-    running: set[Future[int]] = set()
+    running: dict[Future[int], Path] = {}
+
+    def ended() -> Iterator[tuple[Path, int]]:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), future.result()
+
     for task in tasks:
-        running.add(executor.submit(make_part, *task))
+        running[executor.submit(make_part, *task)] = task[-2]
         if len(running) >= slots:
-            ended, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in ended)
+            yield from ended()
     while running:
-        ended, running = wait(running, return_when=FIRST_COMPLETED)
-        yield from (future.result() for future in ended)
+        yield from ended()
 
 
 def processes(jobs: int) -> Workers:
