@@ -1,6 +1,6 @@
 """Bundles of an older commit against those of today, in turns in one process: processor time of one thread.
 
-    python benchmarks/turns.py [NAME ...] [--commit 7993d78] [--batches 1 32 256] [--rounds 9] [--eager]
+    python benchmarks/turns.py [NAME ...] [--commit 7993d78] [--batches 1 32 256] [--rounds 9] [--eager] [--openvino]
         [--bundles FOLDER] [--set SETTING ...] [--profile]
 
 Of each of the weights that ship, the commit's own code exports the commit's own weights, from a work tree of its own,
@@ -8,7 +8,7 @@ and today's code those of today. Then the graphs take turns, each run by its own
 noise; so do noise and domain check, as the commit has them and as they are now: the noise as `generate` draws it, which
 today is that of several small batches at once, the domain check batch by batch. "All" is domain check, noise and graph.
 Printed are min / median / max over the rounds in ms of processor time an event, and the medians of the ratios of a
-round. `--eager` runs PyTorch beside them. `--profile` counts, for a batch of one, what ONNX Runtime runs: kernel calls
+round. `--eager` runs PyTorch beside them, `--openvino` today's graphs with OpenVINO, and says how many counts differ. `--profile` counts, for a batch of one, what ONNX Runtime runs: kernel calls
 an event by operator and by stage, a stage being the part of the model whose weights were last used. `--bundles` keeps
 the bundles, and takes those that are there.
 """
@@ -131,7 +131,7 @@ class _Sized(SimpleNamespace):
         return self._size
 
 
-def ways(name: str, batch: int, events: int, commit: str, folder: Path, eager: bool) -> list[Way]:
+def ways(name: str, batch: int, events: int, arguments: argparse.Namespace, folder: Path) -> list[Way]:
     """Returns what takes turns for one model and batch size."""
     from caloforge import samples
     from caloforge.io import open_primaries
@@ -139,6 +139,7 @@ def ways(name: str, batch: int, events: int, commit: str, folder: Path, eager: b
     from caloforge.runtime.bundle import open_bundle
     from caloforge.runtime.domain import Domain
 
+    commit = arguments.commit
     card = json.loads((folder / "now" / name / "card.json").read_text())
     particles = open_primaries(samples.samples_of(card["detector"])[0]).select(slice(0, events))
     batches = {row: particles.select(slice(row, row + batch)) for row in range(0, events, batch)}
@@ -189,7 +190,25 @@ def ways(name: str, batch: int, events: int, commit: str, folder: Path, eager: b
         way("before", old_domain, old_noise.standard_normals, old_session, old_session.noise_dim),
         way("now", new_domain, noise.standard_normals, new_session, new_session.noise_dim),
     ]
-    if eager:
+    if arguments.openvino:
+        other = open_bundle(folder / "now" / name, 1, "openvino")
+        chosen.append(way("openvino", new_domain, noise.standard_normals, other, other.noise_dim))
+        counts = [
+            np.concatenate(
+                [
+                    run(
+                        part.conditions,
+                        noise.standard_normals(0, np.arange(row, row + batch), other.noise_dim),
+                    )
+                    for row, part in batches.items()
+                ]
+            )
+            for run in (new_session, other)
+        ]
+        print(
+            f"OpenVINO: {np.count_nonzero(counts[0] != counts[1])} of {np.count_nonzero(counts[0])} lit counts differ"
+        )
+    if arguments.eager:
         import torch
 
         from caloforge.models.parts.inference import as_function
@@ -215,7 +234,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     for name in arguments.names:
         for batch in arguments.batches:
             events = max(EVENTS, batch)
-            taking_turns = ways(name, batch, events, arguments.commit, folder, arguments.eager)
+            taking_turns = ways(name, batch, events, arguments, folder)
             for number in range(arguments.rounds + 1):
                 for way in taking_turns:
                     way.measure(batch, events)
@@ -321,6 +340,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32, 256])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--openvino", action="store_true")
     parser.add_argument("--bundles", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="settings", help="of today's export")
     parser.add_argument("--profile", action="store_true")

@@ -16,12 +16,14 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from caloforge._lookup import require
@@ -295,6 +297,7 @@ def _trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[st
     make_loops(program.model)
     proto = program.model_proto
     _fold(proto)
+    absorb(proto)
     _tidy(proto)
     lower(proto)
     _check(proto)
@@ -341,6 +344,99 @@ def _fold(proto: Any) -> None:
     graph.initializer.extend(
         [*weights, *(onnx.numpy_helper.from_array(value, name) for name, value in values)]
     )
+
+
+def absorb(proto: Any) -> None:
+    """Puts a constant that is added to the result of a `Gemm`, or multiplies it, into the weights of the `Gemm`."""
+    graph = proto.graph
+    absorber = _Absorber(graph)
+    nodes = [node for node in graph.node if not absorber.takes(node)]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in (*node.input, *_of_inner(node))}
+    graph.initializer.extend(
+        weight for name, weight in absorber.weights.items() if name in used | absorber.outputs
+    )
+
+
+class _Absorber:
+    """What `absorb` knows of a graph: weights by name, which node makes a value, and how often it is taken."""
+
+    def __init__(self, graph: Any) -> None:
+        onnx = require("onnx", "export")
+        self._to_array, self._from_array = onnx.numpy_helper.to_array, onnx.numpy_helper.from_array
+        self.weights = {weight.name: weight for weight in graph.initializer}
+        self.outputs = {value.name for value in graph.output}
+        self._makers = {name: node for node in graph.node for name in node.output}
+        self._taken = Counter(name for node in graph.node for name in (*node.input, *_of_inner(node)))
+
+    def takes(self, node: Any) -> bool:
+        """Tells whether a node was put into the `Gemm` before it."""
+        if node.op_type not in ("Add", "Mul"):
+            return False
+        for value, other in (node.input, reversed(node.input)):
+            if other not in self.weights:
+                continue
+            constant = self._to_array(self.weights[other])
+            maker = self._gemm(value)
+            if maker is None or not self._fits(maker, constant) or not self._reaches(maker, node.op_type):
+                continue
+            self._change(maker, node.op_type, constant.reshape(-1))
+            maker.output[0] = node.output[0]
+            self._makers[node.output[0]] = maker
+            return True
+        return False
+
+    def _gemm(self, value: str) -> Any:
+        """Returns the `Gemm` that makes a value which nothing else takes; None where there is none."""
+        maker = self._makers.get(value)
+        alone = self._taken[value] == 1 and value not in self.outputs
+        return maker if alone and maker is not None and maker.op_type == "Gemm" else None
+
+    def _fits(self, gemm: Any, constant: NDArray[np.generic]) -> bool:
+        """Tells whether a constant is one number, or one for each column of a result."""
+        if gemm.input[1] not in self.weights:
+            return False
+        columns = self.weights[gemm.input[1]].dims[0 if _attribute(gemm, "transB", 0) else 1]
+        return constant.size == 1 or (constant.ndim <= 2 and constant.shape[-1] == constant.size == columns)
+
+    def _reaches(self, gemm: Any, operator: str) -> bool:
+        """Tells whether all that has to change is constant."""
+        if gemm.input[1] not in self.weights or any(
+            _attribute(gemm, name, default) != default for name, default in (("alpha", 1.0), ("beta", 1.0))
+        ):
+            return False
+        if len(gemm.input) < 3:
+            return operator == "Mul"
+        if gemm.input[2] in self.weights:
+            return True
+        before = self._gemm(gemm.input[2])
+        return before is not None and self._reaches(before, operator)
+
+    def _change(self, gemm: Any, operator: str, constant: NDArray[np.generic]) -> None:
+        if operator == "Mul":
+            across = constant[:, None] if _attribute(gemm, "transB", 0) else constant
+            gemm.input[1] = self._added(gemm, "matrix", self._to_array(self.weights[gemm.input[1]]) * across)
+        if len(gemm.input) < 3:
+            return
+        if gemm.input[2] not in self.weights:
+            self._change(self._makers[gemm.input[2]], operator, constant)
+            return
+        shift = self._to_array(self.weights[gemm.input[2]])
+        changed = shift * constant if operator == "Mul" else shift + constant
+        gemm.input[2] = self._added(gemm, "shift", changed)
+
+    def _added(self, gemm: Any, role: str, values: NDArray[np.generic]) -> str:
+        """Adds weights and returns their name; those of before may have other uses."""
+        name = f"{gemm.input[1]}_{gemm.output[0]}_{role}"
+        self.weights[name] = self._from_array(values, name)
+        return name
+
+
+def _attribute(node: Any, name: str, default: float) -> float:
+    """Returns a number that a node has, or what it is where it is not given."""
+    values = [attribute for attribute in node.attribute if attribute.name == name]
+    return default if not values else values[0].f if values[0].type == 1 else values[0].i
 
 
 def _of_inner(node: Any) -> set[str]:

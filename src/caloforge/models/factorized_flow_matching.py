@@ -285,7 +285,10 @@ class FactorizedFlowMatching(Generator):
         )
         sums = self.sums(conditions, features, of_sums)
         drawing = noise[:, rounding + 1 :] if noise.shape[1] > rounding + 1 else None
-        return self.draw_image(conditions, features, sums, image, noise[:, rounding], drawing)
+        of_rounding = (
+            noise[:, rounding : rounding + 1] if torch.compiler.is_exporting() else noise[:, rounding]
+        )
+        return self.draw_image(conditions, features, sums, image, of_rounding, drawing)
 
     def draw_image(
         self,
@@ -380,7 +383,7 @@ class FactorizedFlowMatching(Generator):
         """Returns what the image network is told, (B, C), and the places, (B, P, 2): with a layout a drawn one."""
         straight, expected = self._places(conditions, features)
         if self.layout is None:
-            return features, torch.stack([straight, expected], 1)
+            return features, torch.cat([straight, expected], 1).unflatten(1, (2, 2))
         assert noise is not None, "a layout is drawn from noise"
         numbers, places = self.layout(straight, expected, features, noise)
         return torch.cat([features, numbers], 1), places

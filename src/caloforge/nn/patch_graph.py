@@ -144,12 +144,10 @@ class _Told:
         self._matrices.append(matrix)
         self._biases.append(bias)
 
-    def pieces(self, embedding: Tensor) -> Iterator[Tensor]:
-        """Returns all of it in order, time by time, (B, 1, 1, *) each, of the embedding (B, n, E), or (B, E)."""
+    def pieces(self, embedding: Tensor, steps: int = 1) -> Iterator[Tensor]:
+        """Returns all of it in order, time by time, (B, 1, 1, *) each, of the embedding (B n, E) of n times."""
         matrix, bias = torch.cat(self._matrices), torch.cat(self._biases)
-        steps = embedding.shape[1] if embedding.ndim == 3 else 1
-        flat = embedding.flatten(0, 1) if embedding.ndim == 3 else embedding
-        every = F.linear(flat, matrix, bias).view(-1, 1, 1, steps * len(bias))
+        every = F.linear(embedding, matrix, bias).view(-1, 1, 1, steps * len(bias))
         return iter(every.split([len(part) for part in self._biases] * steps, 3))
 
     def through(self, tokens: Tensor, pieces: Iterator[Tensor]) -> Tensor:
@@ -196,7 +194,7 @@ def follow(
     phases = torch.tensor(times)[:, None] * network.frequencies
     of_times = torch.cat([phases.cos(), phases.sin()], 1) @ first.weight[:, of_conditions:].T + first.bias
     embedding = F.linear(conditions, first.weight[:, :of_conditions])[:, None] + of_times
-    pieces = told.pieces(network.embedding[1:](embedding))
+    pieces = told.pieces(network.embedding[1:](embedding.flatten(0, 1)), len(times))
     entering = network.first.weight
     around = _Surroundings(network.centres, near)
     order, seen = around.order(), entering[:, size:]
