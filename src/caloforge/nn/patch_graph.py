@@ -272,7 +272,7 @@ class _End:
 
     def _relative(self, odds: Tensor, density: Tensor) -> Tensor:
         """Returns log odds over a density that is not 1."""
-        parts = odds.unflatten(-1, (COUNTS, self.size)) - density.clamp(min=-60.0)[..., None, :]
+        parts: Tensor = odds.unflatten(-1, (COUNTS, self.size)) - density.clamp(min=-60.0)[..., None, :]
         return parts.flatten(-2)
 
     def image(self, x: Tensor, tokens: Tensor, bias: Tensor, light: Tensor | None) -> Tensor:
