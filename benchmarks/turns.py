@@ -9,8 +9,8 @@ noise; so do noise and domain check, as the commit has them and as they are now:
 today is that of several small batches at once, the domain check batch by batch. "All" is domain check, noise and graph.
 Printed are min / median / max over the rounds in ms of processor time an event, and the medians of the ratios of a
 round. `--eager` runs PyTorch beside them, `--openvino` today's graphs with OpenVINO, and says how many counts differ
-from ONNX Runtime's. `--profile` counts, for a batch of one, what ONNX Runtime runs: kernel calls an event by operator and by
-stage, a stage being the part of the model whose weights were last used. `--bundles` keeps the bundles, and takes those
+from ONNX Runtime's. `--profile` counts, for a batch of one, what ONNX Runtime runs: kernel calls an event by operator
+and by stage, a stage being the part of the model whose weights were last used. `--bundles` keeps the bundles, and takes those
 that are there.
 """
 
