@@ -4,11 +4,12 @@ import re
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from caloforge.detectors import ZP
-from caloforge.export.onnx import check_exportable, check_single_graph, graph_of
+from caloforge.export.onnx import absorb, check_exportable, check_single_graph, graph_of
 from caloforge.models.channel_flow_matching import ChannelFlowMatching, ChannelFlowMatchingConfig
 from caloforge.models.parts.inference import as_function
 from caloforge.runtime.noise import standard_normals
@@ -124,3 +125,41 @@ def test_transport_through_magnets_and_the_threshold_are_in_the_graph(tmp_path):
     assert np.abs(found - expected).max() <= 1
     assert expected.sum(1).min() >= 10
     assert (expected.sum(1) == 10).any()
+
+
+@pytest.mark.parametrize(("transposed", "left"), [(False, 0), (True, 0), (False, 1)])
+def test_constants_go_into_the_weights_of_a_product(transposed, left):
+    rng = np.random.default_rng(0)
+    shapes = {"a": (4, 3), "b": (3, 2), "shift": (3,), "scale": (3,), "more": (1, 3)}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    weights["b"] = np.ascontiguousarray(weights["b"].T) if not transposed else weights["b"]
+    nodes = [
+        onnx.helper.make_node("Gemm", ["y", "b", "shift"], ["first"], transB=int(transposed)),
+        onnx.helper.make_node("Gemm", ["x", "a", "first"], ["second"]),
+        onnx.helper.make_node("Mul", ["scale", "second"], ["third"]),
+        onnx.helper.make_node("Add", ["third", "more"], ["out"]),
+    ]
+    if left:  # another node takes what the first product gives, so it stays as it is
+        nodes.append(onnx.helper.make_node("Relu", ["first"], ["other"]))
+    values = {"x": 4, "y": 2, "out": 3, **({"other": 3} if left else {})}
+    infos = {
+        name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", size])
+        for name, size in values.items()
+    }
+    outputs = [info for name, info in infos.items() if name not in "xy"]
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = onnx.helper.make_graph(nodes, "products", [infos["x"], infos["y"]], outputs, constants)
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    inputs = {name: rng.normal(size=(5, size)).astype(np.float32) for name, size in (("x", 4), ("y", 2))}
+
+    def results():
+        session = onnxruntime.InferenceSession(proto.SerializeToString())
+        return session.run(None, inputs)
+
+    expected = results()
+    absorb(proto)
+    assert [node.op_type for node in proto.graph.node] == (
+        ["Gemm", "Gemm", "Mul", "Add", "Relu"] if left else ["Gemm", "Gemm"]
+    )
+    for got, value in zip(results(), expected, strict=True):
+        np.testing.assert_allclose(got, value, rtol=1e-5, atol=1e-6)
