@@ -36,8 +36,10 @@ above, after the mean of the ring in that layer of that shower was taken away, s
 -1 / (angles - 1); precision and recall. `python tools/pictures.py evaluations` draws what is printed.
 
 `windows`: test showers of about 10, 50, 200 and 800 GeV, each with as many generated ones a seed, the layers drawn
-too: mean and spread of E_tot / E_inc, mean layer, share of lit voxels; `voxels`, separation power, and `features` as
-above, in brackets those of as many training showers of the window, the matched floor.
+too: mean and spread of E_tot / E_inc and of the mean layer, each with its standard error; share of lit voxels;
+`voxels`, separation power, and `features` as above, in brackets those of as many training showers of the window, the
+matched floor. All training showers of the window stand beside: what these say of mean and spread the test showers say
+too, but for chance.
 
 `latent`: what the autoencoder of a latent version makes of test showers, given the true layer energies: voxels that are
 not empty over those of the simulation, separation powers of sparsity and voxel energies; voxels below each cut made
@@ -461,6 +463,14 @@ WINDOWS = {"10": (5e3, 2e4), "50": (2.5e4, 1e5), "200": (1e5, 4e5), "800": (4e5,
 """Incident energies that stand for a number of GeV [MeV]."""
 
 
+def moments(values: np.ndarray, independent: int) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Returns mean and spread of values, (N,), each with its standard error, of which so many are independent."""
+    off, spread = values - values.mean(), values.std()
+    kurtosis = (off**4).mean() / spread**4
+    error = spread * np.sqrt((kurtosis - 1) / 4 / independent)
+    return (float(values.mean()), float(spread / np.sqrt(independent))), (float(spread), float(error))
+
+
 def windows(arguments: argparse.Namespace) -> None:
     """Prints one row a run, window and set."""
     loaded = [load_model(run) for run in arguments.runs]
@@ -505,16 +515,20 @@ def windows(arguments: argparse.Namespace) -> None:
             ratio, layers = (
                 np.concatenate([getattr(one, what) for one in several]) for what in ("ratio", "layers")
             )
-            middle = (layers @ np.arange(layers.shape[1]) / layers.sum(1)).mean()
+            independent = len(several[0].ratio)
+            middle = layers @ np.arange(layers.shape[1]) / layers.sum(1)
+            told = ", ".join(f"{value:.4f} ± {error:.4f}" for value, error in moments(ratio, independent))
+            depth = ", ".join(f"{value:.2f} ± {error:.2f}" for value, error in moments(middle, independent))
             lit = np.mean([1 - one.sparsity.mean() for one in several])
             far = np.mean([distances(one) for one in several], 0)
             print(
-                f"| {title} | {name} | {len(ratio)} | {ratio.mean():.4f}, {ratio.std():.4f} | {middle:.2f} | "
+                f"| {title} | {name} | {len(ratio)} | {told} | {depth} | "
                 f"{lit:.4f} | {1e4 * far[0]:.1f} ({1e4 * floors[0]:.1f}) | {far[1]:.4f} ({floors[1]:.4f}) |",
                 flush=True,
             )
 
         show("simulation", [seen])
+        show("simulation, training rows", [observe_showers(source.slices(train), seen.edges)])
         for settings, model in loaded:
             drawn = [
                 generate_in_memory(model, reference.conditions, seed=seed, batch_size=32)

@@ -271,14 +271,14 @@ class Stretch(Transform):
 
     def inverse(self, y: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Maps back, (B, *)."""
-        inside = y.clamp(0, self.top)
+        inside = y.clamp(0.0, self.top)
         return self._between(self.places, inside) + (y - inside)
 
     def slope(self, y: Tensor) -> Tensor:
         """Returns dx / dy, (B, *), smoothed from piece to piece so that rounding does not matter."""
         pieces = (self.places[1:] - self.places[:-1]) * ((len(self.places) - 1) / self.top)
         one = torch.ones_like(pieces[:1])
-        return self._between(torch.cat([one, (pieces[1:] + pieces[:-1]) / 2, one]), y.clamp(0, self.top))
+        return self._between(torch.cat([one, (pieces[1:] + pieces[:-1]) / 2, one]), y.clamp(0.0, self.top))
 
     def _between(self, values: Tensor, y: Tensor) -> Tensor:
         """Interpolates values at the knots, (K + 1,), at y within 0 and `top`, (B, *)."""
