@@ -1,10 +1,10 @@
 """Channel sums and expected places with and without the map of the magnets, at one budget, on the validation fold.
 
     python benchmarks/transport.py zp.h5 zp_wide.h5 [--epochs 40] [--seeds 0 1] [--shares 1 2 4 8] [--widths 128] \
-        [--variants plain transport mirror move]
+        [--variants plain transport mirror move species]
 
 The first and the cheap second factor of `factorized_flow_matching` are trained on the training folds from one seed,
-without the map, with `transport`, with `mirror` too, and with `move` as well: the channel sums (16 steps of Euler), and
+without the map, with `transport`, with `mirror` too, with `move` as well and with `species` as well: the channel sums (16 steps of Euler), and
 where the middle of the light is. With several seeds there is one more row, of the committee: the mean of their
 velocities. With `--shares 2` on half of the particles for as many steps, and so on.
 Validation particles, the mean over four seeds of
@@ -45,8 +45,9 @@ def trained(train: EventSource, steps: int, *, variant: str, width: int, seed: i
     epochs = max(round(steps * 256 / len(train)), 1)
     values = {
         "transport": variant != "plain",
-        "mirror": variant in ("mirror", "move"),
-        "move": variant == "move",
+        "mirror": variant in ("mirror", "move", "species"),
+        "move": variant in ("move", "species"),
+        "species": variant == "species",
         "sums": {"width": width, "epochs": epochs, "optimizer": {**RATES, "weight_decay": 0.05}},
         "place": {"epochs": epochs},
     }
@@ -64,7 +65,7 @@ def trained(train: EventSource, steps: int, *, variant: str, width: int, seed: i
     return model
 
 
-VARIANTS = ("plain", "transport", "mirror", "move")
+VARIANTS = ("plain", "transport", "mirror", "move", "species")
 
 RATES = {"learning_rate": 2e-3, "schedule": "cosine", "warmup": 0.05}
 

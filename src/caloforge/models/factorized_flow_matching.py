@@ -181,6 +181,7 @@ class FactorizedFlowMatchingConfig(BaseModel):
         rounding: `systematic`, or `none`, the default for energies; may be changed after the training.
         transport: tells what magnets before the face do to charged particles, with "sums" the sums alone; needs a
             detector that knows it.
+        species: tells the sums which species a particle is, one number for each; needs the condition mass.
         least: photons of the faintest response in the data: where fewer are drawn they are reflected
             (`models.parts.sums.reflected`); may be changed after the training.
         mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored. With
@@ -199,6 +200,7 @@ class FactorizedFlowMatchingConfig(BaseModel):
     image: ImageConfig = ImageConfig()
     rounding: Literal["systematic", "none"] = "systematic"
     transport: Transported = False
+    species: bool = False
     least: int = Field(0, ge=0)
     mirror: bool = False
     move: bool = False
@@ -251,6 +253,7 @@ class FactorizedFlowMatching(Generator):
             config.average,
             config.validation_events,
             transport=config.transport,
+            species=config.species,
             least=config.least,
         )
         features = self.sums.told

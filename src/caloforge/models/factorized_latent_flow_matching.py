@@ -138,6 +138,7 @@ class FactorizedLatentFlowMatchingConfig(BaseModel):
         rounding: `systematic`, or `none`, the default for energies; may be changed after the training.
         transport: tells what magnets before the face do to charged particles, with "sums" the sums alone; needs a
             detector that knows it.
+        species: tells the sums which species a particle is, one number for each; needs the condition mass.
         least: photons of the faintest response in the data: where fewer are drawn they are reflected
             (`models.parts.sums.reflected`); may be changed after the training.
         mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored. With
@@ -156,6 +157,7 @@ class FactorizedLatentFlowMatchingConfig(BaseModel):
     photons: Literal["drawn", "expected"] = "drawn"
     rounding: Literal["systematic", "none"] = "systematic"
     transport: Transported = False
+    species: bool = False
     least: int = Field(0, ge=0)
     mirror: bool = False
     move: bool = False
@@ -201,6 +203,7 @@ class FactorizedLatentFlowMatching(Generator):
             config.average,
             config.validation_events,
             transport=config.transport,
+            species=config.species,
             least=config.least,
         )
         outputs, code = self.sums.outputs, config.code.network.code

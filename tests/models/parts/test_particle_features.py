@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from caloforge import samples
-from caloforge.detectors import ZN, ZP
+from caloforge.detectors import DS2, ZN, ZP
 from caloforge.events import load
 from caloforge.io import open_events
 from caloforge.models.parts.particle_features import (
     BendingFeatures,
     ImpactFeatures,
     ParticleFeatures,
+    SpeciesFeatures,
     TransportFeatures,
 )
 
@@ -117,3 +118,18 @@ def test_only_wanted_transport_adds_to_features_and_weights():
     assert torch.equal(among(conditions)[:, : without.size], without(conditions))
     with pytest.raises(ValueError, match=r"zp has face .* no transport"):
         ParticleFeatures(dataclasses.replace(ZP, transport=None), transport=True)
+
+
+def test_each_species_has_a_number_of_its_own():
+    of = SpeciesFeatures(ZP)
+    masses = [0.0, 0.13957, 0.49761, 0.93827, 0.93957, 1.11568, 1.19745, 1.32171]  # gamma to Xi-, p and n are one
+    conditions = torch.zeros(len(masses), 9)
+    conditions[:, ZP.features.index("mass")] = torch.tensor(masses)
+    found = of(conditions)
+    assert found.argmax(1).tolist() == [0, 1, 2, 3, 3, 4, 5, 6]
+    assert (found.max(1).values > 0.95).all()
+    assert (found.sort(1).values[:, -2] < 0.01).all()
+    without, among = ParticleFeatures(ZP, transport=True), ParticleFeatures(ZP, transport=True, species=True)
+    assert torch.equal(among(conditions), torch.cat([without(conditions), found], 1))
+    with pytest.raises(ValueError, match="species need the condition mass; ds2 has incident_energy"):
+        SpeciesFeatures(DS2)

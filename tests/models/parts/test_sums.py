@@ -1,6 +1,10 @@
+import pytest
 import torch
 
-from caloforge.models.parts.sums import reflected
+from caloforge import samples
+from caloforge.detectors import ZP
+from caloforge.io import open_primaries
+from caloforge.models.parts.sums import Sums, SumsConfig, reflected
 
 
 def test_faint_sums_are_reflected_at_the_threshold_and_others_stay():
@@ -19,3 +23,17 @@ def test_faint_sums_are_reflected_at_the_threshold_and_others_stay():
     assert ((found[some] - shares).abs() <= 1).all()
     assert reflected(torch.zeros(1, 5), 10).sum() == 19
     assert torch.equal(reflected(sums, 0), sums)
+
+
+@pytest.mark.parametrize("transport", [False, True, "sums"])
+def test_only_the_sums_are_told_the_species(transport):
+    def sums(species):
+        return Sums(ZP, "paper", SumsConfig(width=8), 0.0, 4, transport=transport, species=species)
+
+    with_species, without = sums(True), sums(False)
+    assert with_species.features == without.features + 7
+    assert with_species.told == without.told
+    conditions = torch.from_numpy(open_primaries(samples.sample("zp")).conditions[:20])
+    later = [one.later(one.describe(conditions)) for one in (with_species, without)]
+    assert torch.equal(*later)
+    assert later[0].shape == (20, without.told)

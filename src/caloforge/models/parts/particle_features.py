@@ -343,6 +343,42 @@ class TransportFeatures(nn.Module):
         return torch.where(forward, terms @ self.maps[0].T, terms @ self.maps[1].T)
 
 
+class SpeciesFeatures(nn.Module):
+    """Which species a particle is, by its mass: one number for each of `MASSES`, exp(-((m - m_k) / WIDTH)^2).
+
+    The mass itself is one smooth number, by which a neutron and a Lambda are near each other though one passes
+    beside a detector and the other decays into a proton that hits it. Isospin partners are one species; their charge
+    is another condition.
+
+    Args:
+        detector: with the condition mass [GeV].
+
+    Raises:
+        ValueError: the detector has no such condition.
+    """
+
+    MASSES = (0.0, 0.1396, 0.4957, 0.9389, 1.1157, 1.193, 1.318)
+    """Photon, pion, kaon, nucleon, Lambda, Sigma and Xi [GeV]."""
+
+    WIDTH = 0.03
+    """Difference in GeV at which a particle is another one."""
+
+    size = len(MASSES)
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        if "mass" not in detector.features:
+            raise ValueError(
+                f"species need the condition mass; {detector.name} has {', '.join(detector.features)}"
+            )
+        self._column = detector.features.index("mass")
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to (B, 7)."""
+        mass = conditions[:, self._column : self._column + 1]
+        return torch.exp(-((mass - mass.new_tensor(self.MASSES)) / self.WIDTH).square())
+
+
 class GenericFeatures(nn.Module):
     """Appends to the conditions of any detector what holds of their kind.
 
@@ -398,12 +434,13 @@ class ParticleFeatures(nn.Module):
     Args:
         detector: any detector with two axes.
         transport: adds `TransportFeatures`, and guesses the place by them.
+        species: adds `SpeciesFeatures`, behind all others.
 
     Raises:
-        ValueError: transport is wanted, and the detector has none.
+        ValueError: transport is wanted, and the detector has none, or species, and it has no mass.
     """
 
-    def __init__(self, detector: Detector, transport: bool = False) -> None:
+    def __init__(self, detector: Detector, transport: bool = False, species: bool = False) -> None:
         super().__init__()
         known = detector.face is not None and detector.pitch is not None
         self._first = (
@@ -413,7 +450,9 @@ class ParticleFeatures(nn.Module):
         )
         self._bend = BendingFeatures(detector) if isinstance(self._first, ImpactFeatures) else None
         self.transport = TransportFeatures(detector) if transport else None
-        self.size = self._first.size + sum(part.size for part in (self._bend, self.transport) if part)
+        self._species = SpeciesFeatures(detector) if species else None
+        further = (self._bend, self.transport, self._species)
+        self.size = self._first.size + sum(part.size for part in further if part)
 
     def cell(self, conditions: Tensor) -> Tensor:
         """Returns a first guess of where the light is, in cells from the first, (B, 2)."""
@@ -425,10 +464,14 @@ class ParticleFeatures(nn.Module):
 
     def forward(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to (B, size)."""
-        parts = [part for part in (self._first, self._bend, self.transport) if part is not None]
         if torch.compiler.is_exporting() and isinstance(self._first, ImpactFeatures):
-            return _Written(self._first, self.transport)(conditions)
-        return torch.cat([part(conditions) for part in parts], 1)
+            parts = [_Written(self._first, self.transport)(conditions)]
+        else:
+            first = (self._first, self._bend, self.transport)
+            parts = [part(conditions) for part in first if part is not None]
+        if self._species is not None:
+            parts.append(self._species(conditions))
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 
 class _Written:

@@ -31,7 +31,7 @@ from caloforge.models.base import BatchRandom, Stage
 from caloforge.models.parts.bayesian import BayesianConfig, check_bayesian, make_sums_bayesian, sums_stages
 from caloforge.models.parts.images import channel_sums
 from caloforge.models.parts.inference import spread_rows
-from caloforge.models.parts.particle_features import ParticleFeatures, TransportFeatures
+from caloforge.models.parts.particle_features import ParticleFeatures, SpeciesFeatures, TransportFeatures
 from caloforge.models.parts.stage import aside, average_stage, solver_stage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.average_velocity import Average, AverageVelocityConfig
@@ -117,6 +117,7 @@ class Sums(nn.Module):
         validation_events: events of each validation.
         transport: adds what magnets before the face do (`models.parts.particle_features.TransportFeatures`); with
             "sums" for the sums alone, and `later` has none of it.
+        species: adds which species a particle is (`models.parts.particle_features.SpeciesFeatures`), for the sums alone.
         least: photons of the faintest response in the data, for `reflected`; 0 where there is no threshold.
 
     Raises:
@@ -133,6 +134,7 @@ class Sums(nn.Module):
         validation_events: int,
         *,
         transport: Transported = False,
+        species: bool = False,
         least: int = 0,
     ) -> None:
         super().__init__()
@@ -145,10 +147,12 @@ class Sums(nn.Module):
                 f"least is a number of photons; {detector.name} measures energies in {detector.unit}"
             )
         self.least = least
-        self.derive = ParticleFeatures(detector, bool(transport))
+        self.derive = ParticleFeatures(detector, bool(transport), species)
         self.features = self.derive.size
         self._alone = transport == "sums"
-        self.told = self.features - (TransportFeatures.size if self._alone else 0)
+        self.told = (
+            self.features - self._alone * TransportFeatures.size - bool(species) * SpeciesFeatures.size
+        )
         self.standardize = Standardize(self.features)
         self.standardize_sums = Standardize(self.outputs)
         self.network = VelocityNetwork(self.outputs, self.features, config.width, config.blocks)
@@ -172,7 +176,7 @@ class Sums(nn.Module):
 
     def later(self, features: Tensor) -> Tensor:
         """Returns what later factors are told of the features that `describe` gives, (B, told)."""
-        return features[:, : self.told] if self._alone else features
+        return features[:, : self.told] if self.told < self.features else features
 
     def cell(self, conditions: Tensor) -> Tensor:
         """Returns a first guess of where the light is, as later factors are told it, in cells, (B, 2)."""
