@@ -4,9 +4,9 @@
         [--variants plain transport mirror move species]
 
 The first and the cheap second factor of `factorized_flow_matching` are trained on the training folds from one seed,
-without the map, with `transport`, with `mirror` too, with `move` as well and with `species` as well: the channel sums (16 steps of Euler), and
-where the middle of the light is. With several seeds there is one more row, of the committee: the mean of their
-velocities. With `--shares 2` on half of the particles for as many steps, and so on.
+without the map, with `transport`, with `mirror` too, with `move` as well, and with `species` as well: the channel sums
+(16 steps of Euler), and where the middle of the light is. With several seeds there is one more row, of the committee:
+the mean of their velocities. With `--shares 2` on half of the particles for as many steps, and so on.
 Validation particles, the mean over four seeds of
 the noise: the energy score of each particle's distribution, W1 of the channels and of the photon sum, MAE_c over
 particles with at least six responses, of all and by type; the distance of the expected place, given the sums, from

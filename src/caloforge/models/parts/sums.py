@@ -117,7 +117,7 @@ class Sums(nn.Module):
         validation_events: events of each validation.
         transport: adds what magnets before the face do (`models.parts.particle_features.TransportFeatures`); with
             "sums" for the sums alone, and `later` has none of it.
-        species: adds which species a particle is (`models.parts.particle_features.SpeciesFeatures`), for the sums alone.
+        species: adds `models.parts.particle_features.SpeciesFeatures`, for the sums alone.
         least: photons of the faintest response in the data, for `reflected`; 0 where there is no threshold.
 
     Raises:
