@@ -122,7 +122,8 @@ def test_only_wanted_transport_adds_to_features_and_weights():
 
 def test_each_species_has_a_number_of_its_own():
     of = SpeciesFeatures(ZP)
-    masses = [0.0, 0.13957, 0.49761, 0.93827, 0.93957, 1.11568, 1.19745, 1.32171]  # gamma to Xi-, p and n are one
+    # gamma, pi-, K0, p and n as one, Lambda, Sigma-, Xi-
+    masses = [0.0, 0.13957, 0.49761, 0.93827, 0.93957, 1.11568, 1.19745, 1.32171]
     conditions = torch.zeros(len(masses), 9)
     conditions[:, ZP.features.index("mass")] = torch.tensor(masses)
     found = of(conditions)
