@@ -65,7 +65,7 @@ class ChannelFlowMatchingConfig(BaseModel):
         derived: adds the derived features; needs a detector with a face, a pitch and the ZDC's features.
         transport: adds these and what magnets do; needs a detector that says where they bring charged particles. With
             `mirror` charged particles are aimed at where magnets bring them to the mirror image of their place.
-        species: adds these and which species a particle is, one number for each; needs the condition mass.
+        species: adds these and which species a neutral particle is, one number for each; needs the condition mass.
         scale: the function f of the module's docstring; `root` needs the feature energy.
         mirror: trains on mirrored events too; needs an axis y and the features vy, py.
         move: trains on photons moved by whole cells too; needs a face with a window (`detectors.Face`).

@@ -181,7 +181,7 @@ class FactorizedFlowMatchingConfig(BaseModel):
         rounding: `systematic`, or `none`, the default for energies; may be changed after the training.
         transport: tells what magnets before the face do to charged particles, with "sums" the sums alone; needs a
             detector that knows it.
-        species: tells the sums which species a particle is, one number for each; needs the condition mass.
+        species: tells the sums which species a neutral particle is, one number for each; needs the condition mass.
         least: photons of the faintest response in the data: where fewer are drawn they are reflected
             (`models.parts.sums.reflected`); may be changed after the training.
         mirror: train on events mirrored in y too; helps only where module and beam line look the same mirrored. With

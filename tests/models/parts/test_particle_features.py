@@ -120,17 +120,18 @@ def test_only_wanted_transport_adds_to_features_and_weights():
         ParticleFeatures(dataclasses.replace(ZP, transport=None), transport=True)
 
 
-def test_each_species_has_a_number_of_its_own():
+def test_each_neutral_species_has_a_number_of_its_own():
     of = SpeciesFeatures(ZP)
-    # gamma, pi-, K0, p and n as one, Lambda, Sigma-, Xi-
-    masses = [0.0, 0.13957, 0.49761, 0.93827, 0.93957, 1.11568, 1.19745, 1.32171]
+    # gamma, K0, n, Lambda, Xi0, and a Delta0, which is none of them; then a proton
+    masses = [0.0, 0.49761, 0.93957, 1.11568, 1.31486, 1.232, 0.93827]
     conditions = torch.zeros(len(masses), 9)
     conditions[:, ZP.features.index("mass")] = torch.tensor(masses)
+    conditions[-1, ZP.features.index("charge")] = 1
     found = of(conditions)
-    assert found.argmax(1).tolist() == [0, 1, 2, 3, 3, 4, 5, 6]
-    assert (found.max(1).values > 0.95).all()
-    assert (found.sort(1).values[:, -2] < 0.01).all()
+    torch.testing.assert_close(found[:5], torch.eye(5), rtol=0, atol=1e-3)
+    assert (found[5] < 0.01).all()
+    assert (found[6] == 0).all()
     without, among = ParticleFeatures(ZP, transport=True), ParticleFeatures(ZP, transport=True, species=True)
     assert torch.equal(among(conditions), torch.cat([without(conditions), found], 1))
-    with pytest.raises(ValueError, match="species need the condition mass; ds2 has incident_energy"):
+    with pytest.raises(ValueError, match="species need the conditions mass and charge; ds2 has incident_energy"):
         SpeciesFeatures(DS2)

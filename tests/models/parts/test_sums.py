@@ -31,7 +31,7 @@ def test_only_the_sums_are_told_the_species(transport):
         return Sums(ZP, "paper", SumsConfig(width=8), 0.0, 4, transport=transport, species=species)
 
     with_species, without = sums(True), sums(False)
-    assert with_species.features == without.features + 7
+    assert with_species.features == without.features + 5
     assert with_species.told == without.told
     conditions = torch.from_numpy(open_primaries(samples.sample("zp")).conditions[:20])
     later = [one.later(one.describe(conditions)) for one in (with_species, without)]

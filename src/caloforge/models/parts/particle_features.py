@@ -344,21 +344,21 @@ class TransportFeatures(nn.Module):
 
 
 class SpeciesFeatures(nn.Module):
-    """Which species a particle is, by its mass: one number for each of `MASSES`, exp(-((m - m_k) / WIDTH)^2).
+    """Which species a neutral particle is, by its mass: one number for each of `MASSES`, exp(-((m - m_k) / WIDTH)^2).
 
     The mass itself is one smooth number, by which a neutron and a Lambda are near each other though one passes
-    beside a detector and the other decays into a proton that hits it. Isospin partners are one species; their charge
-    is another condition.
+    beside a detector and the other decays into a proton that hits it. All are 0 for charged particles, whose way the
+    magnets decide: they have too few of each species to do without the others.
 
     Args:
-        detector: with the condition mass [GeV].
+        detector: with the conditions mass [GeV] and charge.
 
     Raises:
-        ValueError: the detector has no such condition.
+        ValueError: the detector lacks one of them.
     """
 
-    MASSES = (0.0, 0.1396, 0.4957, 0.9389, 1.1157, 1.193, 1.318)
-    """Photon, pion, kaon, nucleon, Lambda, Sigma and Xi [GeV]."""
+    MASSES = (0.0, 0.4976, 0.9396, 1.1157, 1.3149)
+    """Photon, K0, neutron, Lambda and Xi0 [GeV]."""
 
     WIDTH = 0.03
     """Difference in GeV at which a particle is another one."""
@@ -367,16 +367,17 @@ class SpeciesFeatures(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        if "mass" not in detector.features:
+        if not {"mass", "charge"} <= set(detector.features):
             raise ValueError(
-                f"species need the condition mass; {detector.name} has {', '.join(detector.features)}"
+                f"species need the conditions mass and charge; {detector.name} has {', '.join(detector.features)}"
             )
-        self._column = detector.features.index("mass")
+        self._mass, self._charge = (detector.features.index(name) for name in ("mass", "charge"))
 
     def forward(self, conditions: Tensor) -> Tensor:
-        """Maps conditions in physical units, (B, F), to (B, 7)."""
-        mass = conditions[:, self._column : self._column + 1]
-        return torch.exp(-((mass - mass.new_tensor(self.MASSES)) / self.WIDTH).square())
+        """Maps conditions in physical units, (B, F), to (B, 5)."""
+        mass, charge = (conditions[:, one : one + 1] for one in (self._mass, self._charge))
+        away = (mass - mass.new_tensor(self.MASSES)) / self.WIDTH
+        return torch.where(charge == 0, torch.exp(-away.square()), 0.0)
 
 
 class GenericFeatures(nn.Module):
@@ -437,7 +438,7 @@ class ParticleFeatures(nn.Module):
         species: adds `SpeciesFeatures`, behind all others.
 
     Raises:
-        ValueError: transport is wanted, and the detector has none, or species, and it has no mass.
+        ValueError: transport is wanted, and the detector has none, or species, and it lacks mass or charge.
     """
 
     def __init__(self, detector: Detector, transport: bool = False, species: bool = False) -> None:
