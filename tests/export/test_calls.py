@@ -22,7 +22,7 @@ CALLS = 350
 OPERATIONS = {
     "zn-factorized_latent_flow_matching": 375,
     "zn-factorized_flow_matching": 425,
-    "zp-factorized_latent_flow_matching": 375,
+    "zp-factorized_latent_flow_matching": 380,
 }
 """Operations of PyTorch on what depends on the inputs: some become no kernel call, others one together."""
 
