@@ -221,6 +221,23 @@ def test_average_velocities_of_every_version(version, target):
     assert len(calls) == 1
 
 
+@torch.no_grad()
+def test_velocities_are_not_judged_by_averages_that_nobody_has_trained():
+    average = {"average_velocity": {"steps": 1}, "solver": {"method": "average_velocity", "steps": 1}}
+    model, events, stages = fitted("drawn", energy=average, shape=average)
+    disturbed(model)
+    for stage, network in zip(stages, (model.energy.network, model.energy_average_velocity), strict=False):
+        before = stage.validate(events)["energy_score"]
+        network.last.weight.add_(0.3 * torch.randn_like(network.last.weight))
+        assert stage.validate(events)["energy_score"] != before, stage.name
+    shape = next(stage for stage in stages if stage.name == "shape")
+    before = shape.validate(events)
+    model.shape_average_velocity.last.weight.add_(0.3 * torch.randn_like(model.shape.network.last.weight))
+    assert shape.validate(events) == before
+    model.shape.network.last.weight.add_(0.3 * torch.randn_like(model.shape.network.last.weight))
+    assert shape.validate(events) != before
+
+
 def test_the_loss_of_energies_in_parts_is_the_loss(monkeypatch):
     monkeypatch.setattr("caloforge.models.parts.layer_energies.RECOMPUTED", 7)
     found = []
