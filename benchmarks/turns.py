@@ -10,8 +10,8 @@ today is that of several small batches at once, the domain check batch by batch.
 Printed are min / median / max over the rounds in ms of processor time an event, and the medians of the ratios of a
 round. `--eager` runs PyTorch beside them, `--openvino` today's graphs with OpenVINO, and says how many counts differ
 from ONNX Runtime's. `--profile` counts, for a batch of one, what ONNX Runtime runs: kernel calls an event by operator
-and by stage, a stage being the part of the model whose weights were last used. `--bundles` keeps the bundles, and takes those
-that are there.
+and by stage, a stage being the part of the model whose weights were last used. `--bundles` keeps the bundles, and takes
+those that are there.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ from caloforge.models.parts.shower_shapes import (
     vae_loss,
     with_energies,
 )
-from caloforge.models.parts.stage import LossStage, aside, average_stage, solver_stage
+from caloforge.models.parts.stage import LossStage, average_stage, scores_without, solver_stage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.nn.vit import ViT
 from caloforge.nn.voxel_vae import VoxelVAE
@@ -252,7 +252,7 @@ class CaloDream(Generator):
             "energy",
             self.energy,
             variational(loss, self.config.energy.bayesian, len(sums)),
-            self._energy_velocity_scores,
+            scores_without(self, "energy_average_velocity", self.energy_scores),
             self.config.energy,
             len(sums),
             average=self.config.average,
@@ -319,9 +319,9 @@ class CaloDream(Generator):
                 voxels = turned(voxels, rng.uniform(2))
             return self.shape.loss(network, voxels, energies, self.context(incident, energies), rng)
 
-        network, scores = self.shape.network, self._shape_velocity_scores
         each = variational(loss, config.bayesian, events)
-        return LossStage("shape", network, each, scores, config, events, average=average)
+        scores = scores_without(self, "shape_average_velocity", self.shape_scores)
+        return LossStage("shape", self.shape.network, each, scores, config, events, average=average)
 
     def _shape_solver_stage(self, solver: BespokeSolver, events: int) -> Stage:
         def problem(batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
@@ -379,11 +379,6 @@ class CaloDream(Generator):
             "w1_total": wasserstein(true.sum(1) / energy, generated[0].sum(1) / energy),
         }
 
-    def _energy_velocity_scores(self, source: EventSource) -> Mapping[str, float]:
-        """The same before their average velocities are trained, which are left aside."""
-        with aside(self, "energy_average_velocity"):
-            return self.energy_scores(source)
-
     def shape_scores(self, source: EventSource) -> Mapping[str, float]:
         """Compares generated showers: mean over features of Wasserstein-1 over the feature's spread."""
         reference = self._validation(source)
@@ -400,11 +395,6 @@ class CaloDream(Generator):
         ]
         lit = [np.count_nonzero(responses) for responses in (reference.responses, showers)]
         return {"features": float(np.mean(distances)), "lit": lit[1] / lit[0]}
-
-    def _shape_velocity_scores(self, source: EventSource) -> Mapping[str, float]:
-        """The same before their average velocities are trained, which are left aside."""
-        with aside(self, "shape_average_velocity"):
-            return self.shape_scores(source)
 
 
 def told_more(module: nn.Module, numbers: int) -> None:

@@ -67,7 +67,7 @@ from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.images import augmented, cell_order, channel_sums, check_mirror, check_moved
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.layout import NUMBERS, PLACES, SHARES, Layout, LayoutConfig
-from caloforge.models.parts.stage import LossStage, aside
+from caloforge.models.parts.stage import LossStage, Scores, scores_without
 from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors
 from caloforge.nn import patch_graph
 from caloforge.nn.fewer_blocks import start_from
@@ -477,10 +477,10 @@ class FactorizedFlowMatching(Generator):
         reference = self._validation(source)
         return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
 
-    def _teacher_scores(self, source: EventSource) -> Mapping[str, float]:
-        """The same before the student is trained, which is left aside."""
-        with aside(self, "student"):
-            return self._image_scores(source)
+    @property
+    def _teacher_scores(self) -> Scores:
+        """The same before the student is trained."""
+        return scores_without(self, "student", self._image_scores)
 
     def _distillation_stage(self, events: int) -> Stage:
         config, teacher = self.config.image.distillation, copy.deepcopy(self.image)

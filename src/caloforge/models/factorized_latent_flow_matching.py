@@ -52,7 +52,7 @@ from caloforge.models.base import BatchRandom, Generator, Stage
 from caloforge.models.parts.bayesian import make_bayesian, variational
 from caloforge.models.parts.images import augmented, cell_order, channel_sums, check_mirror, check_moved
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
-from caloforge.models.parts.stage import LossStage, aside, average_stage, solver_stage
+from caloforge.models.parts.stage import LossStage, Scores, average_stage, scores_without, solver_stage
 from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors, interval_conditioned
 from caloforge.nn import patch_graph
 from caloforge.nn.fewer_blocks import start_from
@@ -403,7 +403,7 @@ class FactorizedLatentFlowMatching(Generator):
             "flow",
             self.flow,
             variational(loss, self.config.flow.bayesian, events),
-            self._velocity_scores,
+            scores_without(self, "flow_average_velocity", self._teacher_scores),
             self.config.flow,
             events,
             average=self.config.average,
@@ -415,15 +415,10 @@ class FactorizedLatentFlowMatching(Generator):
         reference = spread_rows(source, self.config.validation_events)
         return image_distances(reference.responses, generate_in_memory(self, reference.conditions, 0))
 
-    def _teacher_scores(self, source: EventSource) -> Mapping[str, float]:
-        """The same before the smaller decoder is trained, which is left aside."""
-        with aside(self, "decoder"):
-            return self._image_scores(source)
-
-    def _velocity_scores(self, source: EventSource) -> Mapping[str, float]:
-        """The same before the average velocities of the code are trained, which are left aside."""
-        with aside(self, "flow_average_velocity"):
-            return self._teacher_scores(source)
+    @property
+    def _teacher_scores(self) -> Scores:
+        """The same before the smaller decoder is trained."""
+        return scores_without(self, "decoder", self._image_scores)
 
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
         _, _, known = self._tensors(batch)

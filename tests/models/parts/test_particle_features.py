@@ -133,5 +133,7 @@ def test_each_neutral_species_has_a_number_of_its_own():
     assert (found[6] == 0).all()
     without, among = ParticleFeatures(ZP, transport=True), ParticleFeatures(ZP, transport=True, species=True)
     assert torch.equal(among(conditions), torch.cat([without(conditions), found], 1))
-    with pytest.raises(ValueError, match="species need the conditions mass and charge; ds2 has incident_energy"):
+    with pytest.raises(
+        ValueError, match="species need the conditions mass and charge; ds2 has incident_energy"
+    ):
         SpeciesFeatures(DS2)

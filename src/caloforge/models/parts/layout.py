@@ -34,7 +34,7 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score
 from caloforge.models.base import BatchRandom, Stage
 from caloforge.models.parts.inference import spread_rows
-from caloforge.models.parts.stage import LossStage, aside, average_stage
+from caloforge.models.parts.stage import LossStage, average_stage, scores_without
 from caloforge.models.parts.sums import StudentConfig, interval_conditioned
 from caloforge.nn.hyperbolic import sinh
 from caloforge.nn.velocity_network import VelocityNetwork
@@ -208,15 +208,11 @@ class Layout(nn.Module):
             arrays = (true.double().cpu().numpy(), torch.stack(drawn).double().cpu().numpy())
             return {"energy_score": energy_score(*arrays)}
 
-        def velocity_scores(source: EventSource) -> Mapping[str, float]:
-            with aside(self, "average_velocity"):
-                return scores(source)
-
         velocity = LossStage(
             "layout",
             self.network,
             loss,
-            velocity_scores,
+            scores_without(self, "average_velocity", scores),
             self.config,
             events,
             average=average,

@@ -264,6 +264,16 @@ def aside(model: nn.Module, name: str) -> Iterator[None]:
         setattr(model, name, module)
 
 
+def scores_without(model: nn.Module, name: str, scores: Scores) -> Scores:
+    """Returns scores of a model that leaves a module `aside`, for stages before the one that trains it."""
+
+    def scored(source: EventSource) -> Mapping[str, float]:
+        with aside(model, name):
+            return scores(source)
+
+    return scored
+
+
 def average_stage(
     name: str,
     student: Network,

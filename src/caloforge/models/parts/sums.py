@@ -32,7 +32,7 @@ from caloforge.models.parts.bayesian import BayesianConfig, check_bayesian, make
 from caloforge.models.parts.images import channel_sums
 from caloforge.models.parts.inference import spread_rows
 from caloforge.models.parts.particle_features import ParticleFeatures, SpeciesFeatures, TransportFeatures
-from caloforge.models.parts.stage import aside, average_stage, solver_stage
+from caloforge.models.parts.stage import average_stage, scores_without, solver_stage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.average_velocity import Average, AverageVelocityConfig
 from caloforge.ode.bespoke import BespokeConfig, BespokeSolver, conditioned
@@ -150,9 +150,7 @@ class Sums(nn.Module):
         self.derive = ParticleFeatures(detector, bool(transport), species)
         self.features = self.derive.size
         self._alone = transport == "sums"
-        self.told = (
-            self.features - self._alone * TransportFeatures.size - bool(species) * SpeciesFeatures.size
-        )
+        self.told = self.features - self._alone * TransportFeatures.size - species * SpeciesFeatures.size
         self.standardize = Standardize(self.features)
         self.standardize_sums = Standardize(self.outputs)
         self.network = VelocityNetwork(self.outputs, self.features, config.width, config.blocks)
@@ -281,11 +279,6 @@ class Sums(nn.Module):
         sums = torch.stack(drawn).double().cpu().numpy()
         return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
 
-    def _velocity_scores(self, source: EventSource) -> Mapping[str, float]:
-        """The same before the average velocities are trained, which are left aside."""
-        with aside(self, "average_velocity"):
-            return self.scores(source)
-
     def _velocity_stages(
         self, events: int, augment: Callable[[Events, BatchRandom], Events] | None
     ) -> list[Stage]:
@@ -303,7 +296,7 @@ class Sums(nn.Module):
             return cfm_loss(lambda x, time: network(x, time, embedding), x0, self.standardize_sums(scaled), t)
 
         config = self.config
-        scores, average = self._velocity_scores, self.average
+        scores, average = scores_without(self, "average_velocity", self.scores), self.average
         return sums_stages("sums", self.network, loss, scores, config, config.bayesian, events, average)
 
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
