@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import subprocess
 import sys
 import venv
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +27,16 @@ VERSIONS = ("1.15.1", "1.17.3", "1.20.1", "1.22.0", "newest")
 """ALICE builds with 1.22.0; 1.15 is the oldest with a wheel for Python 3.11, whose graphs 1.14 reads too."""
 
 WEIGHTS = (
+    "ds3-calodream-drawn",
+    "ds2-calodream-drawn",
+    "ds2-calodream",
+    "zp-flow_matching",
+    "zn-latent_flow_matching",
     "zn-factorized_flow_matching",
     "zp-factorized_latent_flow_matching",
-    "zn-latent_flow_matching",
-    "zp-flow_matching",
-    "zp-channel_flow_matching",
     "zn-iaf-bs-ch-div",
     "zn-vqgan",
-    "ds2-calodream",
-    "ds2-calodream-drawn",
-    "ds3-calodream-drawn",
+    "zp-channel_flow_matching",
 )
 
 O2 = ("zn-factorized_flow_matching", "zp-factorized_flow_matching")
@@ -42,71 +45,90 @@ ROWS, CASES = 16, "cases"
 
 
 def make(folder: Path, names: list[str]) -> None:
-    """Exports weights, and writes inputs and PyTorch's answers of each graph: GRAPH.cases.npz."""
+    """Makes every export that is not there yet, two at a time, the largest first."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(make_bundle, folder / name, name) for name in names if not (folder / name).exists()
+        ]
+        if not (folder / "o2").exists():
+            jobs.append(pool.submit(make_o2, folder / "o2"))
+        for job in jobs:
+            job.result()
+
+
+def write(graph: Path, **arrays: Any) -> None:
+    """Writes inputs and the answer of a graph beside it: GRAPH.cases.npz."""
+    import numpy as np
+
+    np.savez(graph.with_suffix(f".{CASES}.npz"), **arrays)
+
+
+def make_bundle(out: Path, name: str) -> None:
+    """Exports weights, and writes inputs and PyTorch's answers of each graph."""
     import numpy as np
     import torch
 
     from caloforge import samples
     from caloforge.export import export
-    from caloforge.export.o2 import export_o2
-    from caloforge.io import open_events, open_trials
+    from caloforge.io import open_events
     from caloforge.models.base import DrawsTokens
     from caloforge.models.parts.inference import as_function, probabilities_in_memory
     from caloforge.runtime.noise import standard_normals
-    from caloforge.runtime.o2_host import Host, features_of
     from caloforge.runtime.tokens import GIVEN, STEP
     from caloforge.training.checkpoint import load_classifier, load_model
 
     torch.set_num_threads(1)
     shipped = samples.weights()
+    zdc = name.startswith("z")
+    export(shipped[name], out, zero=shipped[ZERO] if zdc and "latent" in name else None)
+    _, model = load_model(shipped[name])
+    particles = open_events(samples.particles_for(model.detector.name)).primaries
+    particles = particles.select(np.linspace(0, len(particles) - 1, ROWS).astype(np.intp))
+    noise = standard_normals(0, np.arange(ROWS), model.noise_dim)
+    if isinstance(model, DrawsTokens):
+        conditions, normals = torch.from_numpy(particles.conditions), torch.from_numpy(noise)
+        with torch.no_grad():
+            given = model.given(conditions, normals[:, -2])
+            tokens = model.tokens(conditions, normals)
+            answer = model.respond(tokens, normals[:, -1], *given[2:]).numpy()
+        sums = {"noise": noise[:, -2]} if model.tells else {}
+        write(out / GIVEN, conditions=particles.conditions, **sums, answer=given[0].numpy())
+        write(out / STEP, **first_step(model, given))
+        sums = {"photons": given[2].numpy()} if model.tells else {}
+        write(out / "response.onnx", tokens=tokens.numpy(), noise=noise[:, -1], **sums, answer=answer)
+    else:
+        answer = as_function(model)(particles.conditions, noise)
+        write(out / "response.onnx", conditions=particles.conditions, noise=noise, answer=answer)
+    if (out / "zero.onnx").is_file():
+        _, classifier = load_classifier(shipped[ZERO])
+        answer = probabilities_in_memory(classifier, particles.conditions)
+        write(out / "zero.onnx", conditions=particles.conditions, answer=answer)
 
-    def write(graph: Path, **arrays: Any) -> None:
-        np.savez(graph.with_suffix(f".{CASES}.npz"), **arrays)
 
-    for name in names:
-        out = folder / name
-        if out.exists():
-            continue
-        zdc = name.startswith("z")
-        export(shipped[name], out, zero=shipped[ZERO] if zdc and "latent" in name else None)
-        _, model = load_model(shipped[name])
-        particles = open_events(samples.particles_for(model.detector.name)).primaries
-        particles = particles.select(np.linspace(0, len(particles) - 1, ROWS).astype(np.intp))
-        noise = standard_normals(0, np.arange(ROWS), model.noise_dim)
-        if isinstance(model, DrawsTokens):
-            conditions, normals = torch.from_numpy(particles.conditions), torch.from_numpy(noise)
-            with torch.no_grad():
-                given = model.given(conditions, normals[:, -2])
-                tokens = model.tokens(conditions, normals)
-                answer = model.respond(tokens, normals[:, -1], *given[2:]).numpy()
-            sums = {"noise": noise[:, -2]} if model.tells else {}
-            write(out / GIVEN, conditions=particles.conditions, **sums, answer=given[0].numpy())
-            write(out / STEP, **first_step(model, given))
-            sums = {"photons": given[2].numpy()} if model.tells else {}
-            write(out / "response.onnx", tokens=tokens.numpy(), noise=noise[:, -1], **sums, answer=answer)
-        else:
-            answer = as_function(model)(particles.conditions, noise)
-            write(out / "response.onnx", conditions=particles.conditions, noise=noise, answer=answer)
-        if (out / "zero.onnx").is_file():
-            _, classifier = load_classifier(shipped[ZERO])
-            answer = probabilities_in_memory(classifier, particles.conditions)
-            write(out / "zero.onnx", conditions=particles.conditions, answer=answer)
-    if not (folder / "o2").exists():
-        export_o2([shipped[name] for name in O2], shipped[ZERO], folder / "o2")
-        trials = open_trials(samples.sample(samples.TRIALS)).primaries
-        features = features_of(trials.select(np.linspace(0, len(trials) - 1, 20 * ROWS).astype(np.intp)))
-        noise = standard_normals(0, np.arange(len(features)), 10)
-        host = Host.load(folder / "o2")
-        inputs = {"features": features, "noise": noise}
-        for session, graph in (
-            (host.classifier, "classifier"),
-            *zip(host.generators.values(), ("neutron", "proton"), strict=True),
-        ):
-            used = ["features"] if graph == "classifier" else ["noise", "features"]
-            answer = np.stack(
-                [session(*(inputs[name][row] for name in used)) for row in range(len(features))]
-            )
-            write(folder / "o2" / f"{graph}.onnx", **{name: inputs[name] for name in used}, answer=answer)
+def make_o2(out: Path) -> None:
+    """Exports for O2, and writes inputs and answers of the newest ONNX Runtime."""
+    import numpy as np
+
+    from caloforge import samples
+    from caloforge.export.o2 import export_o2
+    from caloforge.io import open_trials
+    from caloforge.runtime.noise import standard_normals
+    from caloforge.runtime.o2_host import Host, features_of
+
+    shipped = samples.weights()
+    export_o2([shipped[name] for name in O2], shipped[ZERO], out)
+    trials = open_trials(samples.sample(samples.TRIALS)).primaries
+    features = features_of(trials.select(np.linspace(0, len(trials) - 1, 20 * ROWS).astype(np.intp)))
+    noise = standard_normals(0, np.arange(len(features)), 10)
+    host = Host.load(out)
+    inputs = {"features": features, "noise": noise}
+    for session, graph in (
+        (host.classifier, "classifier"),
+        *zip(host.generators.values(), ("neutron", "proton"), strict=True),
+    ):
+        used = ["features"] if graph == "classifier" else ["noise", "features"]
+        answer = np.stack([session(*(inputs[name][row] for name in used)) for row in range(len(features))])
+        write(out / f"{graph}.onnx", **{name: inputs[name] for name in used}, answer=answer)
 
 
 def first_step(model: Any, given: Any) -> dict[str, Any]:
@@ -187,6 +209,14 @@ def environment(folder: Path, version: str) -> Path:
     return python
 
 
+def run_in(folder: Path, version: str) -> list[dict[str, Any]]:
+    """Runs every graph with a version of ONNX Runtime."""
+    command: list[str | Path] = [environment(folder, version), __file__, str(folder), "--run"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns the results as a Markdown table: counts that differ of those lit, and ms of processor time at batch 1."""
     versions = list(dict.fromkeys(row["version"] for row in rows))
@@ -218,11 +248,9 @@ def main() -> int:
         return 0
     arguments.folder.mkdir(parents=True, exist_ok=True)
     make(arguments.folder, arguments.weights or list(WEIGHTS))
-    rows: list[dict[str, Any]] = []
-    for version in arguments.versions or VERSIONS:
-        python = environment(arguments.folder, version)
-        command: list[str | Path] = [python, __file__, str(arguments.folder), "--run"]
-        rows += json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(partial(run_in, arguments.folder), arguments.versions or VERSIONS)
+        rows = [row for rows in found for row in rows]
     text = table(rows)
     sys.stdout.write(text)
     if arguments.page:

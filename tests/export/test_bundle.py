@@ -32,6 +32,10 @@ NETWORKS = [name for name in (*MODELS, *READOUTS) if name in SMALL and name != "
 TRAINED = {"inverse_autoregressive_flow": "zn-iaf-bs-ch-div"}
 """Weights that ship in place of a small model: untrained, a chain of splines amplifies the last digits."""
 
+FLIPPED = 2e-3
+"""Counts that may differ, over the number of lit cells: an untrained network lights whole faces, and 1,500 photons
+summed up in float32 are off by 1e-4, so that up to 7e-4 of the cells fall on the other side of a whole number."""
+
 
 @pytest.fixture(scope="module")
 def exported(flow_run, tmp_path_factory):
@@ -79,7 +83,7 @@ def test_a_bundle_gives_what_its_run_gives(tmp_path, name, flow_run, exported):
         export(run, bundle)
     agreement = read_json(bundle / "card.json")["agreement"]
     assert agreement["log1p_difference"] < bundles.TOLERANCE
-    assert agreement["flipped_share"] < 1e-4
+    assert agreement["flipped_counts"] <= FLIPPED * agreement["lit_cells"]
     _, model = load_model(run)
     primaries = made_events(particles=20, repeats=2).primaries
     surrogate = Surrogate.load(bundle)
@@ -90,7 +94,7 @@ def test_a_bundle_gives_what_its_run_gives(tmp_path, name, flow_run, exported):
     else:
         got = surrogate.sample(primaries, seed=3, on_outside="flag").responses
         assert got.dtype == np.uint16
-        assert (got != wanted).mean() < 1e-4
+        assert (got != wanted).sum() <= FLIPPED * (wanted > 0).sum()
 
 
 @pytest.mark.slow
