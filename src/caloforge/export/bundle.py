@@ -322,8 +322,7 @@ def _compare(
         _, unrounded = load_model(run, [*settings, *smooth], trust=True, replica=replica)  # as its twin was
         other = folder / "unrounded"
         shutil.copytree(folder, other)
-        rounding_alone = smooth == ["rounding=none"] and expected is not None
-        _save({GRAPH: expected if rounding_alone else graph_of(unrounded, whole=False)}, other)
+        _save({GRAPH: graph_of(unrounded, whole=False) if expected is None else expected}, other)
         before = open_bundle(other)
         shutil.rmtree(other)
     else:

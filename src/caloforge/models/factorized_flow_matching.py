@@ -73,7 +73,13 @@ from caloforge.nn import patch_graph
 from caloforge.nn.fewer_blocks import start_from
 from caloforge.nn.patch_network import PatchNetwork, PatchNetworkConfig
 from caloforge.nn.place_network import PlaceNetwork
-from caloforge.nn.rounding import in_order, normal_to_uniform, rounded_in_order, systematic_rounding
+from caloforge.nn.rounding import (
+    in_order,
+    normal_to_uniform,
+    rounded_in_order,
+    systematic_rounding,
+    without_jumps,
+)
 from caloforge.ode.path import on_path
 from caloforge.ode.solvers import RuleConfig, integrate, step_times
 from caloforge.optim import AdamConfig
@@ -339,9 +345,11 @@ class FactorizedFlowMatching(Generator):
         shares, within = self._shares(light.double())
         expected = shares * (sums.double() / within)[:, self.channel]
         expected = self.sums.respond(expected, sums, conditions, self.channel)
+        counts = expected
         if self.config.rounding == "systematic":
-            expected = systematic_rounding(expected, normal_to_uniform(rounding), self.order)
-        return expected.to(noise.dtype).view_as(x)
+            without_jumps(lambda: expected.to(noise.dtype).view_as(x))
+            counts = systematic_rounding(expected, normal_to_uniform(rounding), self.order)
+        return counts.to(noise.dtype).view_as(x)
 
     def _draw_exported(
         self, features: Tensor, places: Tensor, sums: Tensor, noise: Tensor, rounding: Tensor
@@ -355,8 +363,13 @@ class FactorizedFlowMatching(Generator):
         light = light.double()
         expected = light * ((sums.double() / (light @ channels)) @ channels.T)
         expected = in_order(expected, patch_graph.places(shape, patch)[self.order])
-        counts = rounded_in_order(expected, rounding, self.order, self.config.rounding)
-        return counts.to(noise.dtype).view(-1, *self.detector.shape)
+
+        def counts(rule: Literal["systematic", "none"]) -> Tensor:
+            image = rounded_in_order(expected, rounding, self.order, rule)
+            return image.to(noise.dtype).view(-1, *self.detector.shape)
+
+        without_jumps(lambda: counts("none"))
+        return counts(self.config.rounding)
 
     @property
     def idle(self) -> Mapping[str, str]:

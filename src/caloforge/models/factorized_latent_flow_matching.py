@@ -66,7 +66,13 @@ from caloforge.nn.patch_autoencoder import (
     log_likelihood,
     with_sums,
 )
-from caloforge.nn.rounding import in_order, normal_to_uniform, rounded_in_order, systematic_rounding
+from caloforge.nn.rounding import (
+    in_order,
+    normal_to_uniform,
+    rounded_in_order,
+    systematic_rounding,
+    without_jumps,
+)
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.average_velocity import Average
 from caloforge.ode.bespoke import BespokeSolver, conditioned
@@ -272,11 +278,16 @@ class FactorizedLatentFlowMatching(Generator):
         if self.config.photons == "expected":
             drawn = mean
         drawn, mean = (values.double().flatten(1) for values in (drawn, mean))
-        expected = with_sums(drawn, mean, sums, self.channel)
-        expected = self.sums.respond(expected, sums, conditions, self.channel)
+
+        def with_these(photons: Tensor) -> Tensor:
+            expected = with_sums(photons, mean, sums, self.channel)
+            return self.sums.respond(expected, sums, conditions, self.channel)
+
+        counts = with_these(drawn)
         if self.config.rounding == "systematic":
-            expected = systematic_rounding(expected, normal_to_uniform(rounding), self.order)
-        return expected.to(noise.dtype).view_as(u)
+            without_jumps(lambda: with_these(mean).to(noise.dtype).view_as(u))
+            counts = systematic_rounding(counts, normal_to_uniform(rounding), self.order)
+        return counts.to(noise.dtype).view_as(u)
 
     def _draw_exported(
         self, conditions: Tensor, known: Tensor, sums: Tensor, z: Tensor, noise: Tensor, rounding: Tensor
@@ -285,16 +296,22 @@ class FactorizedLatentFlowMatching(Generator):
         decoder = self._decoder()
         odds, density = patch_graph.decoded(decoder, z, self.sums.cell(conditions), known)
         parts = patch_graph.drawn(odds, density, patch_graph.into_tiles(noise, decoder.shape, decoder.patch))
-        if self.config.photons == "expected":
-            mean = patch_graph.UNIT * parts[-1]
-            many = mean > COUNTS - 1
-            parts = torch.where(many, 0.0, mean), torch.where(many, mean, 0.0), mean
         shape, patch = decoder.shape, decoder.patch
         channels = patch_graph.of_channels(self.channel, shape, patch, self.sums.outputs)
-        expected = patch_graph.with_sums(*parts, sums, channels)
-        expected = in_order(expected, patch_graph.places(shape, patch)[self.order])
-        rounded = rounded_in_order(expected, rounding, self.order, self.config.rounding)
-        return rounded.to(noise.dtype).view(-1, *self.detector.shape)
+
+        def counts(parts: tuple[Tensor, Tensor, Tensor], rule: Literal["systematic", "none"]) -> Tensor:
+            expected = patch_graph.with_sums(*parts, sums, channels)
+            expected = in_order(expected, patch_graph.places(shape, patch)[self.order])
+            rounded = rounded_in_order(expected, rounding, self.order, rule)
+            return rounded.to(noise.dtype).view(-1, *self.detector.shape)
+
+        def means() -> tuple[Tensor, Tensor, Tensor]:
+            mean = patch_graph.UNIT * parts[-1]
+            many = mean > COUNTS - 1
+            return torch.where(many, 0.0, mean), torch.where(many, mean, 0.0), mean
+
+        without_jumps(lambda: counts(means(), "none"))
+        return counts(means() if self.config.photons == "expected" else parts, self.config.rounding)
 
     def _decoder(self) -> PatchDecoder:
         """Returns what draws the photons: the student, where a smaller one is taught."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -82,12 +82,24 @@ _SEEN: list[list[Tensor]] = []
 
 @contextmanager
 def before_rounding() -> Iterator[list[Tensor]]:
-    """Gives a list to which `rounded` adds the expected counts that it is given, within the block."""
+    """Gives a list to which `without_jumps` adds the counts that it is given, within the block."""
     _SEEN.append([])
     try:
         yield _SEEN[-1]
     finally:
         _SEEN.pop()
+
+
+def without_jumps(counts: Callable[[], Tensor]) -> None:
+    """Tells a `before_rounding` what a model would give if nothing were rounded or drawn as a whole number.
+
+    Args:
+        counts: computes them, (B, *shape); called only where somebody listens.
+    """
+    if _SEEN:
+        smooth = counts()
+        for seen in _SEEN:
+            seen.append(smooth)
 
 
 def rounded(expected: Tensor, noise: Tensor, order: Tensor, rule: Rounding) -> Tensor:
@@ -104,8 +116,7 @@ def rounded(expected: Tensor, noise: Tensor, order: Tensor, rule: Rounding) -> T
     """
     if rule == "none":
         return expected
-    for seen in _SEEN:
-        seen.append(expected)
+    without_jumps(lambda: expected)
     if rule == "nearest":
         return torch.round(expected)
     return systematic_rounding(expected.flatten(1), normal_to_uniform(noise), order).view_as(expected)
