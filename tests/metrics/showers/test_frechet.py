@@ -22,6 +22,16 @@ def test_frechet_agrees_with_the_matrix_root():
     assert frechet(a, b) == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.parametrize(("rows", "others"), [(6, 5), (6, 40), (40, 6), (9, 9)])
+def test_frechet_of_fewer_rows_than_features_is_that_of_their_covariances(rows, others):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(rows, 9)) + 0.3, rng.normal(size=(others, 9)) * 2
+    c1, c2 = np.cov(a.T), np.cov(b.T)
+    roots = np.sqrt(np.linalg.eigvals(c1 @ c2).real.clip(min=0)).sum()  # each vanishing one is 1e-8 off
+    wanted = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(c1 + c2) - 2 * roots
+    assert frechet(a, b) == pytest.approx(wanted, rel=1e-7)
+
+
 def test_sizes_of_the_frechet_distance():
     sizes = fpd_sizes()
     assert sizes.tolist() == [10000, 10975, 12162, 13636, 15517, 18000, 21428, 26470, 34615, 49999]

@@ -79,24 +79,34 @@ def frechet(
         times: how often each real row counts, (N,); once where not given.
         times_generated: the same for the generated rows, (M,).
     """
-    (mean, covariance), (other, others) = _gaussian(real, times), _gaussian(generated, times_generated)
-    values, vectors = np.linalg.eigh(covariance)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    # (S1 S2)^(1/2) has the eigenvalues of the symmetric (S1^(1/2) S2 S1^(1/2))^(1/2)
-    mixed = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ others @ root), 0)).sum()
-    return float(((mean - other) ** 2).sum() + np.trace(covariance) + np.trace(others) - 2 * mixed)
+    (mean, rows), (other, others) = _gaussian(real, times), _gaussian(generated, times_generated)
+    total = ((mean - other) ** 2).sum() + (rows**2).sum() + (others**2).sum()
+    return float(total - 2 * _trace_of_root(rows, others))
 
 
 def _gaussian(features: Values, times: NDArray[np.integer] | None) -> tuple[Values, Values]:
+    """Returns the mean, (F,), and rows C with the covariance C^T C."""
     if times is None:
         mean = features.mean(0)
-        centred = features - mean
-        return mean, centred.T @ centred / (len(features) - 1)
-    rows = np.flatnonzero(times)
-    features, weights, total = features[rows], times[rows].astype(np.float64), times.sum()
+        return mean, (features - mean) / math.sqrt(len(features) - 1)
+    drawn = np.flatnonzero(times)
+    features, weights, total = features[drawn], times[drawn].astype(np.float64), times.sum()
     mean = weights @ features / total
-    centred = (features - mean) * np.sqrt(weights)[:, None]
-    return mean, centred.T @ centred / (total - 1)
+    return mean, (features - mean) * np.sqrt(weights / (total - 1))[:, None]
+
+
+def _trace_of_root(rows: Values, others: Values) -> float:
+    """Returns tr (S1 S2)^(1/2) of the covariances S1 = C1^T C1 and S2 = C2^T C2 of rows (N, F) and (M, F).
+
+    Its eigenvalues are the singular values of C1 C2^T, and those of the symmetric (S1^(1/2) S2 S1^(1/2))^(1/2): the
+    first is the smaller matrix where there are fewer rows than features, as of a small sample.
+    """
+    if len(rows) * len(others) < rows.shape[1] ** 2:
+        return float(np.linalg.svd(rows @ others.T, compute_uv=False).sum())
+    values, vectors = np.linalg.eigh(rows.T @ rows)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    mixed = np.linalg.eigvalsh(root @ (others.T @ others) @ root)
+    return float(np.sqrt(np.maximum(mixed, 0)).sum())
 
 
 def mmd(
