@@ -28,12 +28,12 @@ noise); `features`, mean over the challenge's features of Wasserstein-1 over the
 the voxel spectrum; AUC of small classifiers.
 
 `reading`: voxels drawn at each end of the path, after so many evaluations of each solver that is a rule, and of the
-average velocities that this run and others have for it; 0 evaluations draw from the noise. True layer energies,
-validation showers unless told otherwise. `voxels` and `features` as above; `centres`, root mean square over layers of
-ln of the ratio of the standard deviations of the centres in eta and phi, of showers below and above 100 GeV; `angle`,
-covariance of neighbours in angle over the variance, of whether a voxel is lit below 10 GeV and of ln(1 + E / unit)
-above, after the mean of the ring in that layer of that shower was taken away, so that independent voxels have
--1 / (angles - 1); precision and recall. `python tools/pictures.py evaluations` draws what is printed.
+bespoke solvers and average velocities that this run and others have for it; 0 evaluations draw from the noise. True
+layer energies, validation showers unless told otherwise. `voxels` and `features` as above; `centres`, root mean square
+over layers of ln of the ratio of the standard deviations of the centres in eta and phi, of showers below and above
+100 GeV; `angle`, covariance of neighbours in angle over the variance, of whether a voxel is lit below 10 GeV and of
+ln(1 + E / unit) above, after the mean of the ring in that layer of that shower was taken away, so that independent
+voxels have -1 / (angles - 1); precision and recall. `python tools/pictures.py evaluations` draws what is printed.
 
 `windows`: test showers of about 10, 50, 200 and 800 GeV, each with as many generated ones a seed, the layers drawn
 too: mean and spread of E_tot / E_inc and of the mean layer, each with its standard error; share of lit voxels;
@@ -46,7 +46,8 @@ not empty over those of the simulation, separation powers of sparsity and voxel 
 empty in what is decoded, and in the last two columns in the simulation too.
 
 `cache`, `vit`: times of one thread, processor time, min / median / max. `paper`: a published network makes updates of
-its energies, of `--rows` made events at once, and of its shapes, of 64, and some showers; peak memory of the process.
+its energies, of `--rows` made events at once, of its autoencoder, if it has one, and of its shapes, in batches of the
+recipe's size, and some showers; peak memory of the process.
 """
 
 from __future__ import annotations
@@ -379,7 +380,7 @@ def reading(arguments: argparse.Namespace) -> None:
     _, model = load_model(run)
     assert isinstance(model, CaloDream)
     assert isinstance(model.shape, DrawnShapes)
-    source, shape = open_events(arguments.showers, model.detector), model.shape
+    source = open_events(arguments.showers, model.detector)
     reference = part(source, arguments.part).slices(slice(0, arguments.rows))
     incident, _, layers = model._tensors(reference)
     noise = torch.from_numpy(standard_normals(0, np.arange(len(reference)), model.noise_dim))
@@ -443,8 +444,6 @@ def reading(arguments: argparse.Namespace) -> None:
     for end in arguments.ends:
         for evaluations in arguments.evaluations:
             ways = [("euler", 1), ("midpoint", 2), ("rk4", 4)]
-            if model.shape_solver is not None and (end, evaluations) == (shape.end, model.shape_solver.steps):
-                ways.append(("bespoke", 1))
             if not evaluations:
                 drawn("none", model, end, None, 0)
             for method, each in ways:
@@ -453,7 +452,12 @@ def reading(arguments: argparse.Namespace) -> None:
                     drawn(method, model, end, solver, evaluations)
         for other in (load_model(one)[1] for one in arguments.runs):
             assert isinstance(other, CaloDream)
-            if other.shape_average_velocity is not None and other.config.shape.end == end:
+            if other.config.shape.end != end:
+                continue
+            if other.shape_solver is not None:
+                steps = other.shape_solver.steps
+                drawn("bespoke", other, end, SolverConfig(method="bespoke", steps=steps), steps)
+            if other.shape_average_velocity is not None:
                 steps = other.config.shape.average_velocity.steps
                 solver = SolverConfig(method="average_velocity", steps=steps)
                 drawn("average velocity", other, end, solver, steps)
@@ -693,9 +697,11 @@ def paper(arguments: argparse.Namespace) -> None:
     model = build(values)
     assert isinstance(model, CaloDream)
     rng, detector = np.random.default_rng(0), model.detector
-    for rows, chosen in ((arguments.rows, "energy"), (values.model["shape"]["batch_size"], "shape")):
+    sections = {name: section for name, section in values.model.items() if name in ("latent", "shape")}
+    batches = {"energy": arguments.rows} | {name: each["batch_size"] for name, each in sections.items()}
+    for chosen, rows in batches.items():
         energy = 10 ** rng.uniform(3, 6, (rows, 1))
-        voxels = rng.gamma(0.1, 1, (rows, *detector.shape)).astype(np.float32)
+        voxels = rng.standard_gamma(0.1, (rows, *detector.shape), np.float32)
         voxels *= (0.8 * energy[:, :, None, None] / voxels.sum((1, 2, 3), keepdims=True)).astype(np.float32)
         voxels[voxels < detector.threshold] = 0
         events = Events(detector, energy.astype(np.float32), np.full(rows, 11), responses=voxels)

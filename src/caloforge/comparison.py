@@ -190,6 +190,7 @@ class Comparing:
     train: bool = True
     say: Say = print
     failed: dict[str, str] = field(default_factory=dict)
+    _scored: dict[str, list[tuple[str | None, Scores]]] = field(default_factory=dict)
 
     def run(self, page: Path | None = None, command: str = "caloforge compare") -> Path:
         """Does what is left to do and writes the page.
@@ -284,9 +285,15 @@ class Comparing:
         if scores is None or not _covers(scores, files, repeats, networks):
             self.say(f"{recipe.name}: scoring on {', '.join(path.stem for path in files)}")
             scores = evaluate_run(
-                made.path, files, repeats=repeats, seed=self.plan.seed, classifiers=networks
+                made.path,
+                files,
+                repeats=repeats,
+                seed=self.plan.seed,
+                classifiers=networks,
+                floors=self._floors(recipe.detector, model.classifiers),
             )
             write_typed(run.scores, scores)
+        self._scored.setdefault(recipe.detector, []).append((model.classifiers, scores))
         missing = [
             replace(sweep, values=values)
             for sweep in map(parse_sweep, model.sweep)
@@ -299,6 +306,11 @@ class Comparing:
                 made.path, files[:1], missing, repeats=1, seed=self.plan.seed, classifiers=features
             )
             write_typed(run.scores, scores.model_copy(update={"sweep": scores.sweep + points}))
+
+    def _floors(self, detector: str, classifiers: str | None) -> Scores | None:
+        """Returns scores of an earlier model whose floors, of these classifiers too, are those of the next one."""
+        scored = self._scored.get(detector, [])
+        return next((scores for suite, scores in scored if classifiers in (None, suite)), None)
 
     def _time(self, detector: str, folders: Sequence[Path]) -> None:
         """Takes the times of all runs of a detector, unless they were taken together already."""

@@ -1,6 +1,7 @@
 """Scores of showers: of runs, and of files from anywhere."""
 
 import json
+from functools import partial
 
 import h5py
 import numpy as np
@@ -121,6 +122,20 @@ def test_a_run_is_scored_on_the_last_rows(tmp_path, monkeypatch):
     generated = open_events(tmp_path / "run" / entry.generated).slices(slice(None)).responses
     known = {shower.tobytes() for shower in open_events(reference).slices(slice(0, 70)).responses}
     assert {shower.tobytes() for shower in generated} <= known
+    # floors and controls are those of the first scores, and what is the model's own is computed
+    monkeypatch.setattr(
+        scoring, "classifier_scores", partial(classifier_scores_without_floors, scoring.classifier_scores)
+    )
+    again = evaluate_run(
+        tmp_path / "run", [reference], repeats=1, sizes=QUICK, classifiers=TINY, floors=found
+    )
+    assert again.sets["reference"].all.metrics == entry.all.metrics
+
+
+def classifier_scores_without_floors(function, *arguments):
+    (*_, beside, _) = arguments
+    assert not beside
+    return function(*arguments)
 
 
 def test_classifiers_are_for_showers(events_file, tmp_path):

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from caloforge.detectors import Detector
-from caloforge.evaluation.classifier import ClassifierConfig, classifier_scores
+from caloforge.evaluation.classifier import ClassifierConfig, classifier_scores, views_of
 from caloforge.events import EventSource, Joined, Selected, as_counts, judged, of_particles, with_responses
 from caloforge.io import create, negative_cells, open_events, open_to_judge, provenance
 from caloforge.io.content import check_other_content, content_hash, contents_of
@@ -108,6 +108,10 @@ def place(device: str) -> dict[str, Any]:
     }
 
 
+_Levels: TypeAlias = "Mapping[str, Mapping[str, Any]]"
+"""`floor` and `control` of each metric, as scores.json has them."""
+
+
 class _Images:
     """Judges channel sums and images of two axes.
 
@@ -125,8 +129,10 @@ class _Images:
         """Reads what the metrics need."""
         return observe(source, self._channels)
 
-    def score(self, generated: Sequence[Any], report: Callable[[str], None]) -> dict[str, Any]:
-        """Returns the groups of scores.json."""
+    def score(
+        self, generated: Sequence[Any], report: Callable[[str], None], known: _Levels | None = None
+    ) -> dict[str, Any]:
+        """Returns the groups of scores.json; floors take no time and are computed whatever is known."""
         return score(self._reference, generated, seed=self._seed)
 
 
@@ -148,9 +154,13 @@ class _Voxels:
         """Reads what the metrics need."""
         return observe_showers(source, self._reference.edges, self._sizes, self._seed)
 
-    def score(self, generated: Sequence[Any], report: Callable[[str], None]) -> dict[str, Any]:
-        """Returns the groups of scores.json."""
-        groups = score_showers(self._reference, generated, self._control, self._seed, self._sizes, report)
+    def score(
+        self, generated: Sequence[Any], report: Callable[[str], None], known: _Levels | None = None
+    ) -> dict[str, Any]:
+        """Returns the groups of scores.json, with the floors and controls that are known."""
+        groups = score_showers(
+            self._reference, generated, self._control, self._seed, self._sizes, report, known
+        )
         apart = wasserstein(*(np.log10(showers.incident) for showers in (self._reference, generated[0])))
         if apart > ENERGIES_APART + 1 / math.sqrt(min(len(self._reference), len(generated[0]))):
             note = "the incident energies of the two sets differ, and with them everything else"
@@ -183,6 +193,7 @@ class _Task:
         batch_size: events at once.
         device: PyTorch device.
         true_sums: the generator is given the sum of each response of the reference.
+        known: for each reference floors and controls that were computed before.
     """
 
     tests: dict[str, _Test]
@@ -191,6 +202,7 @@ class _Task:
     batch_size: int
     device: str
     true_sums: bool = False
+    known: Mapping[str, _Levels] = field(default_factory=dict)
 
     def sets(
         self, model: Generator | Readout, label: str, report: Reporter, keep: Callable[[str], Path | None]
@@ -206,7 +218,7 @@ class _Task:
                 target = keep(stem) if repeat == 0 else None
                 generated.append(self._generate(model, forward, test, self.seed + repeat, target, judge))
                 report(f"{label}{stem}", repeat + 1, self.repeats)
-            groups = judge.score(generated, lambda what: report(what, 0, 1))
+            groups = judge.score(generated, lambda what: report(what, 0, 1), self.known.get(stem))
             _say_negative(groups, {path.name: file for path, file in files.items()})
             sets[stem] = _entry(files, test, groups)
         return sets, forward.summary()
@@ -279,6 +291,7 @@ def evaluate_run(
     trust: bool = False,
     training: Sequence[Path] = (),
     replicas: int = 0,
+    floors: Scores | None = None,
 ) -> Scores:
     """Generates the test part of each reference several times and scores it.
 
@@ -306,6 +319,8 @@ def evaluate_run(
             content.
         replicas: also generate and keep the events of the first repeat with the weights of replicas 1, 2, ..., this
             many, from which a report shows how sure the model is.
+        floors: scores of another model with the same seed and sizes: floors and controls of showers are taken from
+            these, for the references of the same content.
 
     Returns:
         what `scores.json` holds.
@@ -331,7 +346,8 @@ def evaluate_run(
     for number in range(1, replicas + 1):  # an error before anything is generated
         load_model(path, settings, trust=trust, replica=number)
     tests = _tests(run, model, references, seed, sizes, training, events_folder or path)
-    task = _Task(tests, repeats, seed, batch_size, device, true_sums)
+    known: Mapping[str, _Levels] = {} if floors is None else _known(floors, tests, origin_of(recipe), seed)
+    task = _Task(tests, repeats, seed, batch_size, device, true_sums, known)
 
     folder = events_folder or run.generated("").parent
 
@@ -344,7 +360,9 @@ def evaluate_run(
             entry["generated"] = f"{folder.name}/{stem}.h5"
             if classifiers is not None:
                 events = _at_hand(open_events(folder / f"{stem}.h5", model.detector), folder)
-                _classify(entry, tests[stem][1], events, classifiers, seed, device, report, folder=folder)
+                _classify(
+                    entry, tests[stem][1], events, classifiers, seed, device, report, known.get(stem), folder
+                )
     if replicas:
         _keep_replicas(task, path, settings, trust, replicas, sets, folder, report)
     swept = _swept(task, changed, classifiers, report)
@@ -368,6 +386,27 @@ def evaluate_run(
             "sweep": swept,
         },
     )
+
+
+def _known(
+    floors: Scores, tests: Mapping[str, _Test], origin: Mapping[str, Any], seed: int
+) -> Mapping[str, _Levels]:
+    """Returns floors and controls of the references of which scores with the same seed have seen the same rows."""
+    known = {}
+    split = {"split": floors.split, "split_seed": floors.split_seed, "particles": list(floors.particles)}
+    if floors.seed != seed or any(origin[key] != value for key, value in split.items()):
+        return {}
+    for stem, (files, test, _) in tests.items():
+        scored = floors.sets.get(stem)
+        if scored is None or scored.reference.rows != len(test):
+            continue
+        seen = [scored.reference, *scored.reference.further]
+        if [file.sha256 for file in seen] == [sha256(path) for path in files]:
+            known[stem] = {
+                name: score.model_dump(include={"floor", "control"})
+                for name, score in scored.all.metrics.items()
+            }
+    return known
 
 
 def _keep_replicas(
@@ -490,7 +529,7 @@ def _swept(
                     events = open_events(Path(folder) / f"{stem}.h5", model.detector)
                     test = task.tests[stem][1]
                     _classify(
-                        entry, test, events, classifiers, task.seed, task.device, report, False, Path(folder)
+                        entry, test, events, classifiers, task.seed, task.device, report, {}, Path(folder)
                     )
         scored = {"path": sweep.path, "value": _number(value), "settings": sweep.held}
         swept.append({**scored, "ms_per_event": times, "sets": sets})
@@ -517,17 +556,26 @@ def _classify(
     seed: int,
     device: str,
     report: Reporter,
-    beside: bool = True,
+    known: _Levels | None = None,
     folder: Path | None = None,
 ) -> None:
-    """Adds what classifiers find to the scores of a set; `beside`: and what they find of floor and control."""
+    """Adds what classifiers find to the scores of a set.
+
+    They are trained on floor and control too, unless these are known, or not wanted where `known` is empty.
+    """
     detector = reference.primaries.detector
     if not detector.layers:
         raise ValueError(f"classifiers are for detectors of voxels, and {detector.name} has no layers")
+    floors = [(known or {}).get(f"auc_{view}", {}).get("floor") for view in views_of(classifiers, detector)]
+    repeated = all(floor and floor["splits"] == classifiers.seeds for floor in floors)
+    beside = known is None or (bool(known) and not repeated)
     judged_by = classifier_scores(
         reference, generated, classifiers, seed, device, lambda what: report(what, 0, 1), beside, folder
     )
-    entry["groups"]["all"]["metrics"] |= judged_by["metrics"]
+    entry["groups"]["all"]["metrics"] |= {
+        name: score if beside else score | (known or {}).get(name, {})
+        for name, score in judged_by["metrics"].items()
+    }
     entry["groups"]["all"]["weights"] = judged_by["weights"]
     entry["groups"]["all"]["note"] = "; ".join(
         filter(None, [entry["groups"]["all"]["note"], judged_by["note"]])

@@ -12,7 +12,7 @@ compare with published ones, and scores say so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -155,6 +155,7 @@ def score_showers(
     seed: int = 0,
     sizes: Sizes | None = None,
     report: Callable[[str], None] = lambda what: None,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Scores generated showers against simulated ones, each metric beside its floor and its positive control.
 
@@ -168,6 +169,8 @@ def score_showers(
         seed: of splits and draws.
         sizes: of the metrics that take long.
         report: called with what is about to be computed.
+        known: `floor` and `control` of every metric, where they were computed before for this reference, seed and
+            sizes; they do not depend on what was generated.
 
     Returns:
         the `groups` of a file of scores: `all` with `n` rows, `particles`, `metrics`, the numbers of the `challenge`
@@ -192,8 +195,10 @@ def score_showers(
         other = generated[number % len(generated)]
         c = rng.permutation(len(other))[: len(b)]
         half = reference.select(a)
-        parts = [("floor", reference.select(b), slow), ("matched_floor", other.select(c), slow and not large)]
-        if control is not None:
+        parts = [("matched_floor", other.select(c), slow and not large)]
+        if not known:
+            parts.append(("floor", reference.select(b), slow))
+        if not known and control is not None:
             parts.append(("control", control.select(b), slow))
         for kind, part, all_of_them in parts:
             for name, result in compare(half, part, seed, sizes, all_of_them, number == 0).items():
@@ -213,6 +218,7 @@ def score_showers(
             "values": [finite(value) for value in values],
             **mean_and_std(values),
             **{kind: floor_entry(by_name.get(name, ()), notes[kind]) for kind, by_name in levels.items()},
+            **(known or {}).get(name, {}),
             "particles": None,
             "reason": next((result.reason for result in results if result.reason), ""),
         }
