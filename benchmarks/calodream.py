@@ -390,9 +390,9 @@ def reading(arguments: argparse.Namespace) -> None:
     spreads = seen.features.std(0)
     print(f"{run.name}, {len(reference)} {arguments.part} showers\n")
     print(
-        "| solver | end | evaluations | voxels | features | lit | centres | angle | precision, recall | ms a shower |"
+        "| solver | end | evaluations | voxels | features | lit | centres | angle | precision | recall | ms a shower |"
     )
-    print("|---" * 10 + "|")
+    print("|---" * 11 + "|")
 
     def show(name: str, end: str, evaluations: int, generated: Events, milliseconds: float) -> None:
         found = observe_showers(generated, seen.edges)
@@ -413,7 +413,7 @@ def reading(arguments: argparse.Namespace) -> None:
         angle = ", ".join(f"{one:.3f}" for one in near)
         print(
             f"| {name} | {end} | {evaluations} | {separation(*spectra):.5f} | {np.mean(distances):.4f} | {lit:.3f} | "
-            f"{', '.join(ratios)} | {angle} | {share['precision']:.2f}, {share['recall']:.2f} | {milliseconds:.1f} |",
+            f"{', '.join(ratios)} | {angle} | {share['precision']:.2f} | {share['recall']:.2f} | {milliseconds:.1f} |",
             flush=True,
         )
 

@@ -161,7 +161,8 @@ def evaluations(panels: list[str]) -> bytes:
             handles |= {
                 label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
             }
-        figure.legend(handles.values(), handles, loc="upper center", ncols=3, fontsize=8.5)
+        columns = max(3, -(-len(handles) // 2))
+        figure.legend(handles.values(), handles, loc="upper center", ncols=columns, fontsize=8.5)
         return drawing.svg(figure)
 
 
