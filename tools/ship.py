@@ -57,7 +57,9 @@ def ship(run: Run) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     target = Run(folder)
     files = tuple(Path(file).name for file in recipe.data.files)
-    target.write_recipe(recipe.model_copy(update={"data": recipe.data.model_copy(update={"files": files})}))
+    start = recipe.start and Path(recipe.start).name
+    data = recipe.data.model_copy(update={"files": files})
+    target.write_recipe(recipe.model_copy(update={"data": data, "start": start}))
     shutil.copyfile(run.path / "log.csv", folder / "log.csv")
     write_stored(target, read_weights(run.weights), card, recipe)
     return folder

@@ -374,7 +374,7 @@ def showers_table(scores: Sequence[Scores], stem: str, names: Sequence[str] | No
         control = next((entry.control for entry in entries if entry and entry.control), None)
         rows.append(Row(_column(metric, models).label, "all", (*cells, _floor_cell(control))))
     notes = dict.fromkeys(
-        [group.note for model in models if (group := _group(model, stem, ALL)) and group.note]
+        [f"{group.note}." for model in models if (group := _group(model, stem, ALL)) and group.note]
         + [
             "Floor: halves of the reference against each other; control: the same with layer energies smeared by "
             "5 %; in brackets: as many generated showers as the floor has."

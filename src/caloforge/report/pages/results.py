@@ -149,17 +149,19 @@ def page_of(contents: Contents) -> Document:
         items = tuple((Span(name, "code"), f": {reason}") for name, reason in contents.failed.items())
         blocks.append(Section("Without a result", (Bullets(items),)))
     bold = any(isinstance(block, Table) and block.has_best for block in walk(blocks))
-    return Document(contents.title, contents.title, (*_introduction(contents.command, bold), *blocks))
+    return Document(contents.title, contents.title, (*_introduction(contents.command, parts, bold), *blocks))
 
 
-def _introduction(command: str, bold: bool) -> list[Block]:
+def _introduction(command: str, parts: Sequence[Comparison], bold: bool) -> list[Block]:
     """Says where the numbers come from and how to read them."""
+    ratios = any(not part.detector.layers for part in parts)
+    floors = "floor (simulated events against simulated events, half the rows)"
     pieces = (
         "Written by ",
         Span(command, "code"),
         f" of caloforge {__version__}: every number comes from a file of scores, none is typed by hand. Scores are of "
-        "test particles that no model was trained on, mean and spread over the repeats, and beside them how many times "
-        f"their floor (simulated events against simulated events, half the rows) they are. {tables.RATIOS} ",
+        "test particles that no model was trained on, mean and spread over the repeats, and beside them "
+        + (f"how many times their {floors} they are. {tables.RATIOS} " if ratios else f"the {floors}. "),
         "The best of a column is bold. " if bold else "",
         Span("Published numbers belong to other data", "strong"),
         ": they give the scale, not a rival.",
