@@ -400,8 +400,8 @@ def _known(
         scored = floors.sets.get(stem)
         if scored is None or scored.reference.rows != len(test):
             continue
-        seen = [scored.reference, *scored.reference.further]
-        if [file.sha256 for file in seen] == [sha256(path) for path in files]:
+        seen = [scored.reference.sha256, *(file.sha256 for file in scored.reference.further)]
+        if seen == [sha256(path) for path in files]:
             known[stem] = {
                 name: score.model_dump(include={"floor", "control"})
                 for name, score in scored.all.metrics.items()
