@@ -28,10 +28,9 @@ from made import made_events
 from made_run import SMALL, made_run
 from made_scores import scores
 
-IN_MATRIX = {"inverse_autoregressive_flow", "vqgan"}
-"""The slowest to export: `make runtimes` exports weights of theirs, compares them and runs them in old versions."""
-
-NETWORKS = [name for name in (*MODELS, *READOUTS) if name in SMALL and name not in {"nearest", *IN_MATRIX}]
+NETWORKS = [name for name in (*MODELS, *READOUTS) if name in SMALL and name != "nearest"]
+TRAINED = {"inverse_autoregressive_flow": "zn-iaf-bs-ch-div"}
+"""Weights that ship in place of a small model: untrained, a chain of splines amplifies the last digits."""
 
 FLIPPED = 2e-3
 """Counts that may differ, over the number of lit cells: an untrained network lights whole faces, and 1,500 photons
@@ -46,7 +45,7 @@ def exported(flow_run, tmp_path_factory):
 
 
 def test_every_network_is_exportable():
-    assert {*MODELS, *READOUTS} - set(NETWORKS) - IN_MATRIX == {
+    assert {*MODELS, *READOUTS} - set(NETWORKS) - set(TRAINED) == {
         "autoregressive_flow",
         "calodream",  # of another detector: see test_calodream.py
         "diffusion",  # this and the other baselines: see test_baselines.py
@@ -75,11 +74,11 @@ def test_any_model_that_says_why_it_makes_no_graph_is_refused_with_that(monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *TRAINED])
 def test_a_bundle_gives_what_its_run_gives(tmp_path, name, flow_run, exported):
     run, bundle = flow_run, exported
     if name != "channel_flow_matching":
-        run = made_run(tmp_path / "run", name)
+        run = weights()[TRAINED[name]] if name in TRAINED else made_run(tmp_path / "run", name)
         bundle = tmp_path / "bundle"
         export(run, bundle)
     agreement = read_json(bundle / "card.json")["agreement"]

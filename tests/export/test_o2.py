@@ -2,8 +2,6 @@
 
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -306,12 +304,9 @@ def test_other_arguments_are_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A folder for O2 that the command wrote."""
     out = tmp_path_factory.mktemp("o2") / "models"
-    words = ["export", "zp-flow_matching", "zn-flow_matching", "--target", "o2", "--zero", ZERO, "--out", out]
-    done = subprocess.run([sys.executable, "-m", "caloforge", *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "classifier, neutron and proton" in done.stdout
+    runs = shipped("zn-flow_matching", "zp-flow_matching")
+    o2.export_o2(runs[::-1], *shipped(ZERO), out)
     return out
 
 
@@ -399,6 +394,16 @@ def test_expanded_noise_gives_the_same_physics():
     expanded = sums(expand(noise_of(len(conditions)), model.noise_dim)[1])
     seeds = [mean_wasserstein(plain[i], plain[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert np.mean([mean_wasserstein(one, expanded) for one in plain]) < 1.5 * max(seeds)
+
+
+@pytest.mark.slow
+def test_the_command(caloforge, exported, tmp_path):
+    out = Path(tmp_path / "models")
+    words = ["export", "zn-flow_matching", "zp-flow_matching", "--target", "o2"]
+    code, text, _ = caloforge(*words, "--zero", ZERO, "--out", out)
+    assert code == 0
+    assert "classifier, neutron and proton" in text
+    assert read_json(out / "card.json")["files"] == read_json(exported / "card.json")["files"]
 
 
 @pytest.mark.parametrize(
