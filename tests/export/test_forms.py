@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from caloforge.detectors import DETECTORS
+from caloforge.detectors import DETECTORS, ZN
 from caloforge.io import open_primaries
 from caloforge.models.factorized_flow_matching import FactorizedFlowMatching, FactorizedFlowMatchingConfig
 from caloforge.models.factorized_latent_flow_matching import (
     FactorizedLatentFlowMatching,
     FactorizedLatentFlowMatchingConfig,
 )
-from caloforge.models.parts.particle_features import ParticleFeatures
+from caloforge.models.parts.particle_features import GrooveFeatures, ParticleFeatures
 from caloforge.models.parts.sums import reflected
 from caloforge.nn import patch_graph
 from caloforge.nn.velocity_network import VelocityNetwork
@@ -99,10 +99,14 @@ def agree(model, detector, rounding):
 
 
 @pytest.mark.parametrize("transport", [False, True])
-@pytest.mark.parametrize("detector", ["zn", "zp"])
-def test_features_of_a_particle(detector, transport):
-    features = ParticleFeatures(DETECTORS[detector], transport)
+@pytest.mark.parametrize(("detector", "grooves"), [("zn", False), ("zn", True), ("zp", False)])
+def test_features_of_a_particle(detector, transport, grooves):
+    features = ParticleFeatures(DETECTORS[detector], transport, grooves)
     conditions = conditions_of(detector)
+    if grooves:
+        every = torch.from_numpy(open_primaries(sample("zn_wide")).conditions[:200])
+        conditions = torch.cat([conditions, every[GrooveFeatures(ZN)(every)[:, 0] > 0]])
+        assert len(conditions) > EVENTS + 5
     for function in (features, features.cell):
         torch.testing.assert_close(exported(function, conditions), function(conditions), atol=1e-5, rtol=1e-6)
 

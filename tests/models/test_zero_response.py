@@ -99,6 +99,8 @@ def test_a_detector_without_a_face_is_refused():
     without = tuple(feature for feature in ZN.conditions if feature.name != "mass")
     with pytest.raises(ValueError, match="needs the condition mass; zn has energy, vx"):
         ZeroResponse(replace(ZN, conditions=without), SMALL)
+    with pytest.raises(ValueError, match="no grooves"):
+        ZeroResponse(replace(ZN, grooves=None), SMALL.model_copy(update={"grooves": True}))
 
 
 def test_the_recipe_trains_the_same_run_twice(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from caloforge._lookup import nearest, outside
-from caloforge.detectors.base import ChannelMap, Detector, Face, Feature, Layer, Transport
+from caloforge.detectors.base import ChannelMap, Detector, Face, Feature, Grooves, Layer, Transport
 from caloforge.detectors.calochallenge import DS2, DS2_ANGLES, DS3, DS3_ANGLES, from_xml, with_angles
 from caloforge.detectors.crystals import CRYSTALS
 from caloforge.detectors.zdc import ZN, ZP
@@ -21,6 +21,7 @@ __all__ = [
     "Detector",
     "Face",
     "Feature",
+    "Grooves",
     "Layer",
     "Transport",
     "ZN",

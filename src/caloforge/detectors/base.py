@@ -110,6 +110,22 @@ class Face:
 
 
 @dataclass(frozen=True)
+class Grooves:
+    """Says where the absorber of a module is hollow: in a square groove along z in the middle of every cell.
+
+    A fibre lies in each groove and does not fill it, so a particle that flies along one meets no absorber, or only
+    behind.
+
+    Attributes:
+        side: of the square, in cm.
+        length: of the module, in cm.
+    """
+
+    side: float
+    length: float
+
+
+@dataclass(frozen=True)
 class Transport:
     """Says where the magnets of a beam line bring charged particles, as a linear map fitted to centres of light.
 
@@ -219,6 +235,7 @@ class Detector:
         pitch: cell size along each axis, in cm, for showing lengths.
         face: where the front face is; None where primaries enter the detector directly.
         transport: where magnets before the face bring charged particles; None where there are none, or not known.
+        grooves: along which a particle meets no absorber; None where there are none, or not known. Needs face and pitch.
     """
 
     name: str
@@ -234,6 +251,7 @@ class Detector:
     pdg: int | None = None
     threshold: float = 0.0
     transport: Transport | None = None
+    grooves: Grooves | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", MappingProxyType(dict(self.axes)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.detectors.base import ChannelMap, Detector, Face, Feature, Transport
+from caloforge.detectors.base import ChannelMap, Detector, Face, Feature, Grooves, Transport
 
 CONDITIONS = (
     Feature("energy", "GeV", "total energy of the primary"),
@@ -45,6 +45,12 @@ pipe, 0.11 to 0.17, and 0.12 from X = 11 cm on."""
 ZP_STRIP = ((-11.0, -3.2), (-2.5, 2.5))
 """Where protons that come through the magnets give the ZP light that depends on x alone: 0.08 photons a GeV at
 X = -10.9 cm, 0.30 at -9 and 0.35 from -6 cm on. Near X = -3 cm some are lost before, and beyond nearly all."""
+
+ZN_GROOVES = Grooves(side=0.06, length=100.0)
+"""14 % of a cell of the ZN. In the training folds photons whose straight line stays in one over the whole metre give
+0.23 photons of light a GeV, where those beside have 0.53, and neutrons that leave it after 50 to 80 cm 0.22 for 0.35;
+of primaries in the middle of the face that stay in one a quarter of the photons and a tenth of the neutrons are seen,
+of others more than 99 %."""
 
 TRANSPORT = Transport(
     maps=(
@@ -120,6 +126,7 @@ ZN = Detector(
     pitch=0.16,
     face=Face(FACE, window=ZN_WINDOW, turns=True),
     transport=TRANSPORT,
+    grooves=ZN_GROOVES,
 )
 
 ZP = Detector(

@@ -65,6 +65,8 @@ class ChannelFlowMatchingConfig(BaseModel):
         derived: adds the derived features; needs a detector with a face, a pitch and the ZDC's features.
         transport: adds these and what magnets do; needs a detector that says where they bring charged particles. With
             `mirror` charged particles are aimed at where magnets bring them to the mirror image of their place.
+        grooves: adds these and how deep a neutral particle flies along the groove of a fibre; needs a detector that
+            knows them.
         species: adds these and which species a neutral particle is, one number for each; needs the condition mass.
         scale: the function f of the module's docstring; `root` needs the feature energy.
         mirror: trains on mirrored events too; needs an axis y and the features vy, py.
@@ -85,6 +87,7 @@ class ChannelFlowMatchingConfig(BaseModel):
     channels: str = "paper"
     derived: bool = True
     transport: bool = False
+    grooves: bool = False
     species: bool = False
     scale: Literal["root", "log"] = "root"
     mirror: bool = False
@@ -130,8 +133,8 @@ class ChannelFlowMatching(Readout):
             check_moved(detector)
         features = len(detector.conditions)
         self.derive: ParticleFeatures | ImpactFeatures | nn.Identity
-        if config.transport or config.species:
-            self.derive = ParticleFeatures(detector, config.transport, config.species)
+        if config.transport or config.grooves or config.species:
+            self.derive = ParticleFeatures(detector, config.transport, config.grooves, config.species)
         else:
             self.derive = ImpactFeatures(detector) if config.derived else nn.Identity()
         features = features if isinstance(self.derive, nn.Identity) else self.derive.size

@@ -22,7 +22,8 @@ Features. The derived features of `models.parts.particle_features.ImpactFeatures
 modules the straight line passes, as arcsinh(distance / EDGE), fine near the edges; what the magnets make of the
 particle: the side it flies to, since the beam lines of the two sides differ, and its curvature, arcsinh(STIFF q / p);
 and its kind, as one number for each interval of the mass, since a Lambda is near a neutron in mass and far in what
-becomes of it.
+becomes of it. With `grooves` also how deep a neutral particle flies along the groove of a fibre: most of those that stay
+in one leave no light.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from caloforge.detectors import Detector
 from caloforge.events import Events, EventSource
 from caloforge.models.base import BatchRandom, Classifier, Stage
 from caloforge.models.parts.inference import probabilities_in_memory
-from caloforge.models.parts.particle_features import ImpactFeatures
+from caloforge.models.parts.particle_features import GrooveFeatures, ImpactFeatures
 from caloforge.models.parts.stage import LossStage
 from caloforge.nn.residual_mlp import ResidualMLP
 from caloforge.optim import AdamConfig
@@ -74,6 +75,7 @@ class ZeroResponseConfig(BaseModel):
         layers: residual layers.
         dropout: share of a residual layer's outputs that is dropped in training.
         correlation: r of the module's docstring; 0 counts every shot fully.
+        grooves: adds `models.parts.particle_features.GrooveFeatures`; needs a detector that has them.
         optimizer: rates and schedule.
         epochs: passes through the training primaries.
         batch_size: primaries a step.
@@ -86,6 +88,7 @@ class ZeroResponseConfig(BaseModel):
     layers: int = Field(4, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
     correlation: float = Field(0.2, ge=0, le=1)
+    grooves: bool = False
     optimizer: AdamConfig = AdamConfig(
         learning_rate=2e-3, weight_decay=0.01, schedule="cosine", warmup=0.05, gradient_clip=1.0
     )
@@ -124,7 +127,8 @@ class ZeroResponse(Classifier):
         self.register_buffer("edges", torch.tensor([centred, BESIDE]), persistent=False)
         self.kinds: Tensor
         self.register_buffer("kinds", torch.tensor(KINDS), persistent=False)
-        size = self.derive.size + 9 + len(KINDS) + 1
+        self.grooves = GrooveFeatures(detector) if config.grooves else None
+        size = self.derive.size + 9 + len(KINDS) + 1 + (self.grooves.size if self.grooves else 0)
         self.standardize = Standardize(size)
         self.network = ResidualMLP(size, len(OUTCOMES) + 1, config.width, config.layers)
 
@@ -178,7 +182,10 @@ class ZeroResponse(Classifier):
         above = (mass[:, None] > self.kinds).to(conditions.dtype)
         ones = torch.ones_like(above[:, :1])
         kind = torch.cat([ones, above], 1) - torch.cat([above, 0 * ones], 1)
-        return torch.cat([self.derive(conditions), margins, magnets, kind], 1)
+        derived = [self.derive(conditions), margins, magnets, kind]
+        if self.grooves is not None:
+            derived.append(self.grooves(conditions))
+        return torch.cat(derived, 1)
 
     def _scores(self, source: EventSource) -> Mapping[str, float]:
         trials = cast(Trials, source).slices(slice(None))

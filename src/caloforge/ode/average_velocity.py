@@ -8,7 +8,7 @@ $$u(x_t, t, s) = \frac{1}{s - t} \int_t^s v(x_\tau, \tau) d\tau, \quad x_s = x_t
 u(x, t, t) = v(x, t).$$
 
 A student learns $u$ from a trained network of $v$, its teacher, whose path $x_0, x_1, \ldots$ is followed from noise by
-the midpoint rule in small steps. Two ways:
+the midpoint rule in small steps, or by another rule in the steps that it samples best with. Two ways:
 
 - `path`: where each of the student's own steps starts on that path, it shall lead where the teacher is at its end:
   distillation. The mean squared distance is summed over the steps, whose number is thereby fixed.
@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from caloforge.ode.path import Velocity
-from caloforge.ode.solvers import midpoint, step_times
+from caloforge.ode.solvers import STEPS, Method, step_times
 from caloforge.optim import AdamConfig
 
 Average = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -47,7 +47,9 @@ class AverageVelocityConfig(BaseModel):
     Attributes:
         steps: evaluations of a sampling; 0 trains no average velocities.
         target: `path` or `identity`.
-        teacher: midpoint steps of the teacher's path for each step of the student.
+        teacher: steps of the teacher's path for each step of the student.
+        rule: of these steps. A coarse path may be nearer to the data than the exact one: Euler's narrows a distribution
+            that a network has learned too wide.
         same: share of the points at which t = s, so that the student stays the velocity there; of `identity` only.
         optimizer: rates and schedule.
         epochs: passes through the training events.
@@ -60,6 +62,7 @@ class AverageVelocityConfig(BaseModel):
     steps: int = Field(0, ge=0)
     target: Literal["path", "identity"] = "path"
     teacher: int = Field(6, ge=1)
+    rule: Method = "midpoint"
     same: float = Field(0.25, ge=0, lt=1)
     optimizer: AdamConfig = AdamConfig(
         learning_rate=1e-3, beta2=0.99, schedule="cosine", warmup=0.05, gradient_clip=1.0
@@ -78,11 +81,13 @@ def leap(average: Average, x0: Tensor, times: list[float]) -> Tensor:
 
 
 @torch.no_grad()
-def teacher_path(velocity: Velocity, x0: Tensor, times: list[float]) -> list[Tensor]:
-    """Follows a velocity from x0, (B, *), and returns where it is at each time, one midpoint step between them."""
+def teacher_path(
+    velocity: Velocity, x0: Tensor, times: list[float], rule: Method = "midpoint"
+) -> list[Tensor]:
+    """Follows a velocity from x0, (B, *), and returns where it is at each time, one step of the rule between them."""
     points = [x0]
     for t, s in pairwise(times):
-        points.append(midpoint(velocity, points[-1], t, s - t))
+        points.append(STEPS[rule](velocity, points[-1], t, s - t))
     return points
 
 
@@ -146,7 +151,7 @@ def average_loss(
         shares: as in `step_times`.
     """
     fine = step_times(end, config.steps * config.teacher, shares=shares)
-    points = teacher_path(velocity, x0, fine)
+    points = teacher_path(velocity, x0, fine, config.rule)
     if config.target == "path":
         return path_loss(average, points[:: config.teacher], fine[:: config.teacher])
     several = len(fine) - 1

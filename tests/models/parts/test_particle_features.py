@@ -10,6 +10,7 @@ from caloforge.events import load
 from caloforge.io import open_events
 from caloforge.models.parts.particle_features import (
     BendingFeatures,
+    GrooveFeatures,
     ImpactFeatures,
     ParticleFeatures,
     SpeciesFeatures,
@@ -137,3 +138,73 @@ def test_each_neutral_species_has_a_number_of_its_own():
         ValueError, match="species need the conditions mass and charge; ds2 has incident_energy"
     ):
         SpeciesFeatures(DS2)
+
+
+def along_grooves(rows=400, charge=0.0):
+    """Particles from beside the axis that meet the ZN's face anywhere, steeper than primaries are."""
+    rng = np.random.default_rng(0)
+    conditions = np.zeros((rows, 9))
+    pz = rng.uniform(300, 3000, rows) * rng.choice([-1, 1], rows)
+    slope = rng.normal(0, 5e-4, (rows, 2))
+    place = rng.uniform(-3.6, 3.6, (rows, 2))
+    conditions[:, 1:3] = place - slope * ZN.face.z
+    conditions[:, 4:6], conditions[:, 6] = slope * np.abs(pz)[:, None], pz
+    conditions[:, 0] = np.linalg.norm(conditions[:, 4:7], axis=1)
+    conditions[:, 8] = charge
+    return torch.from_numpy(conditions), place, slope
+
+
+def test_a_line_is_followed_along_its_groove_until_it_meets_the_absorber():
+    conditions, place, slope = along_grooves()
+    depths = np.arange(0, ZN.grooves.length, 0.05)
+    on_face = (np.abs(place) < 3.52).all(1)
+    # step by step; a groove is within half a side of the middle of its cell
+    way = place[:, None] + depths[:, None] * slope[:, None]
+    cell = np.floor(place / ZN.pitch) * ZN.pitch + ZN.pitch / 2
+    hollow = (np.abs(way - cell[:, None]) < ZN.grooves.side / 2).all(2)
+    expected = np.where(on_face, hollow.cumprod(1).sum(1) * 0.05 / ZN.grooves.length, 0)
+    found = GrooveFeatures(ZN)(conditions).numpy()
+    assert np.allclose(found[:, 0], expected, atol=6e-4)
+    assert np.array_equal(found[:, 1], found[:, 0] == 1)
+    assert (found[:, 0] == 0).sum() > 200
+    assert (found[:, 1] == 1).sum() > 5
+    assert ((found[:, 0] > 0) & (found[:, 0] < 1)).sum() > 20
+    charged, *_ = along_grooves(charge=1.0)
+    assert (GrooveFeatures(ZN)(charged) == 0).all()
+    mirrored = conditions.clone()
+    mirrored[:, [2, 5]] *= -1
+    torch.testing.assert_close(GrooveFeatures(ZN)(mirrored), GrooveFeatures(ZN)(conditions))
+
+
+def test_parallel_lines_pass_where_the_absorber_is_hollow():
+    rng = np.random.default_rng(0)
+    conditions = torch.zeros(4000, 9, dtype=torch.float64)
+    conditions[:, 1:3] = torch.from_numpy(rng.uniform(-3.5, 3.5, (4000, 2)))
+    conditions[:, 0] = conditions[:, 6] = 1000
+    depth, passes = GrooveFeatures(ZN)(conditions).unbind(1)
+    assert torch.equal(depth, passes)
+    assert float(passes.mean()) == pytest.approx(0.0036 / 0.0256, abs=0.02)
+    strange = torch.zeros(2, 9)
+    strange[1, 4] = 1
+    assert torch.isfinite(GrooveFeatures(ZN)(strange)).all()
+
+
+def test_only_wanted_grooves_add_to_features_and_only_where_they_are_known():
+    conditions, *_ = along_grooves()
+    without = ParticleFeatures(ZN, transport=True, species=True)(conditions)
+    among = ParticleFeatures(ZN, transport=True, grooves=True, species=True)(conditions)
+    both = GrooveFeatures(ZN)(conditions)
+    assert torch.equal(among, torch.cat([without[:, :-5], both, without[:, -5:]], 1))
+    with pytest.raises(ValueError, match=r"zp has face .* no grooves"):
+        ParticleFeatures(ZP, grooves=True)
+
+
+@pytest.mark.slow
+def test_photons_along_grooves_leave_less_light_in_geant():
+    events = load(open_events(samples.sample("zn_wide")))
+    light = events.responses.sum((1, 2)) / events.conditions[:, 0]
+    conditions = torch.from_numpy(events.conditions)
+    depth = GrooveFeatures(ZN)(conditions)[:, 0].numpy()
+    inside = (np.abs(ImpactFeatures(ZN).impact(conditions).numpy()) < 2.5).all(1) & (events.pdg == 22)
+    assert (inside & (depth == 1)).sum() >= 5
+    assert light[inside & (depth == 1)].mean() < 0.7 * light[inside & (depth == 0)].mean()

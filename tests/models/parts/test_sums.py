@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from caloforge import samples
-from caloforge.detectors import ZP
+from caloforge.detectors import ZN
 from caloforge.io import open_primaries
 from caloforge.models.parts.sums import Sums, SumsConfig, reflected
 
@@ -26,14 +26,15 @@ def test_faint_sums_are_reflected_at_the_threshold_and_others_stay():
 
 
 @pytest.mark.parametrize("transport", [False, True, "sums"])
-def test_only_the_sums_are_told_the_species(transport):
-    def sums(species):
-        return Sums(ZP, "paper", SumsConfig(width=8), 0.0, 4, transport=transport, species=species)
+@pytest.mark.parametrize(("feature", "size"), [("species", 5), ("grooves", 2)])
+def test_only_the_sums_are_told_species_and_grooves(transport, feature, size):
+    def sums(**told):
+        return Sums(ZN, "paper", SumsConfig(width=8), 0.0, 4, transport=transport, **told)
 
-    with_species, without = sums(True), sums(False)
-    assert with_species.features == without.features + 5
-    assert with_species.told == without.told
-    conditions = torch.from_numpy(open_primaries(samples.sample("zp")).conditions[:20])
-    later = [one.later(one.describe(conditions)) for one in (with_species, without)]
+    among, without = sums(**{feature: True}), sums()
+    assert among.features == without.features + size
+    assert among.told == without.told
+    conditions = torch.from_numpy(open_primaries(samples.sample("zn")).conditions[:20])
+    later = [one.later(one.describe(conditions)) for one in (among, without)]
     assert torch.equal(*later)
     assert later[0].shape == (20, without.told)

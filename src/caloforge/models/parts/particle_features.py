@@ -380,6 +380,64 @@ class SpeciesFeatures(nn.Module):
         return torch.where(charge == 0, torch.exp(-away.square()), 0.0)
 
 
+class GrooveFeatures(nn.Module):
+    """How deep a neutral particle flies along the groove of a fibre before it meets the absorber.
+
+    Two numbers: the depth at which its straight line leaves the groove over the length of the module, 1 where it never
+    does and 0 where it enters no groove; and 1 where it never does, else 0. Both are 0 for charged particles.
+
+    Args:
+        detector: with grooves, a face, a pitch and the features of `ImpactFeatures`.
+
+    Raises:
+        ValueError: the detector lacks one of them.
+    """
+
+    size = 2
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        known = detector.face is not None and detector.pitch is not None and detector.grooves is not None
+        if not known or not set(_NEEDED) <= set(detector.features):
+            raise ValueError(
+                f"features of grooves need a detector with face, pitch, grooves and the conditions "
+                f"{', '.join(_NEEDED)}; {detector.name} has face {detector.face}, pitch {detector.pitch}, "
+                f"{'no ' if detector.grooves is None else ''}grooves and {', '.join(detector.features)}"
+            )
+        assert detector.face is not None
+        assert detector.pitch is not None
+        assert detector.grooves is not None
+        self._face, self._pitch, self._grooves = detector.face, detector.pitch, detector.grooves
+        self._shape = detector.shape
+        self._columns = [detector.features.index(name) for name in _NEEDED]
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Maps conditions in physical units, (B, F), to (B, 2)."""
+        needed = _chosen(conditions, self._columns).double()
+        place = _impact(needed, self._face.z) - needed.new_tensor((self._face.x, self._face.y))
+        depth = self.depth(place, needed[:, 4:6], needed[:, 6:7])
+        return torch.where(needed[:, 7:] == 0, depth, 0.0).to(conditions.dtype)
+
+    def depth(self, place: Tensor, across: Tensor, along: Tensor) -> Tensor:
+        """Returns both numbers as if every particle were neutral, (B, 2) float64.
+
+        Args:
+            place: where straight lines meet the face, from its centre in cm, (B, 2) float64.
+            across: momentum in x and y, (B, 2).
+            along: momentum in z, (B, 1), of the same unit.
+        """
+        # lengths in cells: the groove of a cell is its middle, and a line moves by `drift` over the module
+        cells = place / self._pitch + place.new_tensor([size % 2 / 2 for size in self._shape])
+        within = cells - torch.floor(cells) - 0.5
+        drift = across * (self._grooves.length / self._pitch) / along.abs().clamp(min=1e-6)
+        one = 1 / torch.where(drift == 0, 1e-9, drift)
+        half = self._grooves.side / self._pitch / 2
+        depth = (half * one.abs() - within * one).amin(1, keepdim=True).clamp(max=1)
+        limits = place.new_tensor([half, half, *(size * self._pitch / 2 for size in self._shape)])
+        inside = (torch.cat([within, place], 1).abs() / limits).amax(1, keepdim=True) < 1
+        return torch.where(inside, torch.cat([depth, torch.floor(depth)], 1), 0.0)
+
+
 class GenericFeatures(nn.Module):
     """Appends to the conditions of any detector what holds of their kind.
 
@@ -435,13 +493,16 @@ class ParticleFeatures(nn.Module):
     Args:
         detector: any detector with two axes.
         transport: adds `TransportFeatures`, and guesses the place by them.
+        grooves: adds `GrooveFeatures`, behind these.
         species: adds `SpeciesFeatures`, behind all others.
 
     Raises:
-        ValueError: transport is wanted, and the detector has none, or species, and it lacks mass or charge.
+        ValueError: transport or grooves are wanted, and the detector has none, or species, and it lacks mass or charge.
     """
 
-    def __init__(self, detector: Detector, transport: bool = False, species: bool = False) -> None:
+    def __init__(
+        self, detector: Detector, transport: bool = False, grooves: bool = False, species: bool = False
+    ) -> None:
         super().__init__()
         known = detector.face is not None and detector.pitch is not None
         self._first = (
@@ -451,8 +512,9 @@ class ParticleFeatures(nn.Module):
         )
         self._bend = BendingFeatures(detector) if isinstance(self._first, ImpactFeatures) else None
         self.transport = TransportFeatures(detector) if transport else None
+        self._grooves = GrooveFeatures(detector) if grooves else None
         self._species = SpeciesFeatures(detector) if species else None
-        further = (self._bend, self.transport, self._species)
+        further = (self._bend, self.transport, self._grooves, self._species)
         self.size = self._first.size + sum(part.size for part in further if part)
 
     def cell(self, conditions: Tensor) -> Tensor:
@@ -466,9 +528,9 @@ class ParticleFeatures(nn.Module):
     def forward(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to (B, size)."""
         if torch.compiler.is_exporting() and isinstance(self._first, ImpactFeatures):
-            parts = [_Written(self._first, self.transport)(conditions)]
+            parts = [_Written(self._first, self.transport, self._grooves)(conditions)]
         else:
-            first = (self._first, self._bend, self.transport)
+            first = (self._first, self._bend, self.transport, self._grooves)
             parts = [part(conditions) for part in first if part is not None]
         if self._species is not None:
             parts.append(self._species(conditions))
@@ -485,20 +547,26 @@ class _Written:
     Args:
         first: of the impact.
         transport: of the magnets; None where there are none.
+        grooves: likewise.
     """
 
-    def __init__(self, first: ImpactFeatures, transport: TransportFeatures | None) -> None:
-        self.first, self.transport = first, transport
+    def __init__(
+        self, first: ImpactFeatures, transport: TransportFeatures | None, grooves: GrooveFeatures | None
+    ) -> None:
+        self.first, self.transport, self.grooves = first, transport, grooves
 
     def __call__(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to what `ParticleFeatures` gives, (B, size)."""
         first, magnets = self.first, self.transport
         needed = _chosen(conditions, first._columns).double()
-        energy, _, vz, _, pz, charge = needed.split([1, 2, 1, 2, 1, 1], 1)
+        energy, _, vz, across, pz, charge = needed.split([1, 2, 1, 2, 1, 1], 1)
         impact = _impact(needed, first._face.z)
         place = impact - impact.new_tensor((first._face.x, first._face.y))
         phases = nn.functional.linear(place, (_PHASES * (math.pi / first._pitch)).T, _TURNS)
-        waves = torch.where(charge == 0, torch.sin(phases) @ _WAVES, 0.0)
+        within = torch.sin(phases) @ _WAVES
+        if self.grooves is not None:
+            within = torch.cat([within, self.grooves.depth(place, across, pz)], 1)
+        waves = torch.where(charge == 0, within, 0.0)
         k = charge * 1000 / energy.clamp(min=1)
         bending = k * _linear(impact, [[0.0, 0.0], [0.1, 0.0], [0.0, 0.1]], [1.0, 0.0, 0.0])
         parts = [place, torch.log(energy), waves, bending, k * k, torch.sign(pz) * bending]
@@ -519,18 +587,18 @@ class _Written:
         written = torch.cat([conditions, exact, curved, torch.sigmoid(steps)], 1)
         return _chosen(written, self._order(conditions.shape[1], size, steps.shape[1]))
 
-    @staticmethod
-    def _order(features: int, exact: int, steps: int) -> list[int]:
+    def _order(self, features: int, exact: int, steps: int) -> list[int]:
         """Returns which of the numbers that are written down is each feature."""
         numbers = iter(range(features, features + exact))
         x, y, energy = (next(numbers) for _ in range(3))
         waves = [next(numbers) for _ in range(11)]
+        grooves = [next(numbers) for _ in range(0 if self.grooves is None else self.grooves.size)]
         bending = [next(numbers) for _ in range(7)]
         rest = list(numbers)
         curved = features + exact
         impact = [*range(features), x, y, curved, curved + 1, energy, curved + 2, *waves, *bending]
         if not steps:
-            return impact
+            return [*impact, *grooves]
         positive, bent = rest[:2], rest[2:4]
         return [
             *impact,
@@ -538,6 +606,7 @@ class _Written:
             *range(curved + 3, curved + 8),
             *positive,
             *range(curved + 8, curved + 8 + steps),
+            *grooves,
         ]
 
 

@@ -31,7 +31,12 @@ from caloforge.models.base import BatchRandom, Stage
 from caloforge.models.parts.bayesian import BayesianConfig, check_bayesian, make_sums_bayesian, sums_stages
 from caloforge.models.parts.images import channel_sums
 from caloforge.models.parts.inference import spread_rows
-from caloforge.models.parts.particle_features import ParticleFeatures, SpeciesFeatures, TransportFeatures
+from caloforge.models.parts.particle_features import (
+    GrooveFeatures,
+    ParticleFeatures,
+    SpeciesFeatures,
+    TransportFeatures,
+)
 from caloforge.models.parts.stage import average_stage, scores_without, solver_stage
 from caloforge.nn.velocity_network import VelocityNetwork
 from caloforge.ode.average_velocity import Average, AverageVelocityConfig
@@ -117,12 +122,13 @@ class Sums(nn.Module):
         validation_events: events of each validation.
         transport: adds what magnets before the face do (`models.parts.particle_features.TransportFeatures`); with
             "sums" for the sums alone, and `later` has none of it.
+        grooves: adds `models.parts.particle_features.GrooveFeatures`, for the sums alone.
         species: adds `models.parts.particle_features.SpeciesFeatures`, for the sums alone.
         least: photons of the faintest response in the data, for `reflected`; 0 where there is no threshold.
 
     Raises:
-        ValueError: the detector has another number of axes, cells in no channel or in several, no transport though it
-            is wanted, or energies in place of photons though `least` is given.
+        ValueError: the detector has another number of axes, cells in no channel or in several, no transport or grooves
+            though they are wanted, or energies in place of photons though `least` is given.
     """
 
     def __init__(
@@ -134,6 +140,7 @@ class Sums(nn.Module):
         validation_events: int,
         *,
         transport: Transported = False,
+        grooves: bool = False,
         species: bool = False,
         least: int = 0,
     ) -> None:
@@ -147,10 +154,11 @@ class Sums(nn.Module):
                 f"least is a number of photons; {detector.name} measures energies in {detector.unit}"
             )
         self.least = least
-        self.derive = ParticleFeatures(detector, bool(transport), species)
+        self.derive = ParticleFeatures(detector, bool(transport), grooves, species)
         self.features = self.derive.size
         self._alone = transport == "sums"
-        self.told = self.features - self._alone * TransportFeatures.size - species * SpeciesFeatures.size
+        alone = (self._alone, TransportFeatures), (grooves, GrooveFeatures), (species, SpeciesFeatures)
+        self.told = self.features - sum(part.size for given, part in alone if given)
         self.standardize = Standardize(self.features)
         self.standardize_sums = Standardize(self.outputs)
         self.network = VelocityNetwork(self.outputs, self.features, config.width, config.blocks)
