@@ -4,12 +4,12 @@
         [--steps 16]
 
 MAE_c of particles with at least six responses scatters by a twentieth from one set of draws to the next. Here the
-channel sums alone are drawn, which take no time: of a model of channel sums its answer, of a factorised one its first
-factor, and
-with `--steps` its velocity by that many steps of Euler in place of its student. Printed are, by species: MAE_c of one draw a response as `evaluate` has it, mean and its error over the seeds,
-and after the slash MAE_c of the mean over all draws, what is left without the chance of the model's draws. Of detectors
-with grooves likewise for neutral particles whose straight line enters one, and the rest. `width` is the spread of the
-photon sum of a particle, generated over simulated, median over the particles.
+channel sums alone are drawn, which takes no time: of a model of channel sums its answer, of a factorised one its first
+factor, with `--steps` its velocity by that many steps of Euler in place of its student. Printed are, by species: MAE_c
+of one draw a response as `evaluate` has it, mean and its error over the seeds, and after the slash MAE_c of the mean
+over all draws, what is left without the chance of the model's draws. Of detectors with grooves likewise for neutral
+particles whose straight line enters one, and for the rest. `width` is the spread of the photon sum of a particle,
+generated over simulated, median over the particles; energy score and W1 are those of the same events.
 """
 
 import argparse

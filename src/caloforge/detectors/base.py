@@ -235,7 +235,7 @@ class Detector:
         pitch: cell size along each axis, in cm, for showing lengths.
         face: where the front face is; None where primaries enter the detector directly.
         transport: where magnets before the face bring charged particles; None where there are none, or not known.
-        grooves: along which a particle meets no absorber; None where there are none, or not known. Needs face and pitch.
+        grooves: along which a particle meets no absorber; None where there are none, or not known.
     """
 
     name: str

@@ -187,8 +187,8 @@ class FactorizedFlowMatchingConfig(BaseModel):
         rounding: `systematic`, or `none`, the default for energies; may be changed after the training.
         transport: tells what magnets before the face do to charged particles, with "sums" the sums alone; needs a
             detector that knows it.
-        grooves: tells the sums how deep a neutral particle flies along the groove of a fibre; needs a detector that knows
-            them.
+        grooves: tells the sums how deep a neutral particle flies along the groove of a fibre; needs a detector that
+            knows them.
         species: tells the sums which species a neutral particle is, one number for each; needs the condition mass.
         least: photons of the faintest response in the data: where fewer are drawn they are reflected
             (`models.parts.sums.reflected`); may be changed after the training.

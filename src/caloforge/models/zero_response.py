@@ -22,8 +22,8 @@ Features. The derived features of `models.parts.particle_features.ImpactFeatures
 modules the straight line passes, as arcsinh(distance / EDGE), fine near the edges; what the magnets make of the
 particle: the side it flies to, since the beam lines of the two sides differ, and its curvature, arcsinh(STIFF q / p);
 and its kind, as one number for each interval of the mass, since a Lambda is near a neutron in mass and far in what
-becomes of it. With `grooves` also how deep a neutral particle flies along the groove of a fibre: most of those that stay
-in one leave no light.
+becomes of it. With `grooves` also how deep a neutral particle flies along the groove of a fibre: most of those that
+stay in one leave no light.
 """
 
 from __future__ import annotations
