@@ -5,16 +5,18 @@
 
 MAE_c of particles with at least six responses scatters by a twentieth from one set of draws to the next. Here the
 channel sums alone are drawn, which takes no time: of a model of channel sums its answer, of a factorised one its first
-factor, with `--steps` its velocity by that many steps of Euler in place of its student. Printed are, by species: MAE_c
-of one draw a response as `evaluate` has it, mean and its error over the seeds, and after the slash MAE_c of the mean
-over all draws, what is left without the chance of the model's draws. Of detectors with grooves likewise for neutral
-particles whose straight line enters one, and for the rest. `width` is the spread of the photon sum of a particle,
-generated over simulated, median over the particles; energy score and W1 are those of the same events.
+factor, with `--steps` its velocity by that many steps of Euler in place of its student. Printed are, by species: the
+energy score of all events, then MAE_c of one draw a response as `evaluate` has it, mean and its error over the seeds,
+and after the slash MAE_c of the mean over all draws, what is left without the chance of the model's draws. Of detectors
+with grooves likewise for neutral particles whose straight line enters one, and for the rest. `width` is the spread of
+the photon sum of a particle, generated over simulated, median over the particles; W1 is that of the channels.
 """
 
 import argparse
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ from caloforge.events import Events, Joined, load, split
 from caloforge.io import open_events
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import Readout
+from caloforge.models.factorized_flow_matching import FactorizedFlowMatching
+from caloforge.models.factorized_latent_flow_matching import FactorizedLatentFlowMatching
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.particle_features import GrooveFeatures
 from caloforge.ode.solvers import SolverConfig
@@ -33,22 +37,41 @@ from caloforge.runtime.noise import standard_normals
 from caloforge.training.checkpoint import load_model
 
 LEAST = 6
-"""Responses a particle needs."""
+"""Responses a particle needs for MAE_c."""
+
+FEW = 3
+"""Particles for which MAE_c is printed."""
+
+FREQUENT = 100
+"""Events a species needs to be printed."""
 
 
 @torch.no_grad()
 def drawn(folder: Path, events: Events, seeds: int, steps: int = 0) -> NDArray[np.float64]:
     """Returns channel sums of every seed, (seeds, N, K); with steps, of the velocity of a factorised model's sums."""
     _, model = load_model(folder)
-    if steps:
-        model.sums.config = model.sums.config.model_copy(update={"solver": SolverConfig(steps=steps)})
+    if not isinstance(model, Readout | FactorizedFlowMatching | FactorizedLatentFlowMatching):
+        raise SystemExit(f"{folder} draws no channel sums")
     if isinstance(model, Readout):
         draws = [generate_in_memory(model, events.conditions, seed=seed) for seed in range(seeds)]
         return np.stack(draws).astype(np.float64)
+    if steps:
+        model.sums.config = model.sums.config.model_copy(update={"solver": SolverConfig(steps=steps)})
     conditions, numbers = torch.from_numpy(events.conditions), np.arange(len(events))
-    features = model.sums.describe(conditions)
-    noise = [torch.from_numpy(standard_normals(seed, numbers, model.outputs)) for seed in range(seeds)]
+    features, outputs = model.sums.describe(conditions), model.sums.standardize_sums.mean.numel()
+    noise = [torch.from_numpy(standard_normals(seed, numbers, outputs)) for seed in range(seeds)]
     return np.stack([model.sums(conditions, features, one).double().numpy() for one in noise])
+
+
+def kinds(events: Events) -> dict[str, NDArray[np.bool_]]:
+    """Returns which events are of each frequent species, and where there are grooves which particles enter one."""
+    pdg = np.abs(events.pdg)
+    groups = {"all": np.ones(len(events), bool)}
+    groups |= {particle_name(one): pdg == one for one in np.unique(pdg) if (pdg == one).sum() >= FREQUENT}
+    if events.detector.grooves is not None:
+        depth = GrooveFeatures(events.detector)(torch.from_numpy(events.conditions))[:, 0].numpy()
+        groups |= {"grooves": depth > 0, "others": depth == 0}
+    return groups
 
 
 def main() -> None:
@@ -62,42 +85,42 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     source = Joined([open_events(file) for file in arguments.files])
-    events = load(source).slices(split(source, "canonical")[arguments.part])
-    _, number, counts = np.unique(events.group, return_inverse=True, return_counts=True)
-    events = events.slices(np.flatnonzero(counts[number] >= LEAST))
-    _, first, number = np.unique(events.group, return_index=True, return_inverse=True)
-    pdg = np.abs(events.pdg[first])
-    groups = {"all": np.ones(len(first), bool)}
-    groups |= {particle_name(one): pdg == one for one in np.unique(pdg) if (pdg == one).sum() >= 4}
-    if events.detector.grooves is not None:
-        features = GrooveFeatures(events.detector)(torch.from_numpy(events.conditions[first]))
-        groups |= {"grooves": features[:, 0].numpy() > 0, "others": features[:, 0].numpy() == 0}
+    every = load(source).slices(split(source, "canonical")[arguments.part])
+    _, number, counts = np.unique(every.group, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero(counts[number] >= LEAST)
+    _, first, number = np.unique(every.group[repeated], return_index=True, return_inverse=True)
+    groups = kinds(every)
+    of_particles = {name: chosen[repeated][first] for name, chosen in groups.items()}
+
+    def by_particle(
+        values: NDArray[np.float64], of: Callable[[NDArray[np.float64]], Any]
+    ) -> NDArray[np.float64]:
+        return np.stack([of(values[repeated][number == one]) for one in range(len(first))])
 
     def means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack([values[number == one].mean(0) for one in range(len(first))])
+        return by_particle(values, lambda rows: rows.mean(0))
 
     def widths(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack([values[number == one].sum(1).std() for one in range(len(first))])
+        return by_particle(values, lambda rows: rows.sum(1).std())
 
-    true = events.detector.readout(events.responses, None)
+    true = every.detector.readout(every.responses)
     wanted, spread = means(true), widths(true)
-    print(
-        "model | "
-        + " | ".join(f"{name} ({one.sum()})" for name, one in groups.items())
-        + " | width | energy score | W1"
-    )
+    header = [f"{name} ({chosen.sum()}, {of_particles[name].sum()})" for name, chosen in groups.items()]
+    print(" | ".join(["model", *header, "width", "W1"]))
     for name, steps in itertools.product(arguments.models, arguments.steps):
-        sums = drawn(run_path(name), events, arguments.seeds, steps)
+        sums = drawn(run_path(name), every, arguments.seeds, steps)
         off = np.stack([np.abs(means(one) - wanted).mean(1) for one in sums])
         bias = np.abs(means(sums.mean(0)) - wanted).mean(1)
-        width = np.mean([widths(one) for one in sums], 0) / spread
-        cells = [
-            f"{off[:, one].mean():.2f} ± {off[:, one].mean(1).std() / np.sqrt(len(sums)):.2f} / {bias[one].mean():.2f}"
-            for one in groups.values()
-        ]
+        cells = []
+        for group, chosen in groups.items():
+            cell, particles = f"{energy_score(true[chosen], sums[:8, chosen]):.2f}", of_particles[group]
+            if particles.sum() >= FEW:
+                error = off[:, particles].mean(1).std() / np.sqrt(len(sums))
+                cell += f"; {off[:, particles].mean():.2f} ± {error:.2f} / {bias[particles].mean():.2f}"
+            cells.append(cell)
+        width = np.median(np.mean([widths(one) for one in sums], 0) / spread)
         w1 = np.mean([mean_wasserstein(true, one) for one in sums])
-        last = [f"{np.median(width):.2f}", f"{energy_score(true, sums[:8]):.3f}", f"{w1:.2f}"]
-        print(" | ".join([f"{name} {steps or ''}", *cells, *last]), flush=True)
+        print(" | ".join([f"{name} {steps or ''}", *cells, f"{width:.2f}", f"{w1:.2f}"]), flush=True)
 
 
 if __name__ == "__main__":
