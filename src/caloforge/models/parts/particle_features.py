@@ -24,6 +24,9 @@ VERTEX = 0.01
 _SMALLEST = 1e-6
 """Energy below which its logarithm stays as it is."""
 
+_STEEP = 1e12
+"""How fast a condition that is met rises beyond every depth within a groove."""
+
 _NEEDED = ("energy", "vx", "vy", "vz", "px", "py", "pz", "charge")
 
 
@@ -415,27 +418,30 @@ class GrooveFeatures(nn.Module):
         """Maps conditions in physical units, (B, F), to (B, 2)."""
         needed = _chosen(conditions, self._columns).double()
         place = _impact(needed, self._face.z) - needed.new_tensor((self._face.x, self._face.y))
-        depth = self.depth(place, needed[:, 4:6], needed[:, 6:7])
-        return torch.where(needed[:, 7:] == 0, depth, 0.0).to(conditions.dtype)
+        return torch.cat(self.numbers(place, _slopes(needed), needed[:, 7:]), 1).to(conditions.dtype)
 
-    def depth(self, place: Tensor, across: Tensor, along: Tensor) -> Tensor:
-        """Returns both numbers as if every particle were neutral, (B, 2) float64.
+    def numbers(self, place: Tensor, slopes: Tensor, charge: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns both numbers, (B, 1) float64 each, in few operators of an exported graph.
 
         Args:
             place: where straight lines meet the face, from its centre in cm, (B, 2) float64.
-            across: momentum in x and y, (B, 2).
-            along: momentum in z, (B, 1), of the same unit.
+            slopes: of the lines, (B, 2) float64.
+            charge: (B, 1) float64.
         """
-        # lengths in cells: the groove of a cell is its middle, and a line moves by `drift` over the module
-        cells = place / self._pitch + place.new_tensor([size % 2 / 2 for size in self._shape])
-        within = cells - torch.floor(cells) - 0.5
-        drift = across * (self._grooves.length / self._pitch) / along.abs().clamp(min=1e-6)
-        one = 1 / torch.where(drift == 0, 1e-9, drift)
-        half = self._grooves.side / self._pitch / 2
-        depth = (half * one.abs() - within * one).amin(1, keepdim=True).clamp(max=1)
-        limits = place.new_tensor([half, half, *(size * self._pitch / 2 for size in self._shape)])
-        inside = (torch.cat([within, place], 1).abs() / limits).amax(1, keepdim=True) < 1
-        return torch.where(inside, torch.cat([depth, torch.floor(depth)], 1), 0.0)
+        pitch, sizes = self._pitch, self._shape
+        length, unit = self._grooves.length, torch.eye(5, dtype=place.dtype)
+        # over the length of the module, from the middle of a cell
+        cells = _linear(place, unit[:2, :2] / pitch, [size % 2 / 2 for size in sizes])
+        scale, half = pitch / length, self._grooves.side / length / 2
+        within = _linear(cells - torch.floor(cells), unit[:2, :2] * scale, [-scale / 2] * 2)
+        # to the wall that the line flies to, then along the module
+        way = (half - within * torch.sign(slopes)) / slopes.abs()
+        # below 0 outside of the groove, outside of the face, and for charged particles; else far above 1
+        limits = [half, half, *(size * pitch / 2 for size in sizes), 0.5]
+        others = torch.cat([within, place, charge], 1).abs()
+        inside = _linear(others, -_STEEP * unit, [_STEEP * limit for limit in limits])
+        depth = torch.cat([way, inside], 1).amin(1, keepdim=True).clamp(0, 1)
+        return depth, torch.floor(depth)
 
 
 class GenericFeatures(nn.Module):
@@ -559,17 +565,16 @@ class _Written:
         """Maps conditions in physical units, (B, F), to what `ParticleFeatures` gives, (B, size)."""
         first, magnets = self.first, self.transport
         needed = _chosen(conditions, first._columns).double()
-        energy, _, vz, across, pz, charge = needed.split([1, 2, 1, 2, 1, 1], 1)
+        energy, _, vz, _, pz, charge = needed.split([1, 2, 1, 2, 1, 1], 1)
         impact = _impact(needed, first._face.z)
         place = impact - impact.new_tensor((first._face.x, first._face.y))
         phases = nn.functional.linear(place, (_PHASES * (math.pi / first._pitch)).T, _TURNS)
-        within = torch.sin(phases) @ _WAVES
-        if self.grooves is not None:
-            within = torch.cat([within, self.grooves.depth(place, across, pz)], 1)
-        waves = torch.where(charge == 0, within, 0.0)
+        waves = torch.where(charge == 0, torch.sin(phases) @ _WAVES, 0.0)
         k = charge * 1000 / energy.clamp(min=1)
         bending = k * _linear(impact, [[0.0, 0.0], [0.1, 0.0], [0.0, 0.1]], [1.0, 0.0, 0.0])
         parts = [place, torch.log(energy), waves, bending, k * k, torch.sign(pz) * bending]
+        if self.grooves is not None:
+            parts.extend(self.grooves.numbers(place, _slopes(needed), charge))
         lengths = [EDGE, EDGE, VERTEX]
         if magnets is None:
             exact = torch.cat([*parts, vz], 1).to(conditions.dtype)
@@ -592,8 +597,8 @@ class _Written:
         numbers = iter(range(features, features + exact))
         x, y, energy = (next(numbers) for _ in range(3))
         waves = [next(numbers) for _ in range(11)]
-        grooves = [next(numbers) for _ in range(0 if self.grooves is None else self.grooves.size)]
         bending = [next(numbers) for _ in range(7)]
+        grooves = [next(numbers) for _ in range(0 if self.grooves is None else self.grooves.size)]
         rest = list(numbers)
         curved = features + exact
         impact = [*range(features), x, y, curved, curved + 1, energy, curved + 2, *waves, *bending]
@@ -621,13 +626,20 @@ def _impact(needed: Tensor, face: float) -> Tensor:
     """Returns where straight lines meet the plane |z| = face, (B, 2) float64, from the features `_NEEDED`."""
     # float64: the place within a fibre is a small part of the path from the vertex
     if torch.compiler.is_exporting():
-        _, vertex, vz, momentum, pz, _ = needed.double().split([1, 2, 1, 2, 1, 1], 1)
-        impact: Tensor = vertex + momentum * ((face - torch.sign(pz) * vz) / pz.abs().clamp(min=1e-6))
+        _, vertex, vz, _, pz, _ = needed.double().split([1, 2, 1, 2, 1, 1], 1)
+        impact: Tensor = vertex + _slopes(needed) * (face - torch.sign(pz) * vz)
         return impact
     _, vx, vy, vz, px, py, pz, _ = needed.double().unbind(1)
     ahead = pz.abs().clamp(min=1e-6)
     length = face - torch.sign(pz) * vz
     return torch.stack([vx + px / ahead * length, vy + py / ahead * length], 1)
+
+
+def _slopes(needed: Tensor) -> Tensor:
+    """Returns the slopes of straight lines in x and y along the way of the particle, (B, 2) float64."""
+    _, _, _, across, along, _ = needed.double().split([1, 2, 1, 2, 1, 1], 1)
+    slopes: Tensor = across / along.abs().clamp(min=1e-6)
+    return slopes
 
 
 def _arcsinh(x: Tensor) -> Tensor:
