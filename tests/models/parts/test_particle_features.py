@@ -208,3 +208,10 @@ def test_photons_along_grooves_leave_less_light_in_geant():
     inside = (np.abs(ImpactFeatures(ZN).impact(conditions).numpy()) < 2.5).all(1) & (events.pdg == 22)
     assert (inside & (depth == 1)).sum() >= 5
     assert light[inside & (depth == 1)].mean() < 0.7 * light[inside & (depth == 0)].mean()
+
+
+def test_features_are_of_the_device_of_the_conditions():
+    features = ParticleFeatures(ZN, transport=True, grooves=True, species=True).to("meta")
+    found = features(torch.zeros(4, 9, device="meta"))
+    assert found.device.type == "meta"
+    assert found.shape == (4, features.size)

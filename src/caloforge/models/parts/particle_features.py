@@ -142,9 +142,8 @@ _AXES = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
 
 def _linear(x: Tensor, matrix: Sequence[Sequence[float]] | Tensor, shift: Sequence[float]) -> Tensor:
     """Returns a linear function of x, (B, n) float64, with a constant matrix (m, n) and shift (m,): (B, m)."""
-    return nn.functional.linear(
-        x, torch.as_tensor(matrix, dtype=x.dtype), torch.as_tensor(shift, dtype=x.dtype)
-    )
+    weight, bias = (torch.as_tensor(one, dtype=x.dtype, device=x.device) for one in (matrix, shift))
+    return nn.functional.linear(x, weight, bias)
 
 
 class PromptRays(nn.Module):
