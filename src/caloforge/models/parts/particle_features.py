@@ -625,8 +625,9 @@ def _impact(needed: Tensor, face: float) -> Tensor:
     """Returns where straight lines meet the plane |z| = face, (B, 2) float64, from the features `_NEEDED`."""
     # float64: the place within a fibre is a small part of the path from the vertex
     if torch.compiler.is_exporting():
-        _, vertex, vz, _, pz, _ = needed.double().split([1, 2, 1, 2, 1, 1], 1)
-        impact: Tensor = vertex + _slopes(needed) * (face - torch.sign(pz) * vz)
+        _, vertex, vz, across, pz, _ = needed.double().split([1, 2, 1, 2, 1, 1], 1)
+        slopes = across / pz.abs().clamp(min=1e-6)  # as in `_slopes`, so that a graph has them once
+        impact: Tensor = vertex + slopes * (face - torch.sign(pz) * vz)
         return impact
     _, vx, vy, vz, px, py, pz, _ = needed.double().unbind(1)
     ahead = pz.abs().clamp(min=1e-6)
