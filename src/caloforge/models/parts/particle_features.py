@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from caloforge.detectors import Detector
+from caloforge.detectors import Detector, Face
 from caloforge.events import RAY
 from caloforge.nn.hyperbolic import arcsinh
 
@@ -251,19 +252,10 @@ class TransportFeatures(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        known = detector.face is not None and detector.pitch is not None and detector.transport is not None
-        if not known or not set(_NEEDED) <= set(detector.features):
-            raise ValueError(
-                f"features of transport need a detector with face, pitch, transport and the conditions "
-                f"{', '.join(_NEEDED)}; {detector.name} has face {detector.face}, pitch {detector.pitch}, "
-                f"{'no ' if detector.transport is None else ''}transport and {', '.join(detector.features)}"
-            )
-        assert detector.face is not None
-        assert detector.pitch is not None
+        self._face, self._pitch, self._columns = _placed(detector, "transport")
         assert detector.transport is not None
-        self._face, self._pitch, self._map = detector.face, detector.pitch, detector.transport
+        self._map = detector.transport
         self._middle = tuple((size - 1) / 2 for size in detector.shape)
-        self._columns = [detector.features.index(name) for name in _NEEDED]
         self.maps: Tensor
         self.kick: Tensor
         # kept with the weights, which were trained with them
@@ -399,25 +391,16 @@ class GrooveFeatures(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        known = detector.face is not None and detector.pitch is not None and detector.grooves is not None
-        if not known or not set(_NEEDED) <= set(detector.features):
-            raise ValueError(
-                f"features of grooves need a detector with face, pitch, grooves and the conditions "
-                f"{', '.join(_NEEDED)}; {detector.name} has face {detector.face}, pitch {detector.pitch}, "
-                f"{'no ' if detector.grooves is None else ''}grooves and {', '.join(detector.features)}"
-            )
-        assert detector.face is not None
-        assert detector.pitch is not None
+        self._face, self._pitch, self._columns = _placed(detector, "grooves")
         assert detector.grooves is not None
-        self._face, self._pitch, self._grooves = detector.face, detector.pitch, detector.grooves
-        self._shape = detector.shape
-        self._columns = [detector.features.index(name) for name in _NEEDED]
+        self._grooves, self._shape = detector.grooves, detector.shape
 
     def forward(self, conditions: Tensor) -> Tensor:
         """Maps conditions in physical units, (B, F), to (B, 2)."""
         needed = _chosen(conditions, self._columns).double()
         place = _impact(needed, self._face.z) - needed.new_tensor((self._face.x, self._face.y))
-        return torch.cat(self.numbers(place, _slopes(needed), needed[:, 7:]), 1).to(conditions.dtype)
+        slopes = _slopes(needed[:, 4:6], needed[:, 6:7])
+        return torch.cat(self.numbers(place, slopes, needed[:, 7:]), 1).to(conditions.dtype)
 
     def numbers(self, place: Tensor, slopes: Tensor, charge: Tensor) -> tuple[Tensor, Tensor]:
         """Returns both numbers, (B, 1) float64 each, in few operators of an exported graph.
@@ -564,7 +547,7 @@ class _Written:
         """Maps conditions in physical units, (B, F), to what `ParticleFeatures` gives, (B, size)."""
         first, magnets = self.first, self.transport
         needed = _chosen(conditions, first._columns).double()
-        energy, _, vz, _, pz, charge = needed.split([1, 2, 1, 2, 1, 1], 1)
+        energy, _, vz, across, pz, charge = needed.split([1, 2, 1, 2, 1, 1], 1)
         impact = _impact(needed, first._face.z)
         place = impact - impact.new_tensor((first._face.x, first._face.y))
         phases = nn.functional.linear(place, (_PHASES * (math.pi / first._pitch)).T, _TURNS)
@@ -573,7 +556,7 @@ class _Written:
         bending = k * _linear(impact, [[0.0, 0.0], [0.1, 0.0], [0.0, 0.1]], [1.0, 0.0, 0.0])
         parts = [place, torch.log(energy), waves, bending, k * k, torch.sign(pz) * bending]
         if self.grooves is not None:
-            parts.extend(self.grooves.numbers(place, _slopes(needed), charge))
+            parts.extend(self.grooves.numbers(place, _slopes(across, pz), charge))
         lengths = [EDGE, EDGE, VERTEX]
         if magnets is None:
             exact = torch.cat([*parts, vz], 1).to(conditions.dtype)
@@ -614,6 +597,22 @@ class _Written:
         ]
 
 
+def _placed(detector: Detector, also: Literal["transport", "grooves"]) -> tuple[Face, float, list[int]]:
+    """Returns face, pitch and the columns of `_NEEDED` of a detector that also knows its transport or grooves.
+
+    Raises:
+        ValueError: it lacks one of them.
+    """
+    face, pitch, known = detector.face, detector.pitch, getattr(detector, also) is not None
+    if face is None or pitch is None or not known or not set(_NEEDED) <= set(detector.features):
+        raise ValueError(
+            f"features of {also} need a detector with face, pitch, {also} and the conditions "
+            f"{', '.join(_NEEDED)}; {detector.name} has face {face}, pitch {pitch}, "
+            f"{'' if known else 'no '}{also} and {', '.join(detector.features)}"
+        )
+    return face, pitch, [detector.features.index(name) for name in _NEEDED]
+
+
 def _chosen(conditions: Tensor, columns: list[int]) -> Tensor:
     """Returns some columns of conditions, in one operator of an exported graph."""
     if torch.compiler.is_exporting():
@@ -626,8 +625,7 @@ def _impact(needed: Tensor, face: float) -> Tensor:
     # float64: the place within a fibre is a small part of the path from the vertex
     if torch.compiler.is_exporting():
         _, vertex, vz, across, pz, _ = needed.double().split([1, 2, 1, 2, 1, 1], 1)
-        slopes = across / pz.abs().clamp(min=1e-6)  # as in `_slopes`, so that a graph has them once
-        impact: Tensor = vertex + slopes * (face - torch.sign(pz) * vz)
+        impact: Tensor = vertex + _slopes(across, pz) * (face - torch.sign(pz) * vz)
         return impact
     _, vx, vy, vz, px, py, pz, _ = needed.double().unbind(1)
     ahead = pz.abs().clamp(min=1e-6)
@@ -635,11 +633,9 @@ def _impact(needed: Tensor, face: float) -> Tensor:
     return torch.stack([vx + px / ahead * length, vy + py / ahead * length], 1)
 
 
-def _slopes(needed: Tensor) -> Tensor:
-    """Returns the slopes of straight lines in x and y along the way of the particle, (B, 2) float64."""
-    _, _, _, across, along, _ = needed.double().split([1, 2, 1, 2, 1, 1], 1)
-    slopes: Tensor = across / along.abs().clamp(min=1e-6)
-    return slopes
+def _slopes(across: Tensor, along: Tensor) -> Tensor:
+    """Returns the slopes of straight lines in x and y along the way of the particle, (B, 2), from the momentum."""
+    return across / along.abs().clamp(min=1e-6)
 
 
 def _arcsinh(x: Tensor) -> Tensor:
