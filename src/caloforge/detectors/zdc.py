@@ -48,7 +48,7 @@ X = -10.9 cm, 0.30 at -9 and 0.35 from -6 cm on. Near X = -3 cm some are lost be
 
 ZN_GROOVES = Grooves(side=0.06, length=100.0)
 """14 % of a cell of the ZN. In the training folds photons whose straight line stays in one over the whole metre give
-0.23 photons of light a GeV, where those beside have 0.53, and neutrons that leave it after 50 to 80 cm 0.22 for 0.35;
+0.24 photons of light a GeV, where those beside have 0.53, and neutrons that leave it after 60 to 80 cm 0.21 for 0.35;
 of primaries in the middle of the face that stay in one a quarter of the photons and a tenth of the neutrons are seen,
 of others more than 99 %."""
 
