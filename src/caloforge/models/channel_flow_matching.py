@@ -43,7 +43,7 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import BatchRandom, Readout, Stage
 from caloforge.models.parts.bayesian import BayesianConfig, make_sums_bayesian, sums_stages
-from caloforge.models.parts.images import augmented, channel_sums, check_moved
+from caloforge.models.parts.images import augmented, channel_sums, check_moved, check_thinned, thinned
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.particle_features import ImpactFeatures, ParticleFeatures
 from caloforge.models.parts.sums import reflected
@@ -71,6 +71,7 @@ class ChannelFlowMatchingConfig(BaseModel):
         scale: the function f of the module's docstring; `root` needs the feature energy.
         mirror: trains on mirrored events too; needs an axis y and the features vy, py.
         move: trains on photons moved by whole cells too; needs a face with a window (`detectors.Face`).
+        thin: trains half of the photons with a part of their energy and light (`models.parts.images.thinned`).
         width: of every hidden layer.
         blocks: residual blocks.
         solver: method and steps of the sampling; may be changed after the training.
@@ -92,6 +93,7 @@ class ChannelFlowMatchingConfig(BaseModel):
     scale: Literal["root", "log"] = "root"
     mirror: bool = False
     move: bool = False
+    thin: bool = False
     width: int = Field(128, ge=1)
     blocks: int = Field(4, ge=1)
     solver: RuleConfig = RuleConfig(steps=16)
@@ -131,6 +133,8 @@ class ChannelFlowMatching(Readout):
             raise ValueError(f"model.mirror needs an axis y; {detector.name} has {', '.join(detector.axes)}")
         if config.move:
             check_moved(detector)
+        if config.thin:
+            check_thinned(detector)
         features = len(detector.conditions)
         self.derive: ParticleFeatures | ImpactFeatures | nn.Identity
         if config.transport or config.grooves or config.species:
@@ -163,6 +167,9 @@ class ChannelFlowMatching(Readout):
 
         def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             batch = augmented(batch, rng, mirror=config.mirror, move=config.move, transport=config.transport)
+            if config.thin:
+                u = rng.uniform(3).cpu().numpy()
+                batch = thinned(batch, u[:, 2] < 0.5, u[:, :2], config.least)
             counts = (
                 torch.from_numpy(self.detector.readout(batch.responses, self.channels)).float().to(device)
             )

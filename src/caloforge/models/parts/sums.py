@@ -29,7 +29,7 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import BatchRandom, Stage
 from caloforge.models.parts.bayesian import BayesianConfig, check_bayesian, make_sums_bayesian, sums_stages
-from caloforge.models.parts.images import channel_sums
+from caloforge.models.parts.images import channel_sums, check_thinned, thinned
 from caloforge.models.parts.inference import spread_rows
 from caloforge.models.parts.particle_features import (
     GrooveFeatures,
@@ -76,6 +76,7 @@ class SumsConfig(BaseModel):
     Attributes:
         width: of every hidden layer.
         blocks: residual blocks.
+        thin: trains half of the photons with a part of their energy and light (`models.parts.images.thinned`).
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
         average_velocity: a network that is trained to do with one or two evaluations, for `solver.method =
@@ -87,6 +88,7 @@ class SumsConfig(BaseModel):
 
     width: int = Field(128, ge=1)
     blocks: int = Field(4, ge=1)
+    thin: bool = False
     solver: SolverConfig = SolverConfig(steps=16)
     bespoke: BespokeConfig = BespokeConfig()
     average_velocity: StudentConfig = StudentConfig()
@@ -154,6 +156,8 @@ class Sums(nn.Module):
                 f"least is a number of photons; {detector.name} measures energies in {detector.unit}"
             )
         self.least = least
+        if config.thin:
+            check_thinned(detector)
         self.derive = ParticleFeatures(detector, bool(transport), grooves, species)
         self.features = self.derive.size
         self._alone = transport == "sums"
@@ -242,8 +246,21 @@ class Sums(nn.Module):
 
         Args:
             train: training events.
-            augment: changes each batch of the velocity's training.
+            augment: changes each batch of the trainings of velocity and average velocities.
         """
+
+        def changed(batch: Events, rng: BatchRandom) -> Events:
+            batch = augment(batch, rng) if augment else batch
+            if not self.config.thin:
+                return batch
+            u = rng.uniform(3).cpu().numpy()
+            return thinned(batch, u[:, 2] < 0.5, u[:, :2], self.least)
+
+        def interval(
+            student: VelocityNetwork, batch: Events, rng: BatchRandom
+        ) -> tuple[Average, Velocity, Tensor]:
+            return self._interval_problem(student, changed(batch, rng), rng)
+
         conditions = torch.from_numpy(train.primaries.conditions)
         counts = torch.from_numpy(channel_sums(train, self.channels))
         self.standardize.refit(self.derive(conditions))
@@ -254,7 +271,7 @@ class Sums(nn.Module):
             self.quantum.copy_((mean / QUANTA).clamp(min=1e-30))
             scaled = self._root(self.counted(counts, conditions), torch.full_like(counts, 0.5))
         self.standardize_sums.refit(scaled)
-        stages = self._velocity_stages(len(train), augment)
+        stages = self._velocity_stages(len(train), changed)
         if self.solver is not None:
             bespoke = self.config.bespoke
             stages.append(
@@ -266,7 +283,7 @@ class Sums(nn.Module):
             config, student = self.config.average_velocity, self.average_velocity
             name, scores = "sums_average_velocity", self.scores
             stages.append(
-                average_stage(name, student, self.network, self._interval_problem, scores, config, len(train))
+                average_stage(name, student, self.network, interval, scores, config, len(train))
             )
         return stages
 
@@ -288,10 +305,10 @@ class Sums(nn.Module):
         return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
 
     def _velocity_stages(
-        self, events: int, augment: Callable[[Events, BatchRandom], Events] | None
+        self, events: int, changed: Callable[[Events, BatchRandom], Events]
     ) -> list[Stage]:
         def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
-            batch = augment(batch, rng) if augment else batch
+            batch = changed(batch, rng)
             conditions = self._conditions(batch)
             counts = torch.from_numpy(self.detector.readout(batch.responses, self.channels)).float()
             counts, u = counts.to(conditions.device), rng.uniform(self.outputs)
