@@ -53,7 +53,14 @@ from caloforge.models.parts.bayesian import make_bayesian, variational
 from caloforge.models.parts.images import augmented, cell_order, channel_sums, check_mirror, check_moved
 from caloforge.models.parts.inference import generate_in_memory, spread_rows
 from caloforge.models.parts.stage import LossStage, Scores, average_stage, scores_without, solver_stage
-from caloforge.models.parts.sums import Sums, SumsConfig, Transported, check_factors, interval_conditioned
+from caloforge.models.parts.sums import (
+    Sums,
+    SumsConfig,
+    Transported,
+    VelocityConfig,
+    check_factors,
+    interval_conditioned,
+)
 from caloforge.nn import patch_graph
 from caloforge.nn.fewer_blocks import start_from
 from caloforge.nn.patch_autoencoder import (
@@ -124,7 +131,7 @@ class CodeConfig(BaseModel):
     batch_size: int = Field(64, ge=1)
 
 
-class FlowConfig(SumsConfig):
+class FlowConfig(VelocityConfig):
     """Network, solver and training of the flow of codes: as those of the sums."""
 
     solver: SolverConfig = SolverConfig(steps=7)

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from caloforge.detectors import ZN, ZP, Face
+from caloforge.detectors import CRYSTALS, ZN, ZP, Face
 from caloforge.events import RAY, Events, straight_impact
 from caloforge.models.base import BatchRandom
 from caloforge.models.channel_flow_matching import ChannelFlowMatching, ChannelFlowMatchingConfig
-from caloforge.models.parts.images import moved
+from caloforge.models.parts.images import THINNEST, moved, thinned
 from caloforge.models.parts.particle_features import TransportFeatures
+from caloforge.models.parts.sums import Sums, SumsConfig
 from made import made_events
 
 
@@ -153,3 +154,55 @@ def test_moved_photons_are_what_a_training_sees():
     (other,) = plain.stages(events)
     random = BatchRandom(0, slice(0, 48), 48)
     assert (stage.loss(events, random) != other.loss(events, random)).any()
+
+
+def test_a_photon_with_a_part_of_its_energy_gives_that_part_of_its_light():
+    events = photons(ZN, 4000)
+    rng = np.random.default_rng(2)
+    rows, u = rng.uniform(size=4000) < 0.5, rng.uniform(size=(4000, 2))
+    other = thinned(events, rows, u, least=10)
+    share = other.conditions[:, 0] / events.conditions[:, 0]
+    np.testing.assert_allclose(share, np.where(rows, THINNEST ** -u[:, 0], 1), rtol=1e-5)
+    np.testing.assert_allclose(place(other), place(events), atol=1e-4)
+    np.testing.assert_allclose(
+        np.linalg.norm(other.conditions[:, 4:7], axis=1), other.conditions[:, 0], rtol=1e-6
+    )
+    assert (other.responses <= events.responses).all()
+    # binomial: 107 photons with the probability of the share
+    pulls = (other.responses.sum((1, 2)) - 107 * share)[rows] / np.sqrt(107 * share * (1 - share))[rows]
+    assert abs(pulls.mean()) < 4 / np.sqrt(rows.sum())
+    assert abs(pulls.std() - 1) < 0.05
+    np.testing.assert_array_equal(other.responses[~rows], events.responses[~rows])
+
+
+def test_what_cannot_be_thinned_stays_as_it_was():
+    events = photons(ZP, 50)
+    events.pdg[:10] = 2112
+    events.conditions[10:20, ZP.features.index("px")] += 900 * 30 / ZP.face.z
+    events.conditions[:, 0] = np.linalg.norm(events.conditions[:, 4:7], axis=1)
+    events.responses[20:30] //= 10
+    other = thinned(events, np.ones(50, bool), np.full((50, 2), 0.9), least=10)
+    np.testing.assert_array_equal(other.conditions[:30], events.conditions[:30])
+    np.testing.assert_array_equal(other.responses[:30], events.responses[:30])
+    assert (other.conditions[30:, 0] < events.conditions[30:, 0] / 3).all()
+
+
+def test_energies_are_not_thinned():
+    with pytest.raises(ValueError, match="thin needs photon counts"):
+        Sums(CRYSTALS, "sum", SumsConfig(thin=True), 0.0, 8)
+
+
+@pytest.mark.parametrize("thin", [False, True])
+def test_thinned_photons_are_what_velocity_and_student_see(thin):
+    events = dataclasses.replace(photons(ZN, 48))
+    config = {"width": 16, "blocks": 1, "thin": thin, "average_velocity": {"steps": 1}}
+    sums = Sums(ZN, "paper", SumsConfig(**config), 0.0, 8, least=10)
+    seen = []
+    stages = sums.stages(events, lambda batch, rng: seen.append(batch.conditions) or batch)
+    told = []
+    sums._conditions = lambda batch: told.append(batch.conditions) or torch.from_numpy(batch.conditions)
+    for stage in stages:
+        stage.loss(events, BatchRandom(0, slice(0, 48), 48))
+    assert len(seen) == len(told) == 2
+    for given, used in zip(seen, told, strict=True):
+        assert (given[:, 0] != used[:, 0]).any() == thin

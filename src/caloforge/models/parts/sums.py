@@ -70,13 +70,12 @@ class StudentConfig(AverageVelocityConfig):
     blocks: int = Field(0, ge=0)
 
 
-class SumsConfig(BaseModel):
-    """Network, solver and training of the channel sums; a `TrainingSection`.
+class VelocityConfig(BaseModel):
+    """Network, solver and training of the velocity of a few numbers; a `TrainingSection`.
 
     Attributes:
         width: of every hidden layer.
         blocks: residual blocks.
-        thin: trains half of the photons with a part of their energy and light (`models.parts.images.thinned`).
         solver: of the sampling; may be changed after the training.
         bespoke: a solver that is trained for this network, for `solver.method = "bespoke"`.
         average_velocity: a network that is trained to do with one or two evaluations, for `solver.method =
@@ -88,7 +87,6 @@ class SumsConfig(BaseModel):
 
     width: int = Field(128, ge=1)
     blocks: int = Field(4, ge=1)
-    thin: bool = False
     solver: SolverConfig = SolverConfig(steps=16)
     bespoke: BespokeConfig = BespokeConfig()
     average_velocity: StudentConfig = StudentConfig()
@@ -107,6 +105,16 @@ class SumsConfig(BaseModel):
         check_solver(self.solver, self.bespoke, self.average_velocity)
         check_bayesian(self.bayesian, self.solver.method)
         return self
+
+
+class SumsConfig(VelocityConfig):
+    """Network, solver and training of the channel sums; a `TrainingSection`.
+
+    Attributes:
+        thin: trains half of the photons with a part of their energy and light (`models.parts.images.thinned`).
+    """
+
+    thin: bool = False
 
 
 class Sums(nn.Module):
