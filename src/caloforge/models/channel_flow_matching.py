@@ -21,7 +21,8 @@ image; with `transport` it is aimed at where they bring it to the mirror image o
 (`models.parts.images.mirrored`).
 
 With `move`, half of the photons that nothing is in the way of are moved across the face by whole cells
-(`models.parts.images.moved`): their light is the same wherever they enter.
+(`models.parts.images.moved`): their light is the same wherever they enter. With `thin` half of the photons get a part
+of their energy and of their light (`models.parts.images.thinned`).
 
 With `derived` the network sees, besides the standardised features, what they mean at the detector
 (`models.parts.particle_features.ImpactFeatures`), with `transport` also what the magnets before it do to charged

@@ -290,9 +290,7 @@ class Sums(nn.Module):
         if self.average_velocity is not None:
             config, student = self.config.average_velocity, self.average_velocity
             name, scores = "sums_average_velocity", self.scores
-            stages.append(
-                average_stage(name, student, self.network, interval, scores, config, len(train))
-            )
+            stages.append(average_stage(name, student, self.network, interval, scores, config, len(train)))
         return stages
 
     def scores(self, source: EventSource) -> Mapping[str, float]:
@@ -312,9 +310,7 @@ class Sums(nn.Module):
         sums = torch.stack(drawn).double().cpu().numpy()
         return {"energy_score": energy_score(true, sums), "w1": mean_wasserstein(true, sums[0])}
 
-    def _velocity_stages(
-        self, events: int, changed: Callable[[Events, BatchRandom], Events]
-    ) -> list[Stage]:
+    def _velocity_stages(self, events: int, changed: Callable[[Events, BatchRandom], Events]) -> list[Stage]:
         def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             batch = changed(batch, rng)
             conditions = self._conditions(batch)
