@@ -1,13 +1,13 @@
 """How the images of factorised models place the light of GEANT's channel sums, on the validation fold.
 
     python benchmarks/images.py RUN... --data zp.h5 zp_wide.h5 [--set layout.solver.steps=16] [--true-layout] \
-        [--every 4]
+        [--every 4] [--draws 5]
 
-Each run draws one image for each validation row with the row's own channel sums, so that nothing is a matter of the
-sums. Printed of each: the rate of cells by content over that of GEANT, with GEANT's own cells above; W1 of radius and
-lit cells, and of particles with ten rows the mean error of centre and radius; the mean share of the brightest cell in
-the light by size of the event and by kind of particle, GEANT's behind a slash. With `--true-layout` a model with a
-layout is told that of the row.
+Each run draws an image for each validation row with the row's own channel sums, so that nothing is a matter of the
+sums, with `--draws` several times: then the mean is printed, and its error. Printed of each: the rate of cells by
+content over that of GEANT, with GEANT's own cells above; W1 of radius and lit cells, and of particles with ten rows
+the mean error of centre and radius; the mean share of the brightest cell in the light by size of the event and by
+kind of particle, GEANT's behind a slash. With `--true-layout` a model with a layout is told that of the row.
 """
 
 import argparse
@@ -39,13 +39,15 @@ BATCH = 256
 
 
 @torch.no_grad()
-def images(model: FactorizedFlowMatching, events: Events, true_layout: bool) -> NDArray[np.float32]:
+def images(
+    model: FactorizedFlowMatching, events: Events, true_layout: bool, seed: int = 0
+) -> NDArray[np.float32]:
     """Draws an image for each event, with its sums, (N, H, W)."""
     parts, cells, sums = [], model.detector.cells, model.outputs
     for start in range(0, len(events), BATCH):
         rows = np.arange(start, min(start + BATCH, len(events)))
         conditions, responses, counts = model._tensors(events.slices(rows))
-        noise = torch.from_numpy(standard_normals(0, rows, model.noise_dim))
+        noise = torch.from_numpy(standard_normals(seed, rows, model.noise_dim))
         layout = model.layout
         known = (conditions, model.sums.describe(conditions), counts)
         after = noise[:, cells + sums + 1 :] if layout is not None else None
@@ -89,6 +91,7 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", nargs="+", default=[])
     parser.add_argument("--true-layout", action="store_true")
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--draws", type=int, default=1)
     arguments = parser.parse_args()
     source = Joined([open_events(path) for path in arguments.data])
     chosen = split(source, "canonical")["validation"][:: arguments.every]
@@ -112,11 +115,17 @@ def main() -> None:
         _, model = load_model(path, arguments.settings)
         if not isinstance(model, FactorizedFlowMatching):
             parser.error(f"{path} is no run of factorized_flow_matching")
-        drawn[path.name] = image = images(model, events, arguments.true_layout)
-        found = observe(dataclasses.replace(events, responses=image))
-        ratios = [f"{value:.2f}" for value in cells_by_content(image) / spectrum]
-        scores = [metric(reference, found).value for metric in (w1_radius, w1_lit, centre_mae, radius_mae)]
-        line(path.name, *ratios, *(f"{score:.2f}" for score in scores))
+        rows = []
+        for seed in range(arguments.draws):
+            drawn[path.name] = image = images(model, events, arguments.true_layout, seed)
+            found = observe(dataclasses.replace(events, responses=image))
+            scores = [
+                metric(reference, found).value for metric in (w1_radius, w1_lit, centre_mae, radius_mae)
+            ]
+            rows.append([*cells_by_content(image) / spectrum, *scores])
+        means, errors = np.mean(rows, 0), np.std(rows, 0) / np.sqrt(len(rows))
+        several = arguments.draws > 1
+        line(path.name, *(f"{m:.2f}" + f" ± {e:.2f}" * several for m, e in zip(means, errors, strict=True)))
     print()
     line("brightest cell", *groups)
     line(*["---"] * (len(groups) + 1))
