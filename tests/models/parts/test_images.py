@@ -175,6 +175,15 @@ def test_a_photon_with_a_part_of_its_energy_gives_that_part_of_its_light():
     np.testing.assert_array_equal(other.responses[~rows], events.responses[~rows])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint64, np.float32])
+def test_counts_of_any_type_are_thinned_alike(dtype):
+    events = photons(ZN, 20)
+    rows, u = np.ones(20, bool), np.full((20, 2), 0.5)
+    other = thinned(dataclasses.replace(events, responses=events.responses.astype(dtype)), rows, u, least=10)
+    assert other.responses.dtype == dtype
+    np.testing.assert_array_equal(other.responses, thinned(events, rows, u, least=10).responses)
+
+
 def test_what_cannot_be_thinned_stays_as_it_was():
     events = photons(ZP, 50)
     events.pdg[:10] = 2112

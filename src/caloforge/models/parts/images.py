@@ -149,7 +149,7 @@ def thinned(events: Events, rows: NDArray[np.bool_], u: NDArray[np.floating], le
     for row in np.flatnonzero(rows & on_face & (events.pdg == PHOTON)):
         share = THINNEST ** -float(u[row, 0])
         random = np.random.Generator(np.random.Philox(int(u[row, 1] * 2**32)))
-        kept = random.binomial(responses[row], share)
+        kept = random.binomial(responses[row].astype(np.int64), share)
         if kept.sum() >= least:
             responses[row] = kept
             conditions[row, scaled] *= share
