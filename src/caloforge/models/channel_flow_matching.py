@@ -44,7 +44,7 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import BatchRandom, Readout, Stage
 from caloforge.models.parts.bayesian import BayesianConfig, make_sums_bayesian, sums_stages
-from caloforge.models.parts.images import augmented, channel_sums, check_moved, check_thinned, thinned
+from caloforge.models.parts.images import augmented, channel_sums, check_moved, check_thinned, half_thinned
 from caloforge.models.parts.inference import generate_in_memory
 from caloforge.models.parts.particle_features import ImpactFeatures, ParticleFeatures
 from caloforge.models.parts.sums import reflected
@@ -169,8 +169,7 @@ class ChannelFlowMatching(Readout):
         def loss(network: VelocityNetwork, batch: Events, rng: BatchRandom) -> Tensor:
             batch = augmented(batch, rng, mirror=config.mirror, move=config.move, transport=config.transport)
             if config.thin:
-                u = rng.uniform(3).cpu().numpy()
-                batch = thinned(batch, u[:, 2] < 0.5, u[:, :2], config.least)
+                batch = half_thinned(batch, rng, config.least)
             counts = (
                 torch.from_numpy(self.detector.readout(batch.responses, self.channels)).float().to(device)
             )

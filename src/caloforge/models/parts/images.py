@@ -156,6 +156,12 @@ def thinned(events: Events, rows: NDArray[np.bool_], u: NDArray[np.floating], le
     return dataclasses.replace(events, conditions=conditions, responses=responses)
 
 
+def half_thinned(batch: Events, rng: BatchRandom, least: int) -> Events:
+    """Thins half of the events of a batch, at random, as by `thinned`."""
+    u = rng.uniform(3).cpu().numpy()
+    return thinned(batch, u[:, 2] < 0.5, u[:, :2], least)
+
+
 def augmented(batch: Events, rng: BatchRandom, *, mirror: bool, move: bool, transport: bool) -> Events:
     """Changes a batch of the training by what leaves the response the same.
 

@@ -29,7 +29,7 @@ from caloforge.events import Events, EventSource
 from caloforge.metrics.channels import energy_score, mean_wasserstein
 from caloforge.models.base import BatchRandom, Stage
 from caloforge.models.parts.bayesian import BayesianConfig, check_bayesian, make_sums_bayesian, sums_stages
-from caloforge.models.parts.images import channel_sums, check_thinned, thinned
+from caloforge.models.parts.images import channel_sums, check_thinned, half_thinned
 from caloforge.models.parts.inference import spread_rows
 from caloforge.models.parts.particle_features import (
     GrooveFeatures,
@@ -259,15 +259,13 @@ class Sums(nn.Module):
 
         def changed(batch: Events, rng: BatchRandom) -> Events:
             batch = augment(batch, rng) if augment else batch
-            if not self.config.thin:
-                return batch
-            u = rng.uniform(3).cpu().numpy()
-            return thinned(batch, u[:, 2] < 0.5, u[:, :2], self.least)
+            return half_thinned(batch, rng, self.least) if self.config.thin else batch
 
         def interval(
             student: VelocityNetwork, batch: Events, rng: BatchRandom
         ) -> tuple[Average, Velocity, Tensor]:
-            return self._interval_problem(student, changed(batch, rng), rng)
+            features = self.describe(self._conditions(changed(batch, rng)))
+            return interval_conditioned(student, features), self.velocity(features), rng.normal(self.outputs)
 
         conditions = torch.from_numpy(train.primaries.conditions)
         counts = torch.from_numpy(channel_sums(train, self.channels))
@@ -330,16 +328,6 @@ class Sums(nn.Module):
 
     def _problem(self, batch: Events, rng: BatchRandom) -> tuple[Velocity, Tensor]:
         return self.velocity(self.describe(self._conditions(batch))), rng.normal(self.outputs)
-
-    def _interval_problem(
-        self, student: VelocityNetwork, batch: Events, rng: BatchRandom
-    ) -> tuple[Average, Velocity, Tensor]:
-        features = self.describe(self._conditions(batch))
-        return (
-            interval_conditioned(student, features),
-            self.velocity(features),
-            rng.normal(self.outputs),
-        )
 
     def _conditions(self, events: Events) -> Tensor:
         return torch.from_numpy(events.conditions).to(self.standardize.mean.device)
