@@ -4,10 +4,11 @@
         [--every 4] [--draws 5]
 
 Each run draws an image for each validation row with the row's own channel sums, so that nothing is a matter of the
-sums, with `--draws` several times: then the mean is printed, and its error. Printed of each: the rate of cells by
-content over that of GEANT, with GEANT's own cells above; W1 of radius and lit cells, and of particles with ten rows
-the mean error of centre and radius; the mean share of the brightest cell in the light by size of the event and by
-kind of particle, GEANT's behind a slash. With `--true-layout` a model with a layout is told that of the row.
+sums, with `--draws` several times: then the mean is printed, and its error, and brightest cells of the last. Printed
+of each: the rate of cells by content over that of GEANT, with GEANT's own cells above; W1 of radius and lit cells,
+and of particles with ten rows the mean error of centre and radius; the mean share of the brightest cell in the light
+by size of the event and by kind of particle, GEANT's behind a slash. With `--true-layout` a model with a layout is
+told that of the row.
 """
 
 import argparse

@@ -203,7 +203,7 @@ def test_energies_are_not_thinned():
 
 @pytest.mark.parametrize("thin", [False, True])
 def test_thinned_photons_are_what_velocity_and_student_see(thin):
-    events = dataclasses.replace(photons(ZN, 48))
+    events = photons(ZN, 48)
     config = {"width": 16, "blocks": 1, "thin": thin, "average_velocity": {"steps": 1}}
     sums = Sums(ZN, "paper", SumsConfig(**config), 0.0, 8, least=10)
     seen = []

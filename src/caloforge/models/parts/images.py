@@ -96,8 +96,7 @@ def moved(events: Events, rows: NDArray[np.bool_], u: NDArray[np.floating]) -> E
     photons = np.flatnonzero(rows & _within(place, face.window) & (events.pdg == PHOTON))
     turned, sides = photons, (u[photons, :3] < 0.5) & (True, False, False)
     if face.turns:
-        on_face = (np.abs(place) < np.array(detector.shape) * pitch / 2).all(1)
-        turned = np.flatnonzero(rows & on_face & np.isin(events.pdg, LASTING))
+        turned = np.flatnonzero(rows & _on_face(detector, place) & np.isin(events.pdg, LASTING))
         sides = u[turned, :3] < 0.5
     place[turned], responses[turned] = _turned(place[turned], responses[turned], sides)
     straight = place + centre
@@ -137,14 +136,13 @@ def thinned(events: Events, rows: NDArray[np.bool_], u: NDArray[np.floating], le
         u: uniforms, (N, 2): for the energy, and to draw photons by.
         least: photons of the faintest response in the data.
     """
-    detector, face, pitch = events.detector, events.detector.face, events.detector.pitch
+    detector, face = events.detector, events.detector.face
     assert face is not None
-    assert pitch is not None
     conditions, responses = events.conditions.copy(), events.responses.copy()
     rays = conditions[:, [detector.features.index(name) for name in RAY]].astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         place = straight_impact(rays, face.z) - np.array([face.x, face.y])
-    on_face = (np.abs(place) < np.array(detector.shape) * pitch / 2).all(1)
+    on_face = _on_face(detector, place)
     scaled = [detector.features.index(name) for name in ("energy", "px", "py", "pz")]
     for row in np.flatnonzero(rows & on_face & (events.pdg == PHOTON)):
         share = THINNEST ** -float(u[row, 0])
@@ -233,6 +231,11 @@ def _aim(
     charged = (charge != 0) & possible
     image[np.ix_(charged, np.array(columns))] = turned[charged]
     return np.asarray(possible | (charge == 0))
+
+
+def _on_face(detector: Detector, place: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tells which places (N, 2), from the centre of the face, are on it, (N,)."""
+    return np.asarray((np.abs(place) < np.array(detector.shape) * detector.pitch / 2).all(1))
 
 
 def _within(place: NDArray[np.float64], bounds: Bounds) -> NDArray[np.bool_]:
